@@ -1,0 +1,175 @@
+"""Which task owns which parameter: a static tree of labels."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import jax
+
+Label = int | Literal['shared', 'stacked']
+Labels = Any  # a tree, or a prefix of the parameters' tree, of `Label`
+Pattern = str | Sequence[str]
+
+SHARED = 'shared'
+STACKED = 'stacked'
+
+
+def path_names(tree: Any) -> list[str]:
+  """The path of every leaf, in flattening order, as ``'trunk/conv/kernel'``."""
+  paths = jax.tree_util.tree_flatten_with_path(tree)[0]
+  return [
+    jax.tree_util.keystr(path, simple=True, separator='/') for path, _ in paths
+  ]
+
+
+def _matches(pattern: Pattern | None, names: list[str], what: str) -> set[int]:
+  """Indices of the names that fully match any of the patterns."""
+  if pattern is None:
+    return set()
+  found = set()
+  for single in [pattern] if isinstance(pattern, str) else pattern:
+    regex = re.compile(single)
+    hits = {i for i, name in enumerate(names) if regex.fullmatch(name)}
+    if not hits:
+      raise ValueError(
+        f'{what}={single!r} matches no parameter; the paths are '
+        f'{", ".join(names)}.'
+      )
+    found |= hits
+  return found
+
+
+def label_params(
+  params: Any,
+  *,
+  shared: Pattern | None = None,
+  tasks: Sequence[Pattern] = (),
+  stacked: Pattern | None = None,
+) -> Labels:
+  """Labels every parameter by its path.
+
+  A leaf is ``'shared'`` (all tasks use it), an int (the task that owns it) or
+  ``'stacked'`` (fused heads: its own axis 0 is the task). The result is static
+  data to pass as ``labels=`` to aggregators and gradient functions.
+
+  Args:
+    params: any tree with the structure of the parameters; only its paths are
+      read.
+    shared: regular expressions, each matched against the whole
+      ``'/'``-separated path of a leaf.
+    tasks: one expression, or a sequence of them, for each task in order.
+    stacked: expressions for parameters that hold all tasks on axis 0.
+
+  Returns:
+    A tree like ``params`` with a label at each leaf.
+
+  Raises:
+    ValueError: an expression matches nothing, or a leaf is matched by none or
+      by more than one of the groups.
+
+  Examples:
+    >>> import mtljax as mtl
+    >>> params = {'trunk': {'w': 0.0}, 'heads_0': {'w': 0.0}}
+    >>> mtl.label_params(params, shared='trunk/.*', tasks=['heads_0/.*'])
+    {'heads_0': {'w': 0}, 'trunk': {'w': 'shared'}}
+  """
+  if isinstance(tasks, str):
+    raise TypeError(
+      f'tasks={tasks!r} must be a sequence with a pattern for each task.'
+    )
+  names = path_names(params)
+  groups: list[tuple[Label, set[int]]] = [
+    (SHARED, _matches(shared, names, 'shared')),
+    (STACKED, _matches(stacked, names, 'stacked')),
+  ]
+  for t, pattern in enumerate(tasks):
+    groups.append((t, _matches(pattern, names, f'tasks[{t}]')))
+  labels = []
+  for i, name in enumerate(names):
+    hits = [label for label, found in groups if i in found]
+    if len(hits) != 1:
+      problem = f'is matched by {hits}' if hits else 'is matched by nothing'
+      raise ValueError(
+        f'parameter {name!r} {problem}; exactly one of shared=, tasks= and '
+        'stacked= must match it.'
+      )
+    labels.append(hits[0])
+  return jax.tree.unflatten(jax.tree.structure(params), labels)
+
+
+def match_params(params: Any, pattern: Pattern) -> Any:
+  """Marks the parameters whose path matches, for ``gramian_labels=``.
+
+  Args:
+    params: any tree with the structure of the parameters.
+    pattern: regular expressions, as in `label_params`.
+
+  Returns:
+    A tree like ``params`` of bools.
+
+  Raises:
+    ValueError: an expression matches nothing.
+
+  Examples:
+    >>> import mtljax as mtl
+    >>> mtl.match_params({'conv': 0.0, 'fc': 0.0}, 'fc')
+    {'conv': False, 'fc': True}
+  """
+  names = path_names(params)
+  found = _matches(pattern, names, 'pattern')
+  return jax.tree.unflatten(
+    jax.tree.structure(params), [i in found for i in range(len(names))]
+  )
+
+
+def _broadcast(prefix: Any, tree: Any, argument: str) -> list[Any]:
+  """The prefix's value at each leaf of the tree."""
+  try:
+    return jax.tree.leaves(jax.tree.broadcast(prefix, tree))
+  except ValueError as e:
+    raise ValueError(
+      f'{argument} must have the structure of the parameters, or be a prefix '
+      f'of it: {e}'
+    ) from e
+
+
+def flatten_labels(
+  labels: Labels | None, tree: Any, num_tasks: int | None = None
+) -> list[Label]:
+  """The label of each leaf of ``tree``; None labels every leaf as shared."""
+  flat = _broadcast(SHARED if labels is None else labels, tree, 'labels')
+  for name, label in zip(path_names(tree), flat, strict=True):
+    if label in (SHARED, STACKED) and not isinstance(label, bool):
+      continue
+    owner = isinstance(label, int) and not isinstance(label, bool)
+    if not owner or label < 0 or label >= (num_tasks or label + 1):
+      raise ValueError(
+        f"labels: {name!r} is labelled {label!r}; a label is 'shared', "
+        f"'stacked' or a task from 0 to {(num_tasks or 0) - 1}."
+      )
+  return flat
+
+
+def flatten_gramian_labels(
+  gramian_labels: Any | None, labels: list[Label], tree: Any
+) -> list[bool]:
+  """For each leaf of ``tree``, whether the Gramian is taken over it."""
+  if gramian_labels is None:
+    return [label == SHARED for label in labels]
+  flat = _broadcast(gramian_labels, tree, 'gramian_labels')
+  for name, used, label in zip(path_names(tree), flat, labels, strict=True):
+    if not isinstance(used, bool):
+      raise ValueError(
+        f'gramian_labels: {name!r} is {used!r}, not a bool; build it with '
+        'mtl.match_params.'
+      )
+    if used and label != SHARED:
+      raise ValueError(
+        f'gramian_labels: {name!r} is labelled {label!r}; the Gramian is taken '
+        'over shared parameters only.'
+      )
+  if not any(flat):
+    raise ValueError('gramian_labels: no leaf is selected.')
+  return flat

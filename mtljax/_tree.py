@@ -1,0 +1,120 @@
+"""The task axis: inner products and combinations over trees of gradients.
+
+Trees are reduced leaf by leaf and never flattened into one vector, so that
+sharded gradients cost one all-reduce of ``T x T`` numbers and no all-gather.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import PartitionSpec
+
+from mtljax import _labels
+
+
+def accumulator(dtype: jnp.dtype) -> jnp.dtype:
+  """The dtype to add in: float32, or wider if the values are."""
+  return jnp.promote_types(dtype, jnp.float32)
+
+
+def _replicated(leaf: jax.Array) -> dict[str, Any]:
+  """Einsum's output sharding, which explicit meshes want to be told."""
+  mesh = jax.typeof(leaf).sharding.mesh
+  if mesh.are_all_axes_explicit:
+    return {'out_sharding': PartitionSpec(None, None)}
+  return {}
+
+
+def leaf_products(a: jax.Array, b: jax.Array) -> jax.Array:
+  """Inner products of the rows of two stacks ``(T, ...)``, shape ``(T, T)``."""
+  return jnp.einsum(
+    'i...,j...->ij',
+    a,
+    b,
+    precision='highest',
+    preferred_element_type=accumulator(a.dtype),
+    **_replicated(a),
+  )
+
+
+def gramian_of(leaves: Sequence[jax.Array]) -> jax.Array:
+  """The Gramian ``(T, T)`` of stacked leaves ``(T, ...)``."""
+  if not leaves:
+    raise ValueError('a Gramian needs at least one shared parameter.')
+  return sum(leaf_products(leaf, leaf) for leaf in leaves)
+
+
+def combine_leaf(weights: jax.Array, leaf: jax.Array) -> jax.Array:
+  """``sum_t weights[t] * leaf[t]`` in the accumulator's, then leaf's dtype."""
+  acc = accumulator(leaf.dtype)
+  out = jnp.einsum(
+    't,t...->...',
+    weights.astype(acc),
+    leaf.astype(acc),
+    precision='highest',
+  )
+  return out.astype(leaf.dtype)
+
+
+def scale_leaf(scale: jax.Array, leaf: jax.Array) -> jax.Array:
+  """``scale * leaf`` in the leaf's dtype; a ``(T,)`` scale is per row."""
+  scale = scale.reshape(scale.shape + (1,) * (leaf.ndim - scale.ndim))
+  return (scale * leaf.astype(accumulator(leaf.dtype))).astype(leaf.dtype)
+
+
+def norm(leaves: Sequence[jax.Array]) -> jax.Array:
+  """The Euclidean norm over all leaves, in the accumulator's dtype."""
+  return jnp.sqrt(
+    sum(jnp.sum(jnp.square(x.astype(accumulator(x.dtype)))) for x in leaves)
+  )
+
+
+def gramian(grads: Any, *, labels: _labels.Labels | None = None) -> jax.Array:
+  """Inner products between the tasks' gradients on the shared parameters.
+
+  Args:
+    grads: per-task gradients as `mtljax.value_and_task_grads` returns them;
+      shared leaves have shape ``(T, *p.shape)``.
+    labels: see `mtljax.label_params`; None: all leaves are shared.
+
+  Returns:
+    ``G = J J^T``, shape ``(T, T)``, float32 or wider.
+
+  Examples:
+    >>> import jax.numpy as jnp
+    >>> import mtljax as mtl
+    >>> mtl.gramian({'w': jnp.array([[1.0, 0.0], [1.0, 1.0]])})
+    Array([[1., 1.],
+           [1., 2.]], dtype=float32)
+  """
+  flat = _labels.flatten_labels(labels, grads)
+  leaves = jax.tree.leaves(grads)
+  return gramian_of(
+    [x for x, label in zip(leaves, flat, strict=True) if label == 'shared']
+  )
+
+
+def cosines(gramian: jax.Array) -> jax.Array:
+  """Cosine similarities between tasks from their Gramian.
+
+  Args:
+    gramian: shape ``(T, T)``.
+
+  Returns:
+    Shape ``(T, T)``, in ``[-1, 1]``; 0 beside a zero gradient, its own
+    diagonal entry included.
+
+  Examples:
+    >>> import jax.numpy as jnp
+    >>> import mtljax as mtl
+    >>> mtl.cosines(jnp.array([[4.0, -3.0], [-3.0, 9.0]]))
+    Array([[ 1. , -0.5],
+           [-0.5,  1. ]], dtype=float32)
+  """
+  norms = jnp.sqrt(jnp.diagonal(gramian))
+  inverse = jnp.where(norms == 0, 0, 1 / jnp.where(norms == 0, 1, norms))
+  return jnp.clip(gramian * inverse[:, None] * inverse[None, :], -1, 1)

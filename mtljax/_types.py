@@ -1,0 +1,163 @@
+"""The types every layer shares: statistics, weightings, method facts."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
+
+import jax
+import optax
+
+Invariance = Literal['none', 'direction', 'full']
+Need = Literal['losses', 'gramian', 'cross_gramian', 'gradients', 'task_grads']
+
+WeightingState = Any
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TaskStats:
+  """What a weighting may know about the tasks of one step.
+
+  Attributes:
+    losses: the task losses, shape ``(T,)``.
+    gramian: inner products of the shared gradients, shape ``(T, T)``, float32
+      or wider.
+    cross_gramian: inner products between the gradients of two independent
+      batches, shape ``(T, T)``; row from the first batch.
+    mask: true for the tasks present in this step, shape ``(T,)``; None means
+      that all are.
+  """
+
+  losses: jax.Array | None = None
+  gramian: jax.Array | None = None
+  cross_gramian: jax.Array | None = None
+  mask: jax.Array | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MethodInfo:
+  """Facts about a method that other layers act on.
+
+  Attributes:
+    name: the factory's name.
+    paper: authors, year and link.
+    invariance: what a change of the tasks' loss scales does to the update:
+      nothing (``'full'``), only to its length (``'direction'``), or more
+      (``'none'``).
+    weight_heads: whether the paper weights the task-specific parameters too.
+    signed: whether a weight can be negative; heads are then never weighted.
+    random: whether the state holds a key.
+  """
+
+  name: str
+  paper: str
+  invariance: Invariance = 'none'
+  weight_heads: bool = False
+  signed: bool = False
+  random: bool = False
+
+
+class Weighting(NamedTuple):
+  """A rule from task statistics to task weights.
+
+  Attributes:
+    init: ``init(num_tasks, key=None) -> state``, a tree of arrays.
+    update: ``update(stats, state) -> (weights, state)``; ``weights`` has shape
+      ``(T,)``. The state keeps its structure, shapes and dtypes.
+    needs: the fields of `TaskStats` that ``update`` reads.
+    observe: ``observe(losses_after, state) -> state``, called after the
+      optimizer step with the losses of the same batch; None if unused.
+    info: facts about the method.
+  """
+
+  init: Callable[..., WeightingState]
+  update: Callable[[TaskStats, WeightingState], tuple[jax.Array, Any]]
+  needs: frozenset[Need]
+  observe: Callable[[jax.Array, WeightingState], WeightingState] | None = None
+  info: MethodInfo = MethodInfo(name='custom', paper='')
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Conventions:
+  """How weights become an update: what papers leave to their code.
+
+  Attributes:
+    weight_heads: whether the task-specific parameters' gradients are weighted.
+    scale: factor on the shared update; ``num_tasks`` turns a method defined on
+      the mean into one on the sum of losses.
+    max_norm: bound on the norm of the shared update, after ``scale``; None:
+      not clipped.
+    nonfinite: what a task with a non-finite loss or gradient does:
+      ``'propagate'`` makes all weights NaN, ``'drop_task'`` masks the task.
+  """
+
+  weight_heads: bool = False
+  scale: Any = 1.0
+  max_norm: Any = None
+  nonfinite: Literal['propagate', 'drop_task'] = 'propagate'
+
+
+class Aggregator(optax.GradientTransformationExtraArgs):
+  """An optax transformation from per-task gradients to one update.
+
+  A marker, with facts that a train step needs; `mtljax.aggregate` and the
+  method factories return it. Its ``update`` takes gradients with the task on
+  axis 0 of every shared leaf and returns a tree of the parameters' shapes.
+
+  Attributes:
+    num_tasks: how many tasks it was built for.
+    labels: the labels it was built with, or None.
+    weighting: the rule inside, or None if it needs more than weights.
+    gramian_labels: leaves the Gramian is taken over, or None for all shared.
+    conventions: how weights become an update, or None without a weighting.
+    needs: what ``update`` reads besides the structure of the gradients.
+    info: facts about the method.
+    inner: the aggregator that a wrapper wraps, or None.
+    perturb: ``perturb(params, summed_grads) -> params``, where a wrapper takes
+      all its gradients at one perturbed point, or None.
+  """
+
+  num_tasks: int
+  labels: Any
+  weighting: Weighting | None
+  gramian_labels: Any
+  conventions: Conventions | None
+  needs: frozenset[Need]
+  info: MethodInfo
+  inner: Aggregator | None
+  perturb: Callable[[Any, Any], Any] | None
+
+  def __new__(
+    cls,
+    init: Callable[..., Any],
+    update: Callable[..., Any],
+    *,
+    num_tasks: int,
+    needs: frozenset[Need],
+    info: MethodInfo,
+    labels: Any = None,
+    weighting: Weighting | None = None,
+    gramian_labels: Any = None,
+    conventions: Conventions | None = None,
+    inner: Aggregator | None = None,
+    perturb: Callable[[Any, Any], Any] | None = None,
+  ) -> Aggregator:
+    """Builds the transformation and attaches the facts."""
+    self = super().__new__(cls, init, update)
+    self.num_tasks = num_tasks
+    self.needs = needs
+    self.info = info
+    self.labels = labels
+    self.weighting = weighting
+    self.gramian_labels = gramian_labels
+    self.conventions = conventions
+    self.inner = inner
+    self.perturb = perturb
+    return self
+
+  @property
+  def invariance(self) -> Invariance:
+    """The method's invariance to the scale of a task's loss."""
+    return self.info.invariance

@@ -1,0 +1,65 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import mtljax as mtl
+from mtljax import _tree
+
+
+def _tree_and_matrix(dtype=jnp.float32):
+  keys = jax.random.split(jax.random.key(0), 3)
+  tree = {
+    'a': jax.random.normal(keys[0], (3, 2, 5), dtype),
+    'b': [jax.random.normal(keys[1], (3, 7), dtype)],
+    'c': jax.random.normal(keys[2], (3,), dtype),
+  }
+  flat = np.concatenate(
+    [np.asarray(x, np.float64).reshape(3, -1) for x in jax.tree.leaves(tree)], 1
+  )
+  return tree, flat
+
+
+def test_gramian_is_that_of_the_flat_matrix():
+  tree, flat = _tree_and_matrix()
+  np.testing.assert_allclose(mtl.gramian(tree), flat @ flat.T, rtol=1e-5)
+
+
+def test_gramian_in_bfloat16_adds_in_float32():
+  tree, flat = _tree_and_matrix(jnp.bfloat16)
+  gramian = mtl.gramian(tree)
+  assert gramian.dtype == jnp.float32
+  np.testing.assert_allclose(gramian, flat @ flat.T, rtol=1e-5)
+
+
+def test_gramian_leaves_out_heads():
+  tree, _ = _tree_and_matrix()
+  head = jnp.ones(4)
+  labels = {'tree': 'shared', 'head': 2}
+  np.testing.assert_array_equal(
+    mtl.gramian({'tree': tree, 'head': head}, labels=labels), mtl.gramian(tree)
+  )
+
+
+def test_gramian_without_shared_leaves():
+  with pytest.raises(ValueError, match='at least one shared'):
+    mtl.gramian({'head': jnp.ones(3)}, labels=0)
+
+
+def test_float64(x64):
+  tree, flat = _tree_and_matrix(jnp.float64)
+  np.testing.assert_allclose(mtl.gramian(tree), flat @ flat.T, rtol=1e-12)
+
+
+def test_combine_keeps_the_dtype():
+  leaf = jnp.array([[1, 2], [3, 4]], jnp.bfloat16)
+  out = _tree.combine_leaf(jnp.array([1.0, 0.5]), leaf)
+  assert out.dtype == jnp.bfloat16
+  np.testing.assert_array_equal(out.astype(jnp.float32), [2.5, 4.0])
+
+
+def test_cosines_beside_zero_rows():
+  rows = jnp.array([[3.0, 0.0], [0.0, 0.0], [-1.0, 1.0]])
+  cosines = mtl.cosines(rows @ rows.T)
+  expected = [[1, 0, -(0.5**0.5)], [0, 0, 0], [-(0.5**0.5), 0, 1]]
+  np.testing.assert_allclose(cosines, expected, atol=1e-6)
