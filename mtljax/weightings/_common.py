@@ -1,0 +1,42 @@
+"""What the Gramian methods share."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from mtljax._types import TaskStats
+
+
+def gramian_and_mask(
+  stats: TaskStats, name: str
+) -> tuple[jax.Array, jax.Array]:
+  """The Gramian in float32 or wider, and the mask of the tasks present."""
+  if stats.gramian is None:
+    raise ValueError(
+      f'{name} needs stats.gramian, which is None: pass '
+      'TaskStats(gramian=...) of shape (T, T).'
+    )
+  gramian = jnp.asarray(stats.gramian)
+  if gramian.ndim != 2 or gramian.shape[0] != gramian.shape[1]:
+    raise ValueError(
+      f'stats.gramian has shape {gramian.shape}; {name} needs (T, T).'
+    )
+  gramian = gramian.astype(jnp.promote_types(gramian.dtype, jnp.float32))
+  if stats.mask is None:
+    return gramian, jnp.ones(gramian.shape[0], bool)
+  return gramian, jnp.asarray(stats.mask, bool)
+
+
+def nan_unless_finite(
+  weights: jax.Array, gramian: jax.Array, mask: jax.Array
+) -> jax.Array:
+  """NaN for the tasks present if one of their inner products is not finite."""
+  both = mask[:, None] & mask[None, :]
+  finite = jnp.all(jnp.isfinite(jnp.where(both, gramian, 0)))
+  return jnp.where(mask, jnp.where(finite, weights, jnp.nan), 0)
+
+
+def zero_residual() -> jax.Array:
+  """The residual before the first step."""
+  return jnp.zeros((), jnp.float32)
