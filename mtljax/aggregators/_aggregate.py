@@ -1,0 +1,350 @@
+"""A weighting as an optax transformation on per-task gradients."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from mtljax import _labels, _tree, _validate
+from mtljax._types import (
+  Aggregator,
+  Conventions,
+  TaskStats,
+  Weighting,
+)
+from mtljax.aggregators import _checks
+
+
+class AggregateState(NamedTuple):
+  """State of `aggregate`: arrays only, T-sized."""
+
+  weights: jax.Array  # (T,)
+  gramian: jax.Array | None  # (T, T); None if the weighting does not read it
+  count: jax.Array | None  # () int32; None if the weighting observes nothing
+  weighting_state: Any
+
+
+def masked_stats(stats: TaskStats) -> TaskStats:
+  """Statistics in which absent tasks read as zero, whatever they held."""
+  mask = stats.mask
+  if mask is None:
+    return stats
+  both = mask[:, None] & mask[None, :]
+
+  def clean(value, where):
+    return None if value is None else jnp.where(where, value, 0)
+
+  return TaskStats(
+    losses=clean(stats.losses, mask),
+    gramian=clean(stats.gramian, both),
+    cross_gramian=clean(stats.cross_gramian, both),
+    mask=mask,
+  )
+
+
+def decide(
+  weighting: Weighting, stats: TaskStats, state: AggregateState
+) -> AggregateState:
+  """Runs the weighting; absent tasks get 0, non-finite statistics give NaN."""
+  stats = masked_stats(stats)
+  weights, inner = weighting.update(stats, state.weighting_state)
+  read = [getattr(stats, need) for need in sorted(weighting.needs)]
+  finite = jnp.array(True)
+  for value in read:
+    finite = finite & jnp.all(jnp.isfinite(value))
+  weights = jnp.where(finite, weights, jnp.nan)
+  if stats.mask is not None:
+    weights = jnp.where(stats.mask, weights, 0)
+  gramian = state.gramian
+  if gramian is not None:
+    gramian = stats.gramian.astype(gramian.dtype)
+  return state._replace(
+    weights=weights.astype(state.weights.dtype),
+    gramian=gramian,
+    weighting_state=inner,
+  )
+
+
+def observe(
+  weighting: Weighting, losses_after: jax.Array, state: AggregateState
+) -> AggregateState:
+  """Shows the weighting the losses after its update, if it asks for them."""
+  if weighting.observe is None:
+    return state
+  return state._replace(
+    weighting_state=weighting.observe(losses_after, state.weighting_state)
+  )
+
+
+def head_weights(
+  conventions: Conventions, weights: jax.Array, mask: jax.Array | None
+) -> jax.Array:
+  """The factor of each task's own parameters, shape ``(T,)``."""
+  if conventions.weight_heads:
+    return weights
+  ones = jnp.ones_like(weights)
+  return ones if mask is None else jnp.where(mask, ones, 0)
+
+
+def clip(conventions: Conventions, leaves: list[jax.Array]) -> list[jax.Array]:
+  """Bounds the norm of the shared update."""
+  if conventions.max_norm is None or not leaves:
+    return leaves
+  norm = _tree.norm(leaves)
+  over = norm > conventions.max_norm
+  factor = jnp.where(over, conventions.max_norm / jnp.where(over, norm, 1), 1)
+  return [_tree.scale_leaf(factor.astype(norm.dtype), leaf) for leaf in leaves]
+
+
+def _present(mask: jax.Array | None, leaf: jax.Array) -> jax.Array:
+  """The leaf with the rows of absent tasks, whatever they held, as zeros."""
+  if mask is None:
+    return leaf
+  mask = mask.reshape(mask.shape + (1,) * (leaf.ndim - mask.ndim))
+  return jnp.where(mask, leaf, jnp.zeros_like(leaf))
+
+
+def _weigh_own(
+  leaf: jax.Array,
+  label: _labels.Label,
+  weights: jax.Array,
+  mask: jax.Array | None,
+) -> jax.Array:
+  """Weights the gradient of a leaf that a task owns, or of a stacked one."""
+  if label != _labels.STACKED:
+    weights = weights[label]
+    mask = None if mask is None else mask[label]
+  return _tree.scale_leaf(weights, _present(mask, leaf))
+
+
+def combine(
+  conventions: Conventions,
+  labels: list[_labels.Label],
+  leaves: list[jax.Array],
+  weights: jax.Array,
+  mask: jax.Array | None,
+) -> list[jax.Array]:
+  """The update ``J^T w`` on shared leaves, and the heads' own gradients."""
+  own = head_weights(conventions, weights, mask)
+  scaled = weights * conventions.scale
+
+  shared = [
+    _tree.combine_leaf(scaled, _present(mask, leaf))
+    for leaf, label in zip(leaves, labels, strict=True)
+    if label == _labels.SHARED
+  ]
+  clipped = iter(clip(conventions, shared))
+  return [
+    next(clipped)
+    if label == _labels.SHARED
+    else _weigh_own(leaf, label, own, mask)
+    for leaf, label in zip(leaves, labels, strict=True)
+  ]
+
+
+def finite_tasks(
+  leaves: list[jax.Array], losses: jax.Array | None, num_tasks: int
+) -> jax.Array:
+  """Which tasks have finite losses and stacked gradients, shape ``(T,)``."""
+  finite = jnp.ones((num_tasks,), bool)
+  for leaf in leaves:
+    finite = finite & jnp.all(
+      jnp.isfinite(leaf), axis=tuple(range(1, leaf.ndim))
+    )
+  return finite if losses is None else finite & jnp.isfinite(losses)
+
+
+def apply(
+  weighting: Weighting,
+  conventions: Conventions,
+  labels: list[_labels.Label],
+  in_gramian: list[bool],
+  leaves: list[jax.Array],
+  losses: jax.Array | None,
+  mask: jax.Array | None,
+  state: AggregateState,
+) -> tuple[list[jax.Array], AggregateState]:
+  """Gradients to statistics to weights to one update, on checked leaves."""
+  if conventions.nonfinite == 'drop_task':
+    shared = [
+      x for x, label in zip(leaves, labels, strict=True) if label == 'shared'
+    ]
+    finite = finite_tasks(shared, losses, state.weights.shape[0])
+    mask = finite if mask is None else mask & finite
+  gramian = None
+  if 'gramian' in weighting.needs:
+    gramian = _tree.gramian_of(
+      [x for x, used in zip(leaves, in_gramian, strict=True) if used]
+    )
+  stats = TaskStats(losses=losses, gramian=gramian, mask=mask)
+  state = decide(weighting, stats, state)
+  return combine(conventions, labels, leaves, state.weights, mask), state
+
+
+def checked_losses(
+  name: str, required: bool, losses: Any, num_tasks: int
+) -> jax.Array | None:
+  """The losses as an array; TypeError if they are required and missing."""
+  if losses is None:
+    if required:
+      raise TypeError(
+        f'{name} reads the task losses: pass update(..., losses=losses).'
+      )
+    return None
+  losses = jnp.asarray(losses)
+  _checks.check_task_vector('losses', losses, num_tasks)
+  return losses
+
+
+def fresh_key(key: jax.Array | int) -> jax.Array:
+  """A typed key in a buffer of its own, so that donating it is harmless."""
+  return jax.random.key(key) if isinstance(key, int) else jax.random.clone(key)
+
+
+def aggregate(
+  weighting: Weighting,
+  num_tasks: int,
+  *,
+  labels: _labels.Labels | None = None,
+  gramian_labels: Any | None = None,
+  weight_heads: bool | None = None,
+  scale: ArrayLike = 1.0,
+  max_norm: ArrayLike | None = None,
+  key: jax.Array | int = 0,
+  nonfinite: Literal['propagate', 'drop_task'] = 'propagate',
+) -> Aggregator:
+  r"""Turns a rule for task weights into an optax transformation.
+
+  The update of the shared parameters is :math:`c \sum_t w_t g_t`, clipped to
+  ``max_norm``; a parameter that task :math:`t` owns gets :math:`w_t g_t` or,
+  if heads are not weighted, :math:`g_t`. It keeps the gradients' sign: the
+  optimizer after it brings the minus.
+
+  ``update(grads, state, params=None, *, losses=None, task_mask=None)`` takes
+  the gradients that `mtljax.value_and_task_grads` returns: shared leaves
+  ``(T, *p.shape)``, leaves of a task ``p.shape``. ``losses`` ``(T,)`` is
+  required where the method reads it. ``task_mask`` ``(T,)`` is true for the
+  tasks present; the others get weight 0 and the rest the answer of the smaller
+  problem. Unknown keywords are ignored, as optax asks. Sums are in float32 or
+  wider; each leaf of the update has the dtype of its gradient.
+
+  Args:
+    weighting: the rule, for example `mtljax.weightings.cagrad`.
+    num_tasks: T, a Python int.
+    labels: which task owns which parameter, see `mtljax.label_params`; None:
+      all parameters are shared.
+    gramian_labels: tree of bools, see `mtljax.match_params`: the shared leaves
+      over which the Gramian is taken; None: all of them.
+    weight_heads: whether task-specific parameters are weighted too; None: as
+      the method's paper does.
+    scale: :math:`c`; ``num_tasks`` makes a method defined on the mean of the
+      gradients comparable with the sum of the losses.
+    max_norm: bound on the norm of the shared update; None: no bound.
+    key: seed or typed key of a random method.
+    nonfinite: ``'propagate'``: a non-finite loss or gradient makes all weights
+      NaN; ``'drop_task'``: such a task is treated as masked.
+
+  Returns:
+    The `mtljax.Aggregator`. Its state holds the last ``weights`` (see
+    `mtljax.get_weights`), T-sized statistics and the weighting's own state.
+
+  Raises:
+    ValueError: an option is not valid, or, when traced, a gradient's shape
+      does not fit its label.
+    TypeError: when traced, losses are needed and missing.
+
+  Examples:
+    >>> import jax.numpy as jnp, mtljax as mtl, optax
+    >>> tx = optax.chain(
+    ...   mtl.aggregate(mtl.weightings.mean(), num_tasks=2), optax.sgd(1.0)
+    ... )
+    >>> params = {'w': jnp.zeros(2)}
+    >>> state = tx.init(params)
+    >>> grads = {'w': jnp.array([[2.0, 0.0], [0.0, 4.0]])}
+    >>> updates, state = tx.update(grads, state, params)
+    >>> print(updates['w'])
+    [-1. -2.]
+    >>> print(mtl.get_weights(state))
+    [0.5 0.5]
+
+  Edge cases, for every method:
+
+  ========================= =============================================
+  input                     result
+  ========================= =============================================
+  all gradients zero        zero update, finite weights
+  all tasks masked          zero update, zero weights
+  NaN or inf in a gradient  ``nonfinite`` decides
+  one task                  its gradient, up to the method's scale
+  ========================= =============================================
+  """
+  num_tasks = _validate.num_tasks(num_tasks)
+  info = weighting.info
+  _validate.one_of('nonfinite', nonfinite, ('propagate', 'drop_task'))
+  _validate.in_range('max_norm', max_norm, 0, open_low=True)
+  if weight_heads and info.signed:
+    raise ValueError(
+      f'weight_heads=True: {info.name} can give a task a negative weight, '
+      'which would make its head ascend; leave weight_heads at None or False.'
+    )
+  conventions = Conventions(
+    weight_heads=info.weight_heads if weight_heads is None else weight_heads,
+    scale=scale,
+    max_norm=max_norm,
+    nonfinite=nonfinite,
+  )
+  reads_gramian = 'gramian' in weighting.needs
+  reads_losses = 'losses' in weighting.needs or weighting.observe is not None
+  jax.eval_shape(lambda: weighting.init(num_tasks, key=fresh_key(key)))
+
+  def init_fn(params):
+    del params
+    return AggregateState(
+      weights=jnp.zeros((num_tasks,), float),
+      gramian=jnp.zeros((num_tasks, num_tasks), float)
+      if reads_gramian
+      else None,
+      count=None if weighting.observe is None else jnp.zeros((), jnp.int32),
+      weighting_state=weighting.init(num_tasks, key=fresh_key(key)),
+    )
+
+  def update_fn(
+    updates, state, params=None, *, losses=None, task_mask=None, **extra_args
+  ):
+    del extra_args
+    leaves, treedef = jax.tree.flatten(updates)
+    flat = _labels.flatten_labels(labels, updates, num_tasks)
+    _checks.check_gradients(updates, flat, num_tasks, params)
+    losses = checked_losses(info.name, reads_losses, losses, num_tasks)
+    if task_mask is not None:
+      task_mask = jnp.asarray(task_mask, bool)
+      _checks.check_task_vector('task_mask', task_mask, num_tasks)
+    if state.count is not None:
+      # The optax face sees the losses after a step only at the next call.
+      state = jax.lax.cond(
+        state.count > 0,
+        lambda s: observe(weighting, losses, s),
+        lambda s: s,
+        state,
+      )
+      state = state._replace(count=state.count + 1)
+    used = _labels.flatten_gramian_labels(gramian_labels, flat, updates)
+    leaves, state = apply(
+      weighting, conventions, flat, used, leaves, losses, task_mask, state
+    )
+    return jax.tree.unflatten(treedef, leaves), state
+
+  return Aggregator(
+    init_fn,
+    update_fn,
+    num_tasks=num_tasks,
+    needs=weighting.needs,
+    info=info,
+    labels=labels,
+    weighting=weighting,
+    gramian_labels=gramian_labels,
+    conventions=conventions,
+  )

@@ -1,0 +1,56 @@
+"""Shape checks of per-task gradients, at trace time."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+
+from mtljax import _labels
+
+
+def check_gradients(
+  updates: Any,
+  labels: list[_labels.Label],
+  num_tasks: int,
+  params: Any | None,
+) -> None:
+  """Raises ValueError where a leaf's shape does not fit its label."""
+  leaves = jax.tree.leaves(updates)
+  names = _labels.path_names(updates)
+  shapes: list[Any] = [None] * len(leaves)
+  if params is not None:
+    if jax.tree.structure(params) != jax.tree.structure(updates):
+      raise ValueError(
+        'params and the per-task gradients have different tree structures: '
+        f'{jax.tree.structure(params)} and {jax.tree.structure(updates)}.'
+      )
+    shapes = [p.shape for p in jax.tree.leaves(params)]
+  for name, leaf, label, shape in zip(
+    names, leaves, labels, shapes, strict=True
+  ):
+    has_axis = leaf.ndim > 0 and leaf.shape[0] == num_tasks
+    if label == _labels.SHARED:
+      want = f'(num_tasks={num_tasks}, *{shape or "parameter shape"})'
+      ok = has_axis and shape in (None, leaf.shape[1:])
+      hint = 'per-task gradients on axis 0, as mtl.value_and_task_grads returns'
+    elif label == _labels.STACKED:
+      want = f'the parameter shape, with num_tasks={num_tasks} on axis 0'
+      ok = has_axis and shape in (None, leaf.shape)
+      hint = 'its own axis 0 is the task'
+    else:
+      want, ok = f'{shape}', shape in (None, leaf.shape)
+      hint = f'task {label} owns it, so it has no task axis'
+    if not ok:
+      raise ValueError(
+        f'updates: the gradient of {name!r} (label {label!r}) has shape '
+        f'{leaf.shape}; expected {want}: {hint}.'
+      )
+
+
+def check_task_vector(name: str, value: jax.Array, num_tasks: int) -> None:
+  """Raises ValueError unless ``value`` has shape ``(num_tasks,)``."""
+  if value.shape != (num_tasks,):
+    raise ValueError(
+      f'{name} has shape {value.shape}; expected (num_tasks,) = ({num_tasks},).'
+    )

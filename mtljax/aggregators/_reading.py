@@ -1,0 +1,94 @@
+"""Reading weights and statistics out of any optimizer state."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import deque
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+
+
+def _children(node: Any) -> list[tuple[str, Any]]:
+  """One level down, with the names of a state's fields only."""
+  if hasattr(node, '_fields'):
+    return [(name, getattr(node, name)) for name in node._fields]
+  if isinstance(node, dict):
+    return [('', v) for v in node.values()]
+  if isinstance(node, (tuple, list)):
+    return [('', v) for v in node]
+  if dataclasses.is_dataclass(node) and not isinstance(node, type):
+    return [(f.name, getattr(node, f.name)) for f in dataclasses.fields(node)]
+  return []
+
+
+def _outermost_first(state: Any) -> Iterator[tuple[str, Any]]:
+  queue = deque([('', state)])
+  while queue:
+    name, node = queue.popleft()
+    yield name, node
+    queue.extend(_children(node))
+
+
+def _find(state: Any, field: str) -> Any | None:
+  for name, node in _outermost_first(state):
+    if name == field and isinstance(node, jax.Array):
+      return node
+  return None
+
+
+def get_weights(state: Any) -> jax.Array:
+  """The task weights of the last update.
+
+  Args:
+    state: the state of an aggregator, of a chain or wrapper around one, or a
+      `mtljax.training.TrainState`.
+
+  Returns:
+    Shape ``(T,)``, as the method defines them: before ``scale`` and
+    ``max_norm``. Of several aggregators, the outermost and first one's:
+    `mtljax.flat_regions` gives the weights of the loss gradients. Zeros before
+    the first update.
+
+  Raises:
+    ValueError: no state in it holds weights.
+
+  Examples:
+    >>> import jax.numpy as jnp, mtljax as mtl
+    >>> tx = mtl.sum_losses(num_tasks=2)
+    >>> grads = {'w': jnp.ones((2, 3))}
+    >>> _, state = tx.update(grads, tx.init({'w': jnp.zeros(3)}))
+    >>> print(mtl.get_weights(state))
+    [1. 1.]
+  """
+  weights = _find(state, 'weights')
+  if weights is None:
+    raise ValueError(
+      'state holds no task weights: it is not the state of an aggregator, or '
+      'the method gives none.'
+    )
+  return weights
+
+
+def get_stats(state: Any) -> dict[str, jax.Array]:
+  """What the last update left behind for diagnosis, where it was kept.
+
+  Args:
+    state: as for `get_weights`.
+
+  Returns:
+    A dictionary with those of ``'gramian'`` ``(T, T)`` and ``'residual'``
+    ``()`` (how far the solver was from its optimality conditions) that the
+    state holds.
+
+  Examples:
+    >>> import jax.numpy as jnp, mtljax as mtl
+    >>> tx = mtl.nash_mtl(num_tasks=2)
+    >>> grads = {'w': jnp.eye(2)}
+    >>> _, state = tx.update(grads, tx.init({'w': jnp.zeros(2)}))
+    >>> sorted(mtl.get_stats(state))
+    ['gramian', 'residual']
+  """
+  found = {name: _find(state, name) for name in ('gramian', 'residual')}
+  return {name: value for name, value in found.items() if value is not None}
