@@ -1,0 +1,219 @@
+"""Per-task gradients and Gramians as function transformations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+from mtljax import _labels, _tree
+from mtljax.gradients import _pullback
+from mtljax.gradients._pullback import LossFn, Mode, Pullback
+from mtljax.gradients._staged import Staged
+
+
+def _place(fun: LossFn, argnums: int) -> LossFn:
+  """The loss with its parameters as the first argument."""
+  if argnums == 0:
+    return fun
+  if isinstance(fun, Staged) or not callable(fun):
+    raise ValueError(
+      f'argnums={argnums}: staged losses and sequences take the parameters '
+      'first; only a plain function may take them elsewhere.'
+    )
+
+  def placed(params, *rest):
+    return fun(*rest[:argnums], params, *rest[argnums:])
+
+  return placed
+
+
+def _pullback_fn(
+  fun: LossFn, labels: Any, argnums: int, has_aux: bool
+) -> Callable[..., Pullback]:
+  placed = _place(fun, argnums)
+
+  def pullback_fn(*args):
+    rest = args[:argnums] + args[argnums + 1 :]
+    return _pullback.make_pullback(
+      placed, args[argnums], rest, labels=labels, has_aux=has_aux
+    )
+
+  return pullback_fn
+
+
+def value_and_task_grads(
+  fun: LossFn,
+  *,
+  labels: _labels.Labels | None = None,
+  argnums: int = 0,
+  has_aux: bool = False,
+  mode: Mode = 'unroll',
+) -> Callable[..., tuple[Any, Any]]:
+  r"""Task losses and the gradient of each: `jax.value_and_grad` for T losses.
+
+  ``fun`` has one of three forms:
+
+  * plain: ``fun(params, *args) -> losses`` of shape ``(T,)``;
+  * `mtljax.Staged`: trunk and heads apart, the cheapest form;
+  * a sequence of ``fun_t(params, batch_t, *rest) -> loss``, for tasks whose
+    data differ; called as ``(params, batches, *rest)`` with a batch a task.
+
+  Args:
+    fun: the losses, in one of the forms above.
+    labels: which task owns which parameter, see `mtljax.label_params`; None:
+      all parameters are shared.
+    argnums: position of the parameters, for the plain form.
+    has_aux: whether the functions return ``(loss, aux)``. The auxiliary
+      output is ``(trunk's, (head 0's, ...))`` for the staged form and a tuple
+      for a sequence.
+    mode: how the T backward passes through shared parameters run:
+      ``'unroll'`` one after the other in the program (fastest on CPU),
+      ``'vmap'`` together, ``'map'`` in a loop (least memory).
+
+  Returns:
+    A function with the arguments of ``fun`` that returns ``(losses, grads)``,
+    or ``((losses, aux), grads)``. ``losses`` has shape ``(T,)``; ``grads`` is
+    a tree like the parameters whose shared leaves have shape ``(T, *p.shape)``
+    and whose other leaves, of a task or stacked, have shape ``p.shape``.
+
+  Raises:
+    ValueError: the mode is unknown; or, when called, a loss has the wrong
+      shape or the labels do not fit.
+
+  Examples:
+    >>> import jax.numpy as jnp, mtljax as mtl
+    >>> def task_losses(params, x):
+    ...   w = params['w']
+    ...   return jnp.stack([jnp.sum(w * x), jnp.sum(w ** 2)])
+    >>> grad_fn = mtl.value_and_task_grads(task_losses)
+    >>> params = {'w': jnp.array([1.0, 2.0])}
+    >>> losses, grads = grad_fn(params, jnp.array([3.0, 4.0]))
+    >>> print(losses)
+    [11.  5.]
+    >>> print(grads['w'])
+    [[3. 4.]
+     [2. 4.]]
+  """
+  _pullback.check_mode(mode)
+  pullback_fn = _pullback_fn(fun, labels, argnums, has_aux)
+
+  def value_and_grads(*args):
+    pullback = pullback_fn(*args)
+    grads = pullback.task_grads(mode)
+    if has_aux:
+      return (pullback.losses, pullback.aux), grads
+    return pullback.losses, grads
+
+  return value_and_grads
+
+
+def rows_gramian(
+  pullback: Pullback, rows: list[jax.Array], gramian_labels: Any
+) -> jax.Array:
+  """The Gramian of the shared rows, or of those that are marked for it."""
+  labels = list(pullback.split.labels)
+  marked = _labels.flatten_gramian_labels(
+    gramian_labels,
+    labels,
+    jax.tree.unflatten(pullback.split.treedef, labels),
+  )
+  used = [
+    use
+    for use, label in zip(marked, labels, strict=True)
+    if label == _labels.SHARED
+  ]
+  return _tree.gramian_of([x for x, u in zip(rows, used, strict=True) if u])
+
+
+def value_and_gramian(
+  fun: LossFn,
+  *,
+  labels: _labels.Labels | None = None,
+  gramian_labels: Any | None = None,
+  argnums: int = 0,
+  has_aux: bool = False,
+  mode: Mode = 'unroll',
+) -> Callable[..., tuple[Any, jax.Array]]:
+  """Task losses and the Gramian of their gradients on shared parameters.
+
+  Args:
+    fun: as for `mtljax.value_and_task_grads`.
+    labels: as there.
+    gramian_labels: tree of bools, see `mtljax.match_params`: the shared leaves
+      to take the Gramian over; None: all of them.
+    argnums: as there.
+    has_aux: as there.
+    mode: as there.
+
+  Returns:
+    A function with the arguments of ``fun`` that returns ``(losses, gramian)``
+    or ``((losses, aux), gramian)``; ``gramian`` has shape ``(T, T)``, float32
+    or wider.
+
+  Raises:
+    ValueError: as there.
+
+  Examples:
+    >>> import jax.numpy as jnp, mtljax as mtl
+    >>> def task_losses(w):
+    ...   return jnp.stack([w[0], w[0] + w[1]])
+    >>> losses, gramian = mtl.value_and_gramian(task_losses)(jnp.ones(2))
+    >>> print(gramian)
+    [[1. 1.]
+     [1. 2.]]
+  """
+  _pullback.check_mode(mode)
+  pullback_fn = _pullback_fn(fun, labels, argnums, has_aux)
+
+  def value_and_gramian_fn(*args):
+    pullback = pullback_fn(*args)
+    gramian = rows_gramian(pullback, pullback.rows(mode), gramian_labels)
+    if has_aux:
+      return (pullback.losses, pullback.aux), gramian
+    return pullback.losses, gramian
+
+  return value_and_gramian_fn
+
+
+def task_grad_fn(
+  fun: LossFn, *args: Any, has_aux: bool = False
+) -> Callable[[Any, int], tuple[jax.Array, Any]]:
+  """The gradient of one task at any parameters, for the sharpness methods.
+
+  Args:
+    fun: as for `mtljax.value_and_task_grads`. The staged form and the sequence
+      evaluate only the head of the task asked for; the plain form evaluates
+      all of them.
+    *args: the arguments of ``fun`` after the parameters: the batch of this
+      step, so that both phases see the same one.
+    has_aux: whether the functions return ``(loss, aux)``; ``aux`` is dropped.
+
+  Returns:
+    ``(params, t) -> (loss_t, grads_t)`` for a Python int ``t``; ``grads_t`` has
+    the parameters' structure and shapes, zeros where task t does not reach.
+
+  Examples:
+    >>> import jax.numpy as jnp, mtljax as mtl
+    >>> grad_fn = mtl.task_grad_fn(lambda w: jnp.stack([w ** 2, 3 * w]))
+    >>> loss, grad = grad_fn(jnp.array(2.0), 1)
+    >>> print(loss, grad)
+    6.0 3.0
+  """
+
+  def loss_fn(params, t):
+    if isinstance(fun, Staged):
+      features, _ = _pullback.with_aux(fun.trunk(params, *args), has_aux)
+      out = fun.heads[t](params, features, *args)
+    elif callable(fun):
+      losses, _ = _pullback.with_aux(fun(params, *args), has_aux)
+      return losses[t]
+    else:
+      out = fun[t](params, args[0][t], *args[1:])
+    return _pullback.with_aux(out, has_aux)[0]
+
+  def grad_fn(params, t):
+    return jax.value_and_grad(loss_fn)(params, t)
+
+  return grad_fn
