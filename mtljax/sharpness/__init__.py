@@ -1,0 +1,5 @@
+"""Sharpness-aware forms of any aggregator."""
+
+from mtljax.sharpness._ascent import normalized_ascent as normalized_ascent
+from mtljax.sharpness._flat_regions import flat_regions as flat_regions
+from mtljax.sharpness._sam import sam as sam

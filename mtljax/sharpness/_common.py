@@ -1,0 +1,94 @@
+"""What the sharpness methods share: per-task views of labelled trees."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from mtljax import _labels
+from mtljax._types import Aggregator
+
+
+def check_inner(name: str, method: Any) -> None:
+  """Raises TypeError unless the method can be made sharpness-aware."""
+  if not isinstance(method, Aggregator):
+    raise TypeError(
+      f'{name}(method={type(method).__name__}): method must be an aggregator '
+      'such as mtl.cagrad(num_tasks=2); put the optimizer after it in '
+      'optax.chain.'
+    )
+  if 'task_grads' in method.needs:
+    raise TypeError(
+      f'{name}: method is already sharpness-aware ({method.info.name}); wrap '
+      'a plain aggregator once.'
+    )
+
+
+def require_params(name: str, params: Any) -> None:
+  """Raises ValueError if the parameters were not passed to ``update``."""
+  if params is None:
+    raise ValueError(
+      f'{name} perturbs the parameters: pass them, update(grads, state, '
+      'params, ...).'
+    )
+
+
+def add(params: Any, epsilon: Any) -> Any:
+  """``params + epsilon``, in the parameters' dtypes."""
+  return jax.tree.map(lambda p, e: p + e.astype(p.dtype), params, epsilon)
+
+
+def own_slice(
+  leaf: jax.Array, label: _labels.Label, task: int
+) -> jax.Array | None:
+  """The part of an unshared leaf that belongs to the task, or None."""
+  if label == task and label != _labels.SHARED:
+    return leaf
+  return leaf[task] if label == _labels.STACKED else None
+
+
+def put_slice(
+  leaf: jax.Array, label: _labels.Label, task: int, value: jax.Array
+) -> jax.Array:
+  """The leaf with the task's part replaced."""
+  if label == _labels.STACKED:
+    return leaf.at[task].set(value.astype(leaf.dtype))
+  return value.astype(leaf.dtype)
+
+
+def present_tasks(
+  updates: Any, labels: Sequence[_labels.Label], mask: jax.Array | None
+) -> list[jax.Array]:
+  """The leaves of per-task gradients, absent tasks' as zeros."""
+  leaves = jax.tree.leaves(updates)
+  if mask is None:
+    return leaves
+
+  def present(leaf, label):
+    keep = mask
+    if label not in (_labels.SHARED, _labels.STACKED):
+      keep = mask[label]
+    keep = keep.reshape(keep.shape + (1,) * (leaf.ndim - keep.ndim))
+    return jnp.where(keep, leaf, jnp.zeros_like(leaf))
+
+  return [present(x, label) for x, label in zip(leaves, labels, strict=True)]
+
+
+def stack_tasks(grads: Sequence[Any], labels: Sequence[_labels.Label]) -> Any:
+  """Per-task gradient trees, each of the parameters' shapes, as one tree."""
+  per_task = [jax.tree.leaves(g) for g in grads]
+
+  def gather(i, label):
+    if label == _labels.SHARED:
+      return jnp.stack([leaves[i] for leaves in per_task])
+    if label == _labels.STACKED:
+      return jnp.stack([leaves[i][t] for t, leaves in enumerate(per_task)])
+    return per_task[label][i]
+
+  return jax.tree.unflatten(
+    jax.tree.structure(grads[0]),
+    [gather(i, label) for i, label in enumerate(labels)],
+  )
