@@ -1,0 +1,34 @@
+"""Multi-task data: tfds builders without TensorFlow, and batches by grain.
+
+Needs the extra ``data``: ``pip install 'mtljax[data]'``.
+"""
+
+from mtljax.data.multi_digits import (
+  MultiDigits,
+  MultiDigitsConfig,
+  compose,
+  prepare_multi_digits,
+)
+from mtljax.data.pipeline import (
+  BatchIterator,
+  channel_moments,
+  eval_batches,
+  load_arrays,
+  make_streaming_iterator,
+  make_train_iterator,
+  normalize_images,
+)
+
+__all__ = [
+  'BatchIterator',
+  'MultiDigits',
+  'MultiDigitsConfig',
+  'channel_moments',
+  'compose',
+  'eval_batches',
+  'load_arrays',
+  'make_streaming_iterator',
+  'make_train_iterator',
+  'normalize_images',
+  'prepare_multi_digits',
+]
