@@ -1,0 +1,44 @@
+"""Training: state, loop, checkpoints, metrics and the folder of a run."""
+
+from mtljax.training._finite import NonFiniteLossError
+from mtljax.training._rundir import (
+  ConfigMismatchError,
+  OutputError,
+  Run,
+  exit_on_error,
+  open_run,
+)
+from mtljax.training._seal import CheckpointError
+from mtljax.training.checkpoint import Checkpointer
+from mtljax.training.loop import TIMING, FitResult, fit
+from mtljax.training.state import TrainState
+from mtljax.training.step import TrainStep, make_train_step
+from mtljax.training.writers import (
+  JsonlWriter,
+  MetricWriter,
+  MultiWriter,
+  TensorBoardWriter,
+  WandbWriter,
+)
+
+__all__ = [
+  'TIMING',
+  'CheckpointError',
+  'Checkpointer',
+  'ConfigMismatchError',
+  'FitResult',
+  'JsonlWriter',
+  'MetricWriter',
+  'MultiWriter',
+  'NonFiniteLossError',
+  'OutputError',
+  'Run',
+  'TensorBoardWriter',
+  'TrainState',
+  'TrainStep',
+  'WandbWriter',
+  'exit_on_error',
+  'fit',
+  'make_train_step',
+  'open_run',
+]

@@ -1,0 +1,123 @@
+"""Seals: what makes a directory of files a whole checkpoint.
+
+A checkpoint is a directory ``<step>/`` and a seal beside it, ``<step>.json``,
+which is written last and in one piece and removed first. So a step without a
+seal does not exist, whenever the process was killed.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import hashlib
+import json
+import os
+import pathlib
+import re
+import shutil
+from typing import Any
+
+_OURS = re.compile(r'(\d+)(\.json(\.tmp)?|\.orbax-checkpoint-tmp.*)?')
+
+
+class CheckpointError(OSError):
+  """A checkpoint could not be written, or none could be read."""
+
+
+def steps_on_disk(directory: pathlib.Path, *, sealed: bool = False) -> set[int]:
+  """Steps with any trace in a directory, or with a seal."""
+  names = os.listdir(directory) if directory.is_dir() else []
+  matches = [match for match in map(_OURS.fullmatch, names) if match]
+  return {int(m[1]) for m in matches if m[2] == '.json' or not sealed}
+
+
+def write(directory: pathlib.Path, step: int, seal: dict[str, Any]) -> None:
+  """Seals a step with the digests of its files."""
+  seal = seal | {'files': _digests(directory / str(step))}
+  path = directory / f'{step}.json'
+  temporary = path.with_suffix('.json.tmp')
+  with open(temporary, 'w') as f:
+    json.dump(seal | {'digest': _digest(seal)}, f)
+    f.flush()
+    os.fsync(f.fileno())
+  os.replace(temporary, path)
+
+
+def read(directory: pathlib.Path, step: int) -> dict[str, Any]:
+  """The seal of a step, if every file is as it was when sealed.
+
+  Raises:
+    CheckpointError: the seal or a file is damaged or missing.
+  """
+  path = directory / str(step)
+  if step not in steps_on_disk(directory, sealed=True):
+    raise CheckpointError(f'{path} is incomplete (its save was cut short)')
+  try:
+    seal = json.loads(path.with_suffix('.json').read_text())
+    digest = seal.pop('digest')
+  except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+    raise CheckpointError(f'{path}.json is damaged ({error})') from error
+  if digest != _digest(seal):
+    raise CheckpointError(f'{path}.json is damaged (its digest differs)')
+  try:
+    found = _digests(path)
+  except OSError as error:
+    raise CheckpointError(f'{path} cannot be read ({error})') from error
+  for name, expected in seal['files'].items():
+    if name not in found:
+      raise CheckpointError(f'{path / name} is missing')
+    if found[name] != expected:
+      raise CheckpointError(f'{path / name} is damaged (its digest differs)')
+  return seal
+
+
+def scores(directory: pathlib.Path) -> dict[int, float | None]:
+  """Sealed steps and their scores, None where there is none to read."""
+  found: dict[int, float | None] = {}
+  for step in steps_on_disk(directory, sealed=True):
+    found[step] = None
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+      seal = json.loads((directory / f'{step}.json').read_text())
+      found[step] = float(seal['score'])
+  return found
+
+
+def remove(directory: pathlib.Path, steps: set[int]) -> None:
+  """Removes steps, seal first: what is half removed no longer exists."""
+  for step in steps:
+    (directory / f'{step}.json').unlink(missing_ok=True)
+  for name in os.listdir(directory):
+    match = _OURS.fullmatch(name)
+    if match and int(match[1]) in steps:
+      path = directory / name
+      shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def pack(data_state: Any) -> dict[str, Any]:
+  """JSON or bytes as JSON."""
+  if isinstance(data_state, bytes):
+    return {'base64': base64.b64encode(data_state).decode()}
+  return {'json': data_state}
+
+
+def unpack(packed: dict[str, Any]) -> Any:
+  """The inverse of `pack`."""
+  if 'base64' in packed:
+    return base64.b64decode(packed['base64'])
+  return packed['json']
+
+
+def _digests(directory: pathlib.Path) -> dict[str, str]:
+  """SHA-256 of every file, each forced to the disk first."""
+  digests = {}
+  for path in sorted(p for p in directory.rglob('*') if p.is_file()):
+    with open(path, 'rb') as f:
+      os.fsync(f.fileno())
+      digest = hashlib.file_digest(f, 'sha256').hexdigest()
+    digests[str(path.relative_to(directory))] = digest
+  return digests
+
+
+def _digest(seal: dict[str, Any]) -> str:
+  text = json.dumps(seal, sort_keys=True)
+  return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,105 @@
+"""Metrics between two lines of the log, kept on the device until asked for."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from mtljax.training._finite import NonFiniteLossError
+
+# Waiting for the device once in so many steps costs nothing that shows, and
+# bounds the memory held and the steps run after a non-finite loss.
+_FETCH_EVERY = 128
+
+
+class Window:
+  """Collects the metrics of steps and gives their means.
+
+  Nothing is read from the device until `means` (or every 128 steps).
+  """
+
+  def __init__(self, task_names: Sequence[str]):
+    self._task_names = tuple(task_names)
+    self._pending: list[tuple[int, Mapping[str, jax.Array]]] = []
+    self.reset()
+
+  def reset(self) -> None:
+    """Starts a new window, and its clock."""
+    self._values: dict[str, list[np.ndarray]] = {}
+    self._examples = 0
+    self._start = time.perf_counter()
+
+  def restart_clock(self) -> None:
+    """Leaves what has passed (compilation) out of the throughput."""
+    self._examples = 0
+    self._start = time.perf_counter()
+
+  def add(
+    self, step: int, metrics: Mapping[str, jax.Array], examples: int
+  ) -> None:
+    """Notes the metrics of a step, arrays that may still be computed."""
+    self._pending.append((step, metrics))
+    self._examples += examples
+    if len(self._pending) >= _FETCH_EVERY:
+      self.fetch()
+
+  def fetch(self) -> None:
+    """Waits for the steps noted.
+
+    Raises:
+      NonFiniteLossError: a loss among them is not finite.
+    """
+    pending, self._pending = jax.device_get(self._pending), []
+    tasks = self._task_names
+    for step, metrics in pending:
+      shape = np.shape(metrics.get('losses'))
+      if shape != (len(tasks),):
+        raise ValueError(
+          f"metrics['losses'] of the step has shape {shape}: it has to have "
+          f'one loss for each of the {len(tasks)} task_names'
+        )
+      for task, loss in zip(tasks, metrics['losses'], strict=True):
+        if not np.isfinite(loss):
+          raise NonFiniteLossError(
+            f'the loss of task {task!r} is {loss} at step {step}',
+            step=step,
+            task=task,
+          )
+      for name, value in metrics.items():
+        self._values.setdefault(name, []).append(value)
+
+  def means(self) -> dict[str, Any]:
+    """Means over the window by name, examples a second; starts the next."""
+    self.fetch()
+    seconds = time.perf_counter() - self._start
+    line: dict[str, Any] = {}
+    for name, values in self._values.items():
+      wide = values[0].dtype == np.float64
+      mean = np.mean(np.stack(values), axis=0, dtype=np.float64)
+      line |= self._named(name, mean if wide else mean.astype(np.float32))
+    if self._examples and seconds > 0:
+      line['examples_per_second'] = round(self._examples / seconds, 1)
+    self.reset()
+    return line
+
+  def _named(self, name: str, value: np.ndarray) -> dict[str, Any]:
+    tasks = self._task_names
+    one = {'losses': 'loss'}.get(name, name.removesuffix('s'))
+    if value.shape == ():
+      return {name: value}
+    if value.shape == (len(tasks),):
+      return {f'{one}/{task}': x for task, x in zip(tasks, value, strict=True)}
+    if value.shape == (len(tasks), len(tasks)):
+      return {
+        f'{one}/{tasks[i]},{tasks[j]}': value[i, j]
+        for i in range(len(tasks))
+        for j in range(i + 1, len(tasks))
+      }
+    raise ValueError(
+      f'metric {name!r} of the step has shape {value.shape}; it has to be a '
+      f'scalar, one value a task ({len(tasks)},), or one a pair of tasks'
+    )

@@ -1,0 +1,286 @@
+"""The loop around a jitted step: data in, metrics and checkpoints out."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import jax
+
+from mtljax.training._finite import (
+  NonFiniteLossError,
+  check_state,
+  with_advice,
+)
+from mtljax.training._progress import Progress
+from mtljax.training._window import Window
+from mtljax.training.checkpoint import Checkpointer
+from mtljax.training.state import TrainState
+from mtljax.training.writers import MetricWriter
+
+#: Metrics that no two runs share, however equal.
+TIMING = ('examples_per_second',)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FitResult:
+  """What a run ended with.
+
+  Attributes:
+    state: the state after the last step.
+    best_score: the best value of ``select``, or None.
+    best_step: the step of the best value, or None.
+    eval_metrics: the last evaluation.
+    resumed_from: the step that the run was resumed at, or None.
+    skipped: messages on damaged checkpoints that were passed over.
+  """
+
+  state: TrainState
+  best_score: float | None
+  best_step: int | None
+  eval_metrics: Mapping[str, Any]
+  resumed_from: int | None
+  skipped: tuple[str, ...]
+
+
+def fit(
+  step_fn: Callable[[TrainState, Any], tuple[TrainState, Mapping[str, Any]]],
+  state: TrainState,
+  batches: Iterator[Any],
+  *,
+  num_steps: int,
+  task_names: Sequence[str],
+  log_every: int = 100,
+  eval_every: int | None = None,
+  eval_fn: Callable[[TrainState], Mapping[str, Any]] | None = None,
+  select: Callable[[Mapping[str, Any]], float] | None = None,
+  writer: MetricWriter | None = None,
+  checkpointer: Checkpointer | None = None,
+  steps_per_epoch: int | None = None,
+  progress: bool = True,
+  callback: Callable[[int, TrainState, Mapping[str, Any]], None] | None = None,
+) -> FitResult:
+  """Trains until ``num_steps``, from the newest checkpoint if there is one.
+
+  A line of training metrics (means since the line before) is written every
+  ``log_every`` steps and at each evaluation; evaluations, with a checkpoint
+  after each, happen every ``eval_every`` steps and at the end. A run that was
+  killed and resumed ends in the same bits and writes the same lines as one
+  that was not, but for `TIMING`. Between lines the loop does not wait for the
+  device.
+
+  Args:
+    step_fn: ``(state, batch) -> (state, metrics)``, jitted, adding one to
+      ``state.step``; it may donate the state. Metrics are arrays: ``losses``
+      (T,), and any other scalars, (T,) or (T, T) arrays (of which the pairs
+      above the diagonal are written).
+    state: the initial state (given up to ``step_fn``).
+    batches: an iterator; with a checkpointer it needs grain's ``get_state`` and
+      ``set_state``. Axis 0 of the first leaf counts the examples.
+    num_steps: the step to end at.
+    task_names: the T names.
+    log_every: steps between lines of training metrics.
+    eval_every: steps between evaluations; None means only at the end.
+    eval_fn: ``state -> scalars by name``, on the validation data.
+    select: from these scalars to the score of the best checkpoint; larger is
+      better unless the checkpointer says otherwise.
+    writer: where the metrics go.
+    checkpointer: where the states go, and where a run is resumed from.
+    steps_per_epoch: if given, lines have ``epoch``, a fraction.
+    progress: whether to show progress, on stderr.
+    callback: called after every step with the step, the state and its metrics;
+      arrays that it reads make it wait, and it must not keep the state.
+
+  Returns:
+    The last state, the best score, and how the run was resumed.
+
+  Raises:
+    NonFiniteLossError: a loss is not finite; it names task and step. The last
+      checkpoint is of an earlier step.
+    CheckpointError: a checkpoint cannot be written, or none is whole.
+    ValueError: the batches ended early, or an argument is out of range.
+    TypeError: the iterator cannot be resumed.
+
+  >>> import jax.numpy as jnp, optax
+  >>> optimizer = optax.sgd(0.5)
+  >>> def task_losses(params, batch):
+  ...   return jnp.stack([jnp.mean((params - batch) ** 2), params**2])
+  >>> @jax.jit
+  ... def step_fn(state, batch):
+  ...   total = lambda p: jnp.sum(task_losses(p, batch))
+  ...   updates, opt_state = optimizer.update(
+  ...     jax.grad(total)(state.params), state.opt_state
+  ...   )
+  ...   metrics = {'losses': task_losses(state.params, batch)}
+  ...   params = optax.apply_updates(state.params, updates)
+  ...   state = dataclasses.replace(
+  ...     state, step=state.step + 1, params=params, opt_state=opt_state
+  ...   )
+  ...   return state, metrics
+  >>> params = jnp.float32(2.0)
+  >>> state = TrainState(
+  ...   step=jnp.int32(0),
+  ...   params=params,
+  ...   model_state={},
+  ...   opt_state=optimizer.init(params),
+  ...   method_state=(),
+  ...   key=jax.random.key(0),
+  ... )
+  >>> result = fit(
+  ...   step_fn,
+  ...   state,
+  ...   iter([jnp.ones(4)] * 3),
+  ...   num_steps=3,
+  ...   task_names=['near one', 'near zero'],
+  ...   progress=False,
+  ... )
+  >>> int(result.state.step)
+  3
+  """
+  _validate(num_steps, log_every, eval_every, task_names)
+  seen = _Seen(best={'score': None, 'step': None}, evaluation={})
+  if checkpointer is not None:
+    state, seen = _resume(checkpointer, state, batches, writer, seen)
+  start = int(state.step)
+  if start > num_steps:
+    raise ValueError(
+      f'num_steps={num_steps} has passed: the checkpoint is of step {start}; '
+      'raise num_steps or choose another --out'
+    )
+
+  def write(step: int, scalars: Mapping[str, Any], **tags: str) -> None:
+    if writer is not None:
+      epoch = {'epoch': step / steps_per_epoch} if steps_per_epoch else {}
+      writer.write(step, epoch | dict(scalars), **tags)
+
+  def evaluate_and_save(step: int) -> None:
+    check_state(state, step)
+    score = None
+    if eval_fn is not None:
+      scalars = jax.device_get(dict(eval_fn(state)))
+      write(step, scalars, kind='eval', split='validation')
+      seen.evaluation = {name: float(x) for name, x in scalars.items()}
+      if select is not None:
+        score = float(select(seen.evaluation))
+        if _better(score, seen.best['score'], checkpointer):
+          seen.best = {'score': score, 'step': step}
+    if writer is not None:
+      writer.flush()
+    if checkpointer is not None:
+      checkpointer.save(
+        step,
+        state,
+        data_state=batches.get_state(),  # pyrefly: ignore[missing-attribute]
+        meta={'best': seen.best, 'evaluation': seen.evaluation},
+        score=score,
+      )
+
+  window = Window(task_names)
+  try:
+    with Progress(num_steps, start, progress) as bar:
+      for step in range(start + 1, num_steps + 1):
+        batch = _next(batches, step, num_steps)
+        state, metrics = step_fn(state, batch)
+        window.add(step, metrics, jax.tree.leaves(batch)[0].shape[0])
+        bar.advance(step)
+        if callback is not None:
+          callback(step, state, metrics)
+        evaluate = step == num_steps or step % (eval_every or num_steps) == 0
+        if evaluate or step % log_every == 0:
+          line = window.means()
+          write(step, line, kind='train')
+          bar.show(step, line)
+        elif step == start + 1:
+          jax.block_until_ready(metrics)
+          window.restart_clock()
+        if evaluate:
+          evaluate_and_save(step)
+          window.reset()
+  except NonFiniteLossError as error:
+    raise with_advice(error, checkpointer) from None
+  if checkpointer is not None:
+    checkpointer.wait()
+  return FitResult(
+    state=state,
+    best_score=seen.best['score'],
+    best_step=seen.best['step'],
+    eval_metrics=seen.evaluation,
+    resumed_from=seen.resumed_from,
+    skipped=seen.skipped,
+  )
+
+
+@dataclasses.dataclass
+class _Seen:
+  """What the loop remembers besides the state."""
+
+  best: dict[str, Any]
+  evaluation: dict[str, float]
+  resumed_from: int | None = None
+  skipped: tuple[str, ...] = ()
+
+
+def _resume(
+  checkpointer: Checkpointer,
+  state: TrainState,
+  batches: Any,
+  writer: MetricWriter | None,
+  seen: _Seen,
+) -> tuple[TrainState, _Seen]:
+  """State, data and metrics as they were at the newest whole checkpoint."""
+  if not hasattr(batches, 'set_state'):
+    raise TypeError(
+      f'batches={batches!r} has no get_state and set_state, so a resumed run '
+      'could not go on at its place in the data: pass a grain iterator, or '
+      'checkpointer=None'
+    )
+  if checkpointer.latest_step() is not None:
+    state, data_state, meta = checkpointer.restore(state)
+    batches.set_state(data_state)
+    seen = _Seen(
+      **meta,
+      resumed_from=int(state.step),
+      skipped=tuple(checkpointer.skipped),
+    )
+  if writer is not None:
+    writer.truncate_after(int(state.step))
+  return state, seen
+
+
+def _validate(
+  num_steps: int,
+  log_every: int,
+  eval_every: int | None,
+  task_names: Sequence[str],
+) -> None:
+  every = 1 if eval_every is None else eval_every
+  for name, value in [
+    ('num_steps', num_steps),
+    ('log_every', log_every),
+    ('eval_every', every),
+  ]:
+    if value < 1:
+      raise ValueError(f'{name}={value} has to be at least 1')
+  if isinstance(task_names, str) or len(set(task_names)) < len(task_names):
+    raise ValueError(f'task_names={task_names!r} has to be distinct names')
+
+
+def _next(batches: Iterator[Any], step: int, num_steps: int) -> Any:
+  try:
+    return next(batches)
+  except StopIteration:
+    raise ValueError(
+      f'batches ended before step {step} of num_steps={num_steps}: repeat the '
+      'data, or ask for fewer steps'
+    ) from None
+
+
+def _better(
+  score: float, best: float | None, checkpointer: Checkpointer | None
+) -> bool:
+  if best is None or math.isnan(score):
+    return not math.isnan(score)
+  higher = checkpointer is None or checkpointer.higher_is_better
+  return score > best if higher else score < best

@@ -1,0 +1,362 @@
+"""The train step: a method, an optimizer and a route as one jitted program."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from mtljax import _labels, _tree, _validate
+from mtljax._types import Aggregator, TaskStats, Weighting
+from mtljax.aggregators import _aggregate, get_stats, get_weights
+from mtljax.gradients import _pullback, _task_grads
+from mtljax.gradients._pullback import LossFn, Mode, Pullback
+from mtljax.training.state import TrainState
+
+Route = Literal['auto', 'losses', 'jacobian', 'gramian', 'features']
+ROUTES = ('auto', 'losses', 'jacobian', 'gramian', 'features')
+
+
+class TrainStep(NamedTuple):
+  """What `make_train_step` returns.
+
+  Attributes:
+    init: ``init(params, *, key, model_state=None) -> TrainState``.
+    step: ``step(state, batch) -> (state, metrics)``, jitted; donates the state.
+    route: the route taken.
+  """
+
+  init: Callable[..., TrainState]
+  step: Callable[[TrainState, Any], tuple[TrainState, dict[str, jax.Array]]]
+  route: str
+
+
+def choose_route(method: Aggregator, route: Route, fun: LossFn) -> str:
+  """The cheapest exact route, or the one asked for if the method allows it."""
+  _validate.one_of('route', route, ROUTES)
+  base = method if method.perturb is None else method.inner
+  name = method.info.name
+  only_jacobian = base.weighting is None or (
+    base.conventions.nonfinite == 'drop_task'
+  )
+  if route == 'auto':
+    reads_gradients = only_jacobian or 'gramian' in base.needs
+    return 'jacobian' if reads_gradients else 'losses'
+  if route != 'jacobian' and only_jacobian:
+    raise ValueError(
+      f'route={route!r}: {name} as built here needs the per-task gradients '
+      "themselves; use route='jacobian' or 'auto'."
+    )
+  if route == 'losses' and 'gramian' in base.needs:
+    raise ValueError(
+      f"route='losses': {name} reads the Gramian of the gradients; use "
+      "'jacobian', 'gramian', 'features' or 'auto'."
+    )
+  if route == 'features' and not isinstance(fun, _pullback.Staged):
+    raise ValueError(
+      "route='features' takes gradients at the shared features, which only "
+      'the staged form of the losses names; pass an mtl.Staged.'
+    )
+  return route
+
+
+def _as_aggregator(
+  method: Aggregator | Weighting,
+  fun: LossFn,
+  labels: Any,
+  num_tasks: int | None,
+) -> Aggregator:
+  if isinstance(method, Aggregator):
+    if labels is not None and labels != method.labels:
+      raise ValueError(
+        'labels differ from those the aggregator was built with; give them '
+        'once, to the aggregator.'
+      )
+    given, known = method.num_tasks, _pullback.loss_num_tasks(fun)
+    if known not in (None, given):
+      raise ValueError(
+        f'num_tasks={given}: the method was built for {given} tasks and the '
+        f'loss has {known}.'
+      )
+    return method
+  if isinstance(method, Weighting):
+    num_tasks = num_tasks or _pullback.loss_num_tasks(fun)
+    if num_tasks is None:
+      raise ValueError(
+        'num_tasks=None: a plain loss function does not tell how many tasks '
+        'there are; pass num_tasks.'
+      )
+    return _aggregate.aggregate(method, num_tasks, labels=labels)
+  if isinstance(method, optax.GradientTransformation):
+    raise TypeError(
+      'method is an optax chain, which hides whether it wants per-task '
+      'gradients; pass the aggregator (such as mtl.cagrad(num_tasks=2)) as '
+      'method= and what follows it as optimizer=.'
+    )
+  raise TypeError(
+    f'method={method!r} must be an aggregator such as mtl.cagrad(num_tasks=2) '
+    'or a weighting such as mtl.weightings.cagrad().'
+  )
+
+
+def _weighted_update(
+  method: Aggregator, pullback: Pullback, weights: jax.Array, mask: Any
+) -> Any:
+  """The update by weighted backward passes, with no Jacobian kept."""
+  conventions = method.conventions
+  shared = pullback.combined(weights * conventions.scale)
+  own = pullback.own(_aggregate.head_weights(conventions, weights, mask))
+  return pullback.split.merge(_aggregate.clip(conventions, shared), own)
+
+
+def _route_gramian(
+  method: Aggregator, pullback: Pullback, route: str, mode: Mode
+) -> jax.Array | None:
+  if 'gramian' not in method.needs:
+    return None
+  if route == 'features':
+    return _tree.gramian_of(pullback.features())
+  return _task_grads.rows_gramian(
+    pullback, pullback.rows(mode), method.gramian_labels
+  )
+
+
+def _direction(
+  method: Aggregator,
+  pullback: Pullback,
+  state: Any,
+  *,
+  params: Any,
+  route: str,
+  mode: Mode,
+  recompute: jax.Array | None,
+  extra: dict[str, Any],
+) -> tuple[Any, Any]:
+  """The update that the method makes of this pass, and its next state."""
+  if route == 'jacobian' and recompute is None and method.weighting is None:
+    return method.update(
+      pullback.task_grads(mode), state, params, losses=pullback.losses, **extra
+    )
+  if route == 'jacobian' and recompute is None:
+    # Not `update`: its `observe` waits for the next call, the step's does not.
+    labels, tree = list(pullback.split.labels), pullback.task_grads(mode)
+    leaves, state = _aggregate.apply(
+      method.weighting,
+      method.conventions,
+      labels,
+      _labels.flatten_gramian_labels(method.gramian_labels, labels, tree),
+      jax.tree.leaves(tree),
+      pullback.losses,
+      None,
+      state,
+    )
+    return jax.tree.unflatten(pullback.split.treedef, leaves), state
+
+  def decide(state):
+    gramian = _route_gramian(method, pullback, route, mode)
+    stats = TaskStats(losses=pullback.losses, gramian=gramian)
+    return _aggregate.decide(method.weighting, stats, state)
+
+  if recompute is None:
+    state = decide(state)
+  else:
+    state = jax.lax.cond(recompute, decide, lambda s: s, state)
+  return _weighted_update(method, pullback, state.weights, None), state
+
+
+def make_train_step(
+  method: Aggregator | Weighting,
+  optimizer: optax.GradientTransformation,
+  loss_fn: LossFn,
+  *,
+  labels: _labels.Labels | None = None,
+  num_tasks: int | None = None,
+  route: Route = 'auto',
+  every: int = 1,
+  mode: Mode = 'unroll',
+  has_state: bool = False,
+) -> TrainStep:
+  r"""Builds one pure, jitted training step.
+
+  ================ =========================================================
+  route            what it does
+  ================ =========================================================
+  ``'losses'``     weights from the losses, one weighted backward pass
+  ``'jacobian'``   T backward passes, gradients kept, then combined
+  ``'gramian'``    T backward passes for the Gramian only, then a weighted one
+  ``'features'``   Gramian of the gradients at the shared features (MGDA-UB),
+                   then one backward pass of the trunk: an approximation
+  ``'auto'``       ``'losses'`` where the method reads no gradients, else
+                   ``'jacobian'``: the cheapest exact one in time
+  ================ =========================================================
+
+  The exact routes give the same update up to rounding. ``loss_fn`` has one of
+  the three forms of `mtljax.value_and_task_grads`, called with ``(params,
+  batch)``; with ``has_state``, with ``(params, batch, model_state, key)``,
+  and it then returns ``(losses, (model_state, metrics))``; staged: the trunk
+  ``(features, model_state)`` and each head ``(loss, metrics)``, with metrics a
+  dictionary; those of the heads are stacked to ``(T,)``. Dropout and the like
+  use ``key``, the state's key folded with the step.
+
+  The step returns the metrics of the state before the update: ``losses`` and
+  ``weights`` ``(T,)``, ``cosines`` ``(T, T)`` where the method reads the
+  Gramian, and those that the loss returned.
+
+  Args:
+    method: a weighting, or an aggregator (which also carries conventions and
+      labels), `mtljax.sam` and `mtljax.flat_regions` included.
+    optimizer: plain optax; it gets one update in the parameters' shapes.
+    loss_fn: the task losses.
+    labels: for a weighting, see `mtljax.label_params`; an aggregator has its
+      own.
+    num_tasks: for a weighting with a plain ``loss_fn``; else known.
+    route: see above.
+    every: the weights are computed anew at every so many steps and held in
+      between, when the gradients they need are not computed at all.
+    mode: how T backward passes run, see `mtljax.value_and_task_grads`.
+    has_state: whether ``loss_fn`` takes and returns the model's state.
+
+  Returns:
+    A `TrainStep` of ``init``, ``step`` and ``route``.
+
+  Raises:
+    TypeError: ``method`` is neither a weighting nor an aggregator.
+    ValueError: the method cannot take the route, or an argument is not valid.
+
+  Examples:
+    >>> import jax, jax.numpy as jnp, mtljax as mtl, optax
+    >>> from mtljax.training import make_train_step
+    >>> def task_losses(params, batch):
+    ...   return jnp.stack([(params - batch) ** 2, (params + 1.0) ** 2])
+    >>> init, step, route = make_train_step(
+    ...   mtl.weightings.mgda(), optax.sgd(0.1), task_losses, num_tasks=2)
+    >>> state = init(jnp.array(3.0), key=jax.random.key(0))
+    >>> state, metrics = step(state, 1.0)
+    >>> print(route, metrics['losses'], metrics['weights'])
+    jacobian [ 4. 16.] [1. 0.]
+  """
+  method = _as_aggregator(method, loss_fn, labels, num_tasks)
+  route = choose_route(method, route, loss_fn)
+  _pullback.check_mode(mode)
+  if isinstance(every, bool) or not isinstance(every, int) or every < 1:
+    raise ValueError(f'every={every!r} must be an int of at least 1.')
+  base = method if method.perturb is None else method.inner
+  if every > 1 and base.weighting is None:
+    raise ValueError(
+      f'every={every}: {method.info.name} as built here is more than weights, '
+      'which is all that can be held between steps; use every=1.'
+    )
+  if not isinstance(optimizer, optax.GradientTransformation):
+    raise TypeError(
+      f'optimizer={optimizer!r} must be an optax transformation such as '
+      'optax.adam(1e-3).'
+    )
+  optimizer = optax.with_extra_args_support(optimizer)
+  labels = method.labels
+
+  def init(params, *, key, model_state=None):
+    key, method_key = jax.random.split(key)
+    return TrainState(
+      step=jnp.zeros((), jnp.int32),
+      params=params,
+      model_state={} if model_state is None else model_state,
+      opt_state=optimizer.init(params),
+      method_state=_rekey(method.init(params), method_key),
+      key=key,
+    )
+
+  def step(state, batch):
+    key = jax.random.fold_in(state.key, state.step)
+    args = (batch, state.model_state, key) if has_state else (batch,)
+
+    def pull(params):
+      return _pullback.make_pullback(
+        loss_fn, params, args, labels=labels, has_aux=has_state
+      )
+
+    pullback = pull(state.params)
+    first = pullback  # model state and metrics are those of the clean pass
+    recompute = None if every == 1 else state.step % every == 0
+    extra = {}
+    if 'task_grads' in method.needs and method.perturb is None:
+      extra['task_grad_fn'] = _task_grads.task_grad_fn(
+        loss_fn, *args, has_aux=has_state
+      )
+    method_state = state.method_state
+    if method.perturb is not None:
+      ones = pullback.ones()
+      summed = pullback.split.merge(pullback.combined(ones), pullback.own(ones))
+      pullback = pull(method.perturb(state.params, summed))
+      method_state = method_state.inner_state
+    direction, method_state = _direction(
+      base,
+      pullback,
+      method_state,
+      params=state.params,
+      route=route,
+      mode=mode,
+      recompute=recompute,
+      extra=extra,
+    )
+    updates, opt_state = optimizer.update(
+      direction, state.opt_state, state.params, value=jnp.sum(first.losses)
+    )
+    params = optax.apply_updates(state.params, updates)
+    if base.weighting is not None and base.weighting.observe is not None:
+      after = _pullback.task_losses(loss_fn, params, args, has_aux=has_state)
+      method_state = _aggregate.observe(base.weighting, after, method_state)
+    if method.perturb is not None:
+      method_state = state.method_state._replace(inner_state=method_state)
+    model_state, aux = state.model_state, {}
+    if has_state:
+      model_state, aux = _split_aux(first.aux, loss_fn)
+    new = dataclasses.replace(
+      state,
+      step=state.step + 1,
+      params=params,
+      model_state=model_state,
+      opt_state=opt_state,
+      method_state=method_state,
+    )
+    return new, _metrics(first.losses, method_state, aux)
+
+  return TrainStep(init, jax.jit(step, donate_argnums=0), route)
+
+
+def _split_aux(aux: Any, loss_fn: LossFn) -> tuple[Any, Any]:
+  """The model's next state, and the metrics, from any form's ``aux``."""
+  if isinstance(loss_fn, _pullback.Staged):
+    model_state, metrics = aux
+  elif callable(loss_fn):
+    return aux
+  else:
+    # Tasks with batches of their own each saw the same state; the mean is kept.
+    states, metrics = zip(*aux, strict=True)
+    model_state = jax.tree.map(lambda *x: sum(x) / len(x), *states)
+  return model_state, jax.tree.map(lambda *x: jnp.stack(x), *metrics)
+
+
+def _metrics(
+  losses: jax.Array, method_state: Any, aux: dict[str, jax.Array]
+) -> dict[str, jax.Array]:
+  metrics = {**aux, 'losses': losses, 'weights': get_weights(method_state)}
+  gramian = get_stats(method_state).get('gramian')
+  if gramian is not None:
+    metrics['cosines'] = _tree.cosines(gramian)
+  return metrics
+
+
+def _rekey(state: Any, key: jax.Array) -> Any:
+  """Folds the run's key into every key that a method's state holds."""
+  leaves, treedef = jax.tree.flatten(state)
+  leaves = [
+    jax.random.fold_in(key, i)
+    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    else leaf
+    for i, leaf in enumerate(leaves)
+  ]
+  return jax.tree.unflatten(treedef, leaves)
