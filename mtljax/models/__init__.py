@@ -1,0 +1,31 @@
+"""Networks with a shared trunk and task heads, and fast layers for them.
+
+Each model is a `MultiTaskModel`: it applies the trunk and the heads apart, and
+says which parameters are shared.
+"""
+
+from mtljax.models import layers
+from mtljax.models._base import MultiTaskModel
+from mtljax.models._loss import staged_loss
+from mtljax.models._multi_lenet import (
+  MultiLeNetHead,
+  MultiLeNetTrunk,
+  multi_lenet,
+)
+from mtljax.models._resnet import LinearHead, ResNetTrunk, resnet, resnet18
+from mtljax.models.layers import Conv, max_pool_2x2
+
+__all__ = [
+  'Conv',
+  'LinearHead',
+  'MultiLeNetHead',
+  'MultiLeNetTrunk',
+  'MultiTaskModel',
+  'ResNetTrunk',
+  'layers',
+  'max_pool_2x2',
+  'multi_lenet',
+  'resnet',
+  'resnet18',
+  'staged_loss',
+]

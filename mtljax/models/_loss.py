@@ -1,0 +1,71 @@
+"""The staged loss of a model with a trunk and heads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+
+from mtljax.gradients import Staged
+from mtljax.models._base import MultiTaskModel
+
+TaskLossFn = Callable[[jax.Array, Any], tuple[jax.Array, dict[str, jax.Array]]]
+
+
+def staged_loss(
+  model: MultiTaskModel,
+  loss_fns: Sequence[TaskLossFn],
+  inputs: Callable[[Any], jax.Array],
+) -> Staged:
+  """The training loss of a `MultiTaskModel`, trunk and heads apart.
+
+  For ``mtljax.training.make_train_step(..., has_state=True)``: its functions
+  take ``(params, ..., batch, model_state, key)``, pass batch statistics on and
+  give dropout its key.
+
+  Args:
+    model: the model.
+    loss_fns: for each task ``(output, batch) -> (loss, metrics)``: a scalar and
+      a dictionary of scalars, with the same names for every task.
+    inputs: from a batch to the trunk's input.
+
+  Returns:
+    The `mtljax.Staged` loss.
+
+  Raises:
+    ValueError: there is not one loss a task.
+
+  Examples:
+    >>> import jax, jax.numpy as jnp, mtljax as mtl
+    >>> from mtljax import models
+    >>> model = models.multi_lenet(tasks=('left', 'right'))
+    >>> mean = lambda logits, batch: (jnp.mean(logits ** 2), {})
+    >>> loss = models.staged_loss(model, [mean, mean], lambda batch: batch)
+    >>> x = jnp.zeros((4, 36, 36, 1))
+    >>> params, model_state = model.init(jax.random.key(0), x)
+    >>> grad_fn = mtl.value_and_task_grads(loss, has_aux=True)
+    >>> (losses, aux), grads = grad_fn(params, x, model_state, None)
+    >>> losses.shape, grads['trunk']['fc']['bias'].shape
+    ((2,), (2, 50))
+  """
+  if len(loss_fns) != model.num_tasks:
+    raise ValueError(
+      f'loss_fns has {len(loss_fns)} losses for the tasks {model.tasks}; give '
+      'one a task.'
+    )
+
+  def trunk(params, batch, model_state, key):
+    return model.apply_trunk(
+      params, model_state, inputs(batch), train=True, key=key
+    )
+
+  def make_head(t):
+    def head(params, features, batch, model_state, key):
+      del model_state
+      output = model.apply_head(t, params, features, train=True, key=key)
+      return loss_fns[t](output, batch)
+
+    return head
+
+  return Staged(trunk, [make_head(t) for t in range(model.num_tasks)])

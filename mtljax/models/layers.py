@@ -1,0 +1,410 @@
+"""Convolution and pooling that are fast on every backend.
+
+The only place in the library that knows the backend. On GPU and TPU a
+convolution is `jax.lax.conv_general_dilated`. XLA's CPU convolutions are slow
+for few channels and very slow for small images, above all backwards, so there
+the same sum is written as one matrix product:
+
+* ``banded``: a row of the image, cut into segments of ``tile`` output columns,
+  times the banded (Toeplitz) matrix of the kernel along the width. It does
+  ``(tile + kw - 1) / kw`` times the arithmetic, in products that are wide
+  enough to be fast even with few channels.
+* ``im2col``: every patch of the image times the kernel. No extra arithmetic,
+  more copying.
+
+Both are slices, one static gather and a matrix product: they differentiate to
+any order and vmap to batched products. ``python -m benchmarks.conv`` prints
+the measurements behind `default_conv_impl`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mtljax import _validate
+
+IMPLS = ('auto', 'lax', 'banded', 'im2col')
+
+Padding = str | int | Sequence[int | tuple[int, int]]
+
+
+def default_conv_impl(
+  backend: str,
+  kernel_shape: Sequence[int],
+  output_size: Sequence[int],
+  strides: Sequence[int] = (1, 1),
+) -> str:
+  """Names the implementation to use for a convolution on a backend.
+
+  On CPU, by what was measured for a forward and a backward pass:
+
+  ====================================  ==========  ===========================
+  case, first that holds                choice      time relative to ``lax``
+  ====================================  ==========  ===========================
+  the stride skips the kernel's width   ``im2col``  1/3 (1 x 1, stride 2)
+  fewer than 16 input channels          ``banded``  1/6 to 3/4
+  a stride                              ``im2col``  0.8 to 1
+  output smaller than the kernel        ``im2col``  1/50 to 1/5
+  the rest                              ``lax``     (``im2col``: 0.8 to 3)
+  ====================================  ==========  ===========================
+
+  Inside `jax.lax.scan` and `jax.lax.map` XLA's CPU convolutions are several
+  times slower than outside: ask for ``'im2col'`` there.
+
+  Args:
+    backend: as in `jax.default_backend`: ``'cpu'``, ``'gpu'``, ``'tpu'``.
+    kernel_shape: ``(kh, kw, cin, cout)``.
+    output_size: height and width of the output.
+    strides: down and across.
+
+  Returns:
+    ``'lax'``, ``'banded'`` or ``'im2col'``.
+
+  Example:
+    >>> default_conv_impl('cpu', (5, 5, 1, 10), (32, 32))
+    'banded'
+    >>> default_conv_impl('cpu', (3, 3, 512, 512), (2, 2))
+    'im2col'
+    >>> default_conv_impl('gpu', (5, 5, 1, 10), (32, 32))
+    'lax'
+  """
+  if backend != 'cpu':
+    return 'lax'
+  kh, kw, cin, _ = kernel_shape
+  if kw <= strides[1]:
+    return 'im2col'
+  if cin < 16:
+    return 'banded'
+  small = output_size[0] < kh or output_size[1] < kw
+  return 'im2col' if small or max(strides) > 1 else 'lax'
+
+
+def _tile(kw: int, stride: int, width: int) -> int:
+  """Output columns per product: twice the arithmetic, a divisor if one fits."""
+  target = min(width, -(-(kw + 1) // stride))
+  divisors = [
+    t for t in range(-(-target // 2), 2 * target + 1) if width % t == 0
+  ]
+  if divisors:
+    return min(divisors, key=lambda t: (abs(t - target), -t))
+  return -(-width // -(-width // target))
+
+
+def _keep(x: jax.Array) -> jax.Array:
+  """Makes XLA compute x once, where it would recompute it in every slice.
+
+  XLA's CPU fusion copies a cheap producer (a pooling, a ReLU) into each of its
+  readers, and leaves alone one that ends in a division. The one is hidden, or
+  the division would be simplified away. Exact, also backwards.
+  """
+  return x / jax.lax.optimization_barrier(jnp.ones((), x.dtype))
+
+
+def _toeplitz(kernel: jax.Array, stride: int, tile: int) -> jax.Array:
+  """The banded matrix of a kernel, (kh * window * cin, tile * cout)."""
+  kh, kw, cin, cout = kernel.shape
+  window = (tile - 1) * stride + kw
+  tap = np.arange(window)[:, None] - np.arange(tile) * stride
+  tap = np.where((tap >= 0) & (tap < kw), tap, kw)
+  # In float32 at least: the gradient sums over the tile's copies.
+  wide = kernel.astype(jnp.promote_types(kernel.dtype, jnp.float32))
+  wide = jnp.pad(wide, ((0, 0), (0, 1), (0, 0), (0, 0)))
+  matrix = jnp.moveaxis(wide[:, tap], 2, 3)
+  return matrix.reshape(kh * window * cin, tile * cout).astype(kernel.dtype)
+
+
+def _banded(x, kernel, strides, out_hw, precision):
+  kh, kw, cin, cout = kernel.shape
+  (sh, sw), (ho, wo) = strides, out_hw
+  b, h, w, _ = x.shape
+  tile = _tile(kw, sw, wo)
+  tiles = -(-wo // tile)
+  window = (tile - 1) * sw + kw
+  missing = (tiles - 1) * tile * sw + window - w
+  if missing > 0:
+    x = jnp.pad(x, ((0, 0), (0, 0), (0, missing), (0, 0)))
+  x = _keep(x).reshape(b, h, -1)
+  patches = jnp.concatenate(
+    [
+      x[:, i : i + (ho - 1) * sh + 1 : sh, start : start + window * cin]
+      for start in range(0, tiles * tile * sw * cin, tile * sw * cin)
+      for i in range(kh)
+    ],
+    axis=-1,
+  ).reshape(-1, kh * window * cin)
+  y = jnp.dot(patches, _toeplitz(kernel, sw, tile), precision=precision)
+  y = y.reshape(b, ho, tiles * tile, cout)
+  return y if tiles * tile == wo else y[:, :, :wo]
+
+
+def _im2col(x, kernel, strides, out_hw, precision):
+  kh, kw, cin, cout = kernel.shape
+  (sh, sw), (ho, wo) = strides, out_hw
+  if kh * kw > 1:
+    x = _keep(x)
+  patches = jnp.concatenate(
+    [
+      x[:, i : i + (ho - 1) * sh + 1 : sh, j : j + (wo - 1) * sw + 1 : sw]
+      for i in range(kh)
+      for j in range(kw)
+    ],
+    axis=-1,
+  ).reshape(-1, kh * kw * cin)
+  y = jnp.dot(patches, kernel.reshape(-1, cout), precision=precision)
+  return y.reshape(-1, ho, wo, cout)
+
+
+def conv2d(
+  x: jax.Array,
+  kernel: jax.Array,
+  *,
+  strides: int | Sequence[int] = 1,
+  padding: Padding = 'VALID',
+  impl: str = 'auto',
+  precision: Any = None,
+) -> jax.Array:
+  """Convolves NHWC images with an HWIO kernel.
+
+  All implementations compute the same sums, and their derivatives of any
+  order, up to the order of summation. Groups and dilation are not offered.
+
+  Args:
+    x: images, shape ``(B, H, W, cin)``.
+    kernel: shape ``(kh, kw, cin, cout)``, of the dtype of ``x``.
+    strides: one for both directions, or a pair.
+    padding: ``'SAME'``, ``'VALID'``, one number of zeros for all sides, or one
+      number or ``(low, high)`` pair for each direction.
+    impl: ``'lax'``, ``'banded'``, ``'im2col'``, or ``'auto'``, which is
+      `default_conv_impl` of `jax.default_backend` and this shape.
+    precision: as in `jax.lax.conv_general_dilated`.
+
+  Returns:
+    The output, shape ``(B, H', W', cout)``, of the dtype of ``x``.
+
+  Raises:
+    ValueError: if ``impl`` or ``padding`` is unknown, or the shapes do not fit.
+    TypeError: if the dtypes differ.
+
+  Example:
+    >>> import jax.numpy as jnp
+    >>> x, kernel = jnp.ones((1, 3, 3, 1)), jnp.ones((2, 2, 1, 1))
+    >>> conv2d(x, kernel)[0, :, :, 0].tolist()
+    [[4.0, 4.0], [4.0, 4.0]]
+  """
+  _validate.one_of('impl', impl, IMPLS)
+  if x.ndim != 4 or kernel.ndim != 4 or x.shape[3] != kernel.shape[2]:
+    raise ValueError(
+      f'x of shape {x.shape} and kernel of shape {kernel.shape} do not fit: '
+      'pass x as (B, H, W, cin) and kernel as (kh, kw, cin, cout).'
+    )
+  if x.dtype != kernel.dtype:
+    raise TypeError(
+      f'x is {x.dtype} and kernel is {kernel.dtype}: cast one to the other.'
+    )
+  strides = _pair(strides)
+  pads = _pads(padding, x.shape[1:3], kernel.shape[:2], strides)
+  if impl == 'lax':
+    return _lax(x, kernel, strides, pads, precision)
+  height, width = (
+    (size + sum(pad) - k) // s + 1
+    for size, pad, k, s in zip(
+      x.shape[1:3], pads, kernel.shape[:2], strides, strict=True
+    )
+  )
+  if impl == 'auto':
+    impl = default_conv_impl(
+      jax.default_backend(), kernel.shape, (height, width), strides
+    )
+  if impl == 'lax' or 0 in x.shape or height < 1 or width < 1:
+    return _lax(x, kernel, strides, pads, precision)
+  if any(map(any, pads)):
+    x = jnp.pad(x, ((0, 0), *pads, (0, 0)))
+  matmul = _banded if impl == 'banded' else _im2col
+  return matmul(x, kernel, strides, (height, width), precision)
+
+
+def _pair(value: int | Sequence[int]) -> tuple[int, int]:
+  a, b = (value, value) if isinstance(value, int) else value
+  return a, b
+
+
+def _pads(
+  padding: Padding,
+  size: Sequence[int],
+  kernel: Sequence[int],
+  strides: Sequence[int],
+) -> tuple[tuple[int, int], ...]:
+  """Zeros before and after, per direction."""
+  if isinstance(padding, str):
+    _validate.one_of('padding', padding, ('SAME', 'VALID'))
+    return tuple(jax.lax.padtype_to_pads(size, kernel, strides, padding))
+  pads = (padding, padding) if isinstance(padding, int) else tuple(padding)
+  pads = tuple((p, p) if isinstance(p, int) else tuple(p) for p in pads)
+  if len(pads) != 2 or any(len(p) != 2 or min(p) < 0 for p in pads):
+    raise ValueError(
+      f"padding={padding!r} is not 'SAME', 'VALID', a number, or a number or "
+      '(low, high) pair, not negative, for height and width.'
+    )
+  return pads
+
+
+def _lax(x, kernel, strides, pads, precision):
+  return jax.lax.conv_general_dilated(
+    x,
+    kernel,
+    strides,
+    pads,
+    dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
+    precision=precision,
+  )
+
+
+class Conv(nn.Module):
+  """A 2-D convolution, drop-in for `flax.linen.Conv` on NHWC images.
+
+  Its parameters are those of `flax.linen.Conv`: ``kernel``, shape
+  ``(kh, kw, cin, cout)``, and ``bias``, shape ``(cout,)``. Groups and dilation
+  are not offered.
+
+  Args:
+    features: the number of output channels.
+    kernel_size: one number for both directions, or a pair.
+    strides: one for both directions, or a pair.
+    padding: as in `conv2d`.
+    use_bias: whether to add a bias.
+    dtype: of the computation; None is that of the input and parameters.
+    param_dtype: of the parameters.
+    precision: as in `jax.lax.conv_general_dilated`.
+    kernel_init: initializer of the kernel.
+    bias_init: initializer of the bias.
+    impl: as in `conv2d`.
+
+  Raises:
+    ValueError: if ``impl`` or ``padding`` is unknown.
+
+  Example:
+    >>> import jax, jax.numpy as jnp
+    >>> layer = Conv(features=10, kernel_size=5, padding='VALID')
+    >>> x = jnp.zeros((2, 36, 36, 1))
+    >>> params = layer.init(jax.random.key(0), x)
+    >>> layer.apply(params, x).shape
+    (2, 32, 32, 10)
+  """
+
+  features: int
+  kernel_size: int | Sequence[int]
+  strides: int | Sequence[int] = 1
+  padding: Padding = 'SAME'
+  use_bias: bool = True
+  dtype: Any = None
+  param_dtype: Any = jnp.float32
+  precision: Any = None
+  kernel_init: Callable[..., jax.Array] = nn.initializers.lecun_normal()
+  bias_init: Callable[..., jax.Array] = nn.initializers.zeros_init()
+  impl: str = 'auto'
+
+  def __post_init__(self):
+    _validate.one_of('impl', self.impl, IMPLS)
+    if isinstance(self.padding, str):
+      _validate.one_of('padding', self.padding, ('SAME', 'VALID'))
+    super().__post_init__()
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """Convolves images of shape ``(..., H, W, cin)``."""
+    if x.ndim < 3:
+      raise ValueError(f'x has shape {x.shape}: pass images (..., H, W, C).')
+    shape = (*_pair(self.kernel_size), x.shape[-1], self.features)
+    kernel = self.param('kernel', self.kernel_init, shape, self.param_dtype)
+    bias = None
+    if self.use_bias:
+      bias = self.param(
+        'bias', self.bias_init, (self.features,), self.param_dtype
+      )
+    x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
+    batch = x.shape[:-3]
+    y = conv2d(
+      x.reshape(-1, *x.shape[-3:]) if len(batch) != 1 else x,
+      kernel,
+      strides=self.strides,
+      padding=self.padding,
+      impl=self.impl,
+      precision=self.precision,
+    )
+    if bias is not None:
+      y = y + bias.reshape(1, 1, 1, -1)
+    return y.reshape(*batch, *y.shape[1:])
+
+
+def max_pool_2x2(x: jax.Array) -> jax.Array:
+  """Takes the maximum over disjoint 2 x 2 windows.
+
+  Two rounds of slices and `jnp.maximum`, rows first: backwards several times
+  faster on CPU than `flax.linen.max_pool`, whose window gradient is a scatter.
+
+  =====================  =====================================================
+  case                   result
+  =====================  =====================================================
+  odd height or width    the last row or column is dropped, as with ``'VALID'``
+  equal entries          the gradient is split in halves in each round (so 1/4
+                         each if all four are equal); `flax.linen.max_pool`
+                         gives it all to the first
+  NaN in a window        NaN
+  =====================  =====================================================
+
+  Args:
+    x: shape ``(..., H, W, C)``.
+
+  Returns:
+    Shape ``(..., H // 2, W // 2, C)``.
+
+  Example:
+    >>> import jax.numpy as jnp
+    >>> x = jnp.arange(16.0).reshape(1, 4, 4, 1)
+    >>> max_pool_2x2(x)[0, :, :, 0].tolist()
+    [[5.0, 7.0], [13.0, 15.0]]
+  """
+  *batch, h, w, c = x.shape
+  h, w = h // 2, w // 2
+  x = x[..., : 2 * h, : 2 * w, :].reshape(*batch, h, 2, w, 2 * c)
+  x = jnp.maximum(x[..., 0, :, :], x[..., 1, :, :])
+  return jnp.maximum(x[..., :c], x[..., c:])
+
+
+def max_pool_3x3(x: jax.Array) -> jax.Array:
+  """Takes the maximum over 3 x 3 windows at stride 2, padded by one.
+
+  The pooling after the first convolution of a ResNet. Slices and
+  `jnp.maximum`, as in `max_pool_2x2`: equal entries share the gradient.
+
+  Args:
+    x: shape ``(..., H, W, C)``.
+
+  Returns:
+    Shape ``(..., ceil(H / 2), ceil(W / 2), C)``.
+
+  Example:
+    >>> import jax.numpy as jnp
+    >>> x = jnp.arange(16.0).reshape(1, 4, 4, 1)
+    >>> max_pool_3x3(x)[0, :, :, 0].tolist()
+    [[5.0, 7.0], [13.0, 15.0]]
+  """
+  lowest = jnp.array(-jnp.inf, x.dtype)
+  for axis in (-3, -2):
+    axis += x.ndim
+    size = (x.shape[axis] + 1) // 2
+    widths = [(0, 0, 0)] * x.ndim
+    widths[axis] = (1, 1, 0)
+    padded = jax.lax.pad(x, lowest, widths)
+    parts = [
+      jax.lax.slice_in_dim(padded, i, i + 2 * size - 1, 2, axis)
+      for i in range(3)
+    ]
+    x = jnp.maximum(jnp.maximum(parts[0], parts[1]), parts[2])
+  return x
