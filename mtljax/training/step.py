@@ -35,14 +35,24 @@ class TrainStep(NamedTuple):
   route: str
 
 
+def _base(method: Aggregator) -> Aggregator:
+  """The method whose statistics are taken: inside a wrapper that perturbs."""
+  return method if method.perturb is None else method.inner
+
+
+def _only_jacobian(method: Aggregator) -> bool:
+  """Whether the method is more than weights on losses' gradients."""
+  if method.weighting is None:
+    return True
+  return method.conventions.nonfinite == 'drop_task'
+
+
 def choose_route(method: Aggregator, route: Route, fun: LossFn) -> str:
   """The cheapest exact route, or the one asked for if the method allows it."""
   _validate.one_of('route', route, ROUTES)
-  base = method if method.perturb is None else method.inner
+  base = _base(method)
   name = method.info.name
-  only_jacobian = base.weighting is None or (
-    base.conventions.nonfinite == 'drop_task'
-  )
+  only_jacobian = _only_jacobian(base)
   if route == 'auto':
     reads_gradients = only_jacobian or 'gramian' in base.needs
     return 'jacobian' if reads_gradients else 'losses'
@@ -244,8 +254,8 @@ def make_train_step(
   _pullback.check_mode(mode)
   if isinstance(every, bool) or not isinstance(every, int) or every < 1:
     raise ValueError(f'every={every!r} must be an int of at least 1.')
-  base = method if method.perturb is None else method.inner
-  if every > 1 and base.weighting is None:
+  base = _base(method)
+  if every > 1 and _only_jacobian(base):
     raise ValueError(
       f'every={every}: {method.info.name} as built here is more than weights, '
       'which is all that can be held between steps; use every=1.'

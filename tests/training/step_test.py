@@ -386,6 +386,11 @@ def test_first_phase_alone_moves_the_model_state():
       ValueError,
       'every=2',
     ),
+    (
+      lambda: run(mtl.mean(T, nonfinite='drop_task'), every=2),
+      ValueError,
+      'every=2',
+    ),
     (lambda: run(mtl.mean(T), every=0), ValueError, 'every=0'),
     (lambda: run(mtl.mean(2)), ValueError, 'num_tasks=2'),
     (
