@@ -245,7 +245,9 @@ def aggregate(
     max_norm: bound on the norm of the shared update; None: no bound.
     key: seed or typed key of a random method.
     nonfinite: ``'propagate'``: a non-finite loss or gradient makes all weights
-      NaN; ``'drop_task'``: such a task is treated as masked.
+      NaN; ``'drop_task'``: such a task is treated as masked. A plain loss
+      function has one backward pass for all tasks, in which the NaN of one
+      reaches all; the staged form and a sequence keep them apart.
 
   Returns:
     The `mtljax.Aggregator`. Its state holds the last ``weights`` (see

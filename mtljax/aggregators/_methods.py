@@ -19,8 +19,20 @@ _OPTIONS_DOC = """num_tasks: T, a Python int.
       ``max_norm``, ``key``, ``nonfinite``."""
 
 
+_EXAMPLE = """
+
+Examples:
+  >>> import jax.numpy as jnp, mtljax as mtl
+  >>> tx = mtl.{name}(num_tasks=2{example})
+  >>> grads = {{'w': jnp.array([[1.0, 0.0, 0.0], [0.0, 2.0, 0.0]])}}
+  >>> update, state = tx.update(grads, tx.init(None), losses=jnp.ones(2))
+  >>> update['w'].shape, mtl.get_weights(state).shape
+  ((3,), (2,))
+"""
+
+
 def _lift(
-  factory: Callable[..., Weighting], **defaults: Any
+  factory: Callable[..., Weighting], *, _example: str = '', **defaults: Any
 ) -> Callable[..., Aggregator]:
   """The optax face of a weighting's factory, with its own defaults."""
   method = list(inspect.signature(factory).parameters.values())
@@ -44,12 +56,14 @@ def _lift(
     return_annotation=Aggregator,
   )
   lifted.__module__ = __name__
-  lifted.__doc__ = _lifted_doc(factory, defaults)
+  lifted.__doc__ = _lifted_doc(factory, defaults, _example)
   return lifted
 
 
-def _lifted_doc(factory: Callable[..., Weighting], defaults: Any) -> str:
-  """The factory's docstring with the options, and without its example."""
+def _lifted_doc(
+  factory: Callable[..., Weighting], defaults: Any, example: str
+) -> str:
+  """The factory's docstring with the options, and an example of this face."""
   doc = inspect.getdoc(factory) or ''
   before, _, after = doc.partition('Examples:\n')
   tail = after.split('\n\n', 1)
@@ -63,15 +77,16 @@ def _lifted_doc(factory: Callable[..., Weighting], defaults: Any) -> str:
   else:
     doc += f'\n\nArgs:\n  {options}\n'
   return (
-    doc
+    doc.rstrip()
     + '\n\nThe optax face of '
     + f'`mtljax.weightings.{factory.__name__}`: see `mtljax.aggregate`.'
+    + _EXAMPLE.format(name=factory.__name__, example=example)
   )
 
 
 sum_losses = _lift(weightings.sum_losses)
 mean = _lift(weightings.mean)
-fixed = _lift(weightings.fixed)
+fixed = _lift(weightings.fixed, _example=', weights=[1.0, 0.5]')
 rlw = _lift(weightings.rlw)
 uncertainty = _lift(weightings.uncertainty)
 mgda = _lift(weightings.mgda)

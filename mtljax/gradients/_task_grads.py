@@ -69,8 +69,10 @@ def value_and_task_grads(
       output is ``(trunk's, (head 0's, ...))`` for the staged form and a tuple
       for a sequence.
     mode: how the T backward passes through shared parameters run:
-      ``'unroll'`` one after the other in the program (fastest on CPU),
-      ``'vmap'`` together, ``'map'`` in a loop (least memory).
+      ``'unroll'`` one after the other in the program, ``'vmap'`` together,
+      ``'map'`` in a loop (where XLA's CPU convolutions are slow; those of
+      `mtljax.models` are not). Which is fastest depends on the backend and the
+      model: measure.
 
   Returns:
     A function with the arguments of ``fun`` that returns ``(losses, grads)``,
