@@ -29,6 +29,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import io
+import logging
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -288,7 +289,19 @@ def _make_builder(
   config: MultiDigitsConfig, data_dir: str | os.PathLike[str] | None
 ) -> MultiDigits:
   known = config.name in MultiDigits.builder_configs
-  return MultiDigits(config=config.name if known else config, data_dir=data_dir)
+  if known:
+    return MultiDigits(config=config.name, data_dir=data_dir)
+  logger = logging.getLogger('absl')
+  logger.addFilter(_not_custom)
+  try:
+    return MultiDigits(config=config, data_dir=data_dir)
+  finally:
+    logger.removeFilter(_not_custom)
+
+
+def _not_custom(record: logging.LogRecord) -> bool:
+  """Every choice of sizes is a custom configuration; tfds warns of each."""
+  return 'Using custom data configuration' not in record.getMessage()
 
 
 def _is_complete(builder: MultiDigits) -> bool:
