@@ -1,0 +1,62 @@
+"""Methods by name on the command line, wrapped ones included."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import mtljax as mtl
+from mtljax import _validate
+
+PLAIN = (
+  'sum_losses',
+  'mean',
+  'uncertainty',
+  'rlw',
+  'pcgrad',
+  'mgda',
+  'cagrad',
+  'imtl_g',
+  'nash_mtl',
+  'fairgrad',
+)
+WRAPPERS = {'flat': mtl.flat_regions, 'sam': mtl.sam}
+
+
+def method_names() -> list[str]:
+  """Every name that `make_method` takes."""
+  wrapped = [f'{prefix}_{name}' for prefix in WRAPPERS for name in PLAIN]
+  return [*PLAIN, *wrapped]
+
+
+def make_method(
+  name: str, num_tasks: int, labels: Any, *, rho: float
+) -> mtl.Aggregator:
+  """Builds a method with its paper's defaults.
+
+  Args:
+    name: a method (``'cagrad'``), task-based flat regions around one
+      (``'flat_cagrad'``), or SAM on the summed loss around one
+      (``'sam_cagrad'``).
+    num_tasks: T.
+    labels: see `mtljax.label_params`.
+    rho: radius of the sharpness-aware forms.
+
+  Returns:
+    The aggregator.
+
+  Raises:
+    ValueError: the name is not known; the message lists those that are.
+  """
+  check_names([name])
+  prefix, _, rest = name.partition('_')
+  if prefix in WRAPPERS:
+    inner = getattr(mtl, rest)(num_tasks, labels=labels)
+    radius = {'flat': 'rho_shared', 'sam': 'rho'}[prefix]
+    return WRAPPERS[prefix](inner, **{radius: rho})
+  return getattr(mtl, name)(num_tasks, labels=labels)
+
+
+def check_names(names: list[str] | tuple[str, ...]) -> None:
+  """Raises ValueError for the first name that is not known."""
+  for name in names:
+    _validate.one_of('--methods', name, method_names())

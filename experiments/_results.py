@@ -1,0 +1,205 @@
+"""Reads the folder of an experiment, also one that is not finished."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+import math
+import pathlib
+from typing import Any
+
+import numpy as np
+
+FINISHED = 'ok'
+
+Series = tuple[np.ndarray, np.ndarray]
+
+
+class ReportError(Exception):
+  """A folder that no report can be made of; the text says why."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+  """One method trained with one seed.
+
+  Attributes:
+    method: name of the method.
+    seed: the seed, as written in the files.
+    problem: why the run has no usable result; empty if it has.
+    values: the numbers of its row in ``results.csv``, by column.
+    curves: steps and values by name: ``train/loss/left``,
+      ``validation/accuracy/left``.
+  """
+
+  method: str
+  seed: str
+  problem: str
+  values: dict[str, float]
+  curves: dict[str, Series]
+
+
+@dataclasses.dataclass(frozen=True)
+class Results:
+  """All that an experiment has written.
+
+  Attributes:
+    config: content of ``config.json``.
+    tasks: the tasks in their order.
+    runs: the runs, in the order of the methods in ``config``.
+    notes: sentences about files that were missing or damaged.
+  """
+
+  config: dict[str, Any]
+  tasks: list[str]
+  runs: list[Run]
+  notes: list[str]
+
+  @property
+  def methods(self) -> list[str]:
+    """The methods that have a run, in order."""
+    return list(dict.fromkeys(run.method for run in self.runs))
+
+
+def read_results(directory: pathlib.Path) -> Results:
+  """Reads ``config.json``, ``results.csv`` and ``runs/*/seed_*/metrics.jsonl``.
+
+  Args:
+    directory: folder of the experiment.
+
+  Returns:
+    The `Results`.
+
+  Raises:
+    ReportError: there is no folder, no readable ``config.json`` or no run.
+  """
+  config = _read_config(directory)
+  notes: list[str] = []
+  rows = _read_rows(directory / 'results.csv', notes)
+  logs = {
+    (path.parent.parent.name, path.parent.name.removeprefix('seed_')): path
+    for path in sorted(directory.glob('runs/*/seed_*/metrics.jsonl'))
+  }
+  runs = []
+  for method, seed in dict.fromkeys([*rows, *logs]):
+    problem, values = rows.get(
+      (method, seed), ('not finished: no row in results.csv', {})
+    )
+    curves = {}
+    if (method, seed) in logs:
+      path = logs[method, seed]
+      curves = _read_curves(path, str(path.relative_to(directory)), notes)
+    elif not problem:
+      notes.append(
+        f'runs/{method}/seed_{seed}/metrics.jsonl is missing: this run has '
+        'no curves.'
+      )
+    runs.append(Run(method, seed, problem, values, curves))
+  if not rows and not any(run.curves for run in runs):
+    raise ReportError(
+      f'{directory} holds no results: results.csv has no row and no '
+      'runs/<method>/seed_<k>/metrics.jsonl was found; run the experiment '
+      'first.'
+    )
+  order = [str(method) for method in config.get('methods', [])]
+  runs.sort(key=lambda run: _rank(run, order))
+  return Results(config, [str(task) for task in config['tasks']], runs, notes)
+
+
+def _rank(run: Run, order: list[str]) -> tuple[int, str, int, str]:
+  place = order.index(run.method) if run.method in order else len(order)
+  number = int(run.seed) if run.seed.isdigit() else -1
+  return place, run.method if place == len(order) else '', number, run.seed
+
+
+def _read_config(directory: pathlib.Path) -> dict[str, Any]:
+  path = directory / 'config.json'
+  if not directory.is_dir():
+    raise ReportError(f'{directory} is not a folder.')
+  if not path.is_file():
+    raise ReportError(
+      f'{path} does not exist; give the folder that an experiment wrote.'
+    )
+  try:
+    config = json.loads(path.read_text(encoding='utf-8'))
+  except ValueError as error:
+    raise ReportError(f'{path} is not valid JSON: {error}.') from error
+  if not isinstance(config, dict) or not isinstance(config.get('tasks'), list):
+    raise ReportError(f'{path} must be an object with a list "tasks".')
+  return config
+
+
+def _read_rows(
+  path: pathlib.Path, notes: list[str]
+) -> dict[tuple[str, str], tuple[str, dict[str, float]]]:
+  """Problem and numbers of each run; a repeated run's last row counts."""
+  if not path.is_file():
+    notes.append('results.csv is missing: no run has finished yet.')
+    return {}
+  rows = {}
+  with path.open(newline='', encoding='utf-8') as file:
+    for row in csv.DictReader(file):
+      method, seed = row.pop('method', None), row.pop('seed', None)
+      if not method or not seed:
+        notes.append('results.csv has a row without method or seed: left out.')
+        continue
+      status = row.pop('status', None)
+      problem = '' if status == FINISHED else status or 'its row is cut short'
+      values = {}
+      for name, text in row.items():
+        number = _number(text)
+        if number is not None:
+          values[name] = number
+      diverged = [
+        name.removeprefix('test/')
+        for name, value in values.items()
+        if name.startswith('test/') and not math.isfinite(value)
+      ]
+      if diverged and not problem:
+        problem = f'not a finite number: {", ".join(diverged)}'
+      rows[method, seed] = problem, values
+  return rows
+
+
+def _read_curves(
+  path: pathlib.Path, shown: str, notes: list[str]
+) -> dict[str, Series]:
+  points: dict[str, dict[float, float]] = {}
+  damaged = []
+  with path.open(encoding='utf-8', errors='replace') as file:
+    for number, line in enumerate(file, 1):
+      if not line.strip():
+        continue
+      try:
+        record = json.loads(line)
+      except ValueError:
+        record = None
+      step = _number(record.get('step')) if isinstance(record, dict) else None
+      if not isinstance(record, dict) or step is None:
+        damaged.append(number)
+        continue
+      part = record.get('split') if record.get('kind') == 'eval' else 'train'
+      for name, value in record.items():
+        value = _number(value)
+        if value is not None and '/' in name:
+          # A resumed run logs some steps again: the last one counts.
+          points.setdefault(f'{part}/{name}', {})[step] = value
+  if damaged:
+    listed = ', '.join(map(str, damaged[:5])) + ', ...' * (len(damaged) > 5)
+    notes.append(
+      f'{shown}: line {listed} is cut short or damaged and was left out.'
+    )
+  return {
+    name: (np.array(list(series)), np.array(list(series.values())))
+    for name, series in points.items()
+  }
+
+
+def _number(value: object) -> float | None:
+  if isinstance(value, bool) or not isinstance(value, str | int | float):
+    return None
+  try:
+    return float(value)
+  except ValueError:
+    return None

@@ -1,0 +1,421 @@
+"""Compares multi-task methods on two overlapping handwritten digits.
+
+  python -m experiments.multi_digits
+
+Single-task baselines first, then each method, over several seeds; the state
+with the best validation accuracy is measured on test. Everything goes to
+``--out``: ``config.json``, ``runs/<method>/seed_<k>/`` with metrics and
+checkpoints, ``results.csv``, ``summary.json`` and ``report.html``. The same
+command again goes on where it was stopped, and skips what is finished.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import pathlib
+import sys
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import rich.console
+import tyro
+
+import mtljax as mtl
+from experiments import _methods, _study, report
+from mtljax import _validate, data, models
+from mtljax.metrics import Accuracy, Mean
+from mtljax.training import exit_on_error, make_train_step, open_run
+
+TASKS = ('left', 'right')
+OPTIMIZERS: dict[str, Callable[[float], optax.GradientTransformation]] = {
+  'adam': optax.adam,
+  'adamw': optax.adamw,
+  'sgd': optax.sgd,
+  'momentum': functools.partial(optax.sgd, momentum=0.9),
+}
+MODELS = {
+  'multi_lenet': models.multi_lenet,
+  'resnet': models.resnet,
+  'resnet18': models.resnet18,
+}
+# A loop over tasks is fastest for MultiLeNet on CPU (benchmarks/steps.py); in
+# the ResNets it would hold convolutions that are slow in loops.
+MODES = {'multi_lenet': 'map'}
+SOURCES = ('mnist_5k', 'mnist', 'fashion_mnist', 'fashion_and_mnist')
+NUM_CLASSES = 10
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+  """The data set."""
+
+  source: str = 'mnist_5k'
+  """mnist_5k (ships with a package), or mnist, fashion_mnist,
+  fashion_and_mnist (composed from what tfds has prepared on this machine)."""
+  dir: pathlib.Path | None = None
+  """Folder of tfds; its default is ~/tensorflow_datasets."""
+  seed: int = 0
+  """Seed of the splits and pairs."""
+  num_train: int | None = None
+  """Pairs to train on; by default 8,000 for mnist_5k, 48,000 for the others."""
+  num_validation: int | None = None
+  """Pairs to select on."""
+  num_test: int | None = None
+  """Pairs to test on."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+  """Compares multi-task methods on two overlapping handwritten digits."""
+
+  out: pathlib.Path = pathlib.Path('results/multi_digits')
+  """Folder for everything this run writes."""
+  methods: tuple[str, ...] = (
+    'sum_losses',
+    'uncertainty',
+    'mgda',
+    'pcgrad',
+    'cagrad',
+    'nash_mtl',
+    'fairgrad',
+    'flat_cagrad',
+  )
+  """Methods to compare, separated by spaces. flat_X is task-based flat regions
+  (F-MTL) around X, sam_X is SAM on the summed loss around X."""
+  baselines: bool = True
+  """Train each task alone too, which delta-m is measured against."""
+  seeds: int = 3
+  """Number of seeds: 0, 1, ..."""
+  epochs: int = 4
+  """Passes over the training pairs."""
+  model: str = 'multi_lenet'
+  """multi_lenet, resnet (small) or resnet18."""
+  optimizer: str = 'adam'
+  """adam, adamw, sgd or momentum."""
+  learning_rate: float = 2e-3
+  """Of the optimizer; it falls to zero along a cosine."""
+  batch_size: int = 128
+  """Examples a step."""
+  rho: float = 0.05
+  """Radius of flat_X and sam_X."""
+  route: str = 'auto'
+  """How statistics are taken: auto, losses, jacobian, gramian or features."""
+  mode: str = 'auto'
+  """How a step's T backward passes run: unroll, vmap or map; auto takes map
+  for multi_lenet and unroll for the others."""
+  log_every: int = 20
+  """Steps between lines of metrics."""
+  resume: bool = True
+  """Go on with what --out holds. --no-resume moves it aside and starts anew."""
+  tensorboard: bool = True
+  """Write TensorBoard files too, where tensorboardX is installed."""
+  progress: bool = True
+  """Show a progress bar."""
+  data: DataConfig = dataclasses.field(default_factory=DataConfig)
+  """The data set."""
+
+
+# What may change between a run and its continuation in the same folder.
+RESUMABLE = ('out', 'methods', 'seeds', 'baselines', 'resume', 'tensorboard')
+RESUMABLE += ('progress', 'data.dir')
+
+
+def check(config: Config) -> None:
+  """Raises ValueError for options that no run could be made of."""
+  _methods.check_names(config.methods)
+  _validate.one_of('--optimizer', config.optimizer, OPTIMIZERS)
+  _validate.one_of('--model', config.model, MODELS)
+  _validate.one_of('--data.source', config.data.source, SOURCES)
+  _validate.one_of('--mode', config.mode, ('auto', 'unroll', 'vmap', 'map'))
+  for name in ('seeds', 'epochs', 'batch_size', 'log_every'):
+    _validate.in_range(f'--{name.replace("_", "-")}', getattr(config, name), 1)
+  _validate.in_range('--learning-rate', config.learning_rate, 0, open_low=True)
+  _validate.in_range('--rho', config.rho, 0)
+  if not (config.methods or config.baselines):
+    raise ValueError('--methods is empty and there are no baselines.')
+
+
+@dataclasses.dataclass(frozen=True)
+class Digits:
+  """The three splits in memory, and how images are normalised."""
+
+  splits: dict[str, dict[str, np.ndarray]]
+  mean: float
+  std: float
+
+  def inputs(self, batch: Mapping[str, jax.Array]) -> jax.Array:
+    """Images as the models want them."""
+    return data.normalize_images(batch['image'], mean=self.mean, std=self.std)
+
+
+def load(config: Config, say: Callable[[str], None]) -> Digits:
+  """Reads the data, composing it first if it is not there yet."""
+  splits = {
+    split: data.load_arrays(
+      config.data.source,
+      split=split,
+      data_dir=config.data.dir,
+      seed=config.data.seed,
+      num_train=config.data.num_train,
+      num_validation=config.data.num_validation,
+      num_test=config.data.num_test,
+      progress=say,
+    )
+    for split in ('train', 'validation', 'test')
+  }
+  train = len(splits['train']['image'])
+  if config.batch_size > train:
+    raise ValueError(
+      f'--batch-size={config.batch_size} is more than the {train} training '
+      'pairs.'
+    )
+  mean, std = data.channel_moments(splits['train']['image'])
+  return Digits(splits, float(mean[0]), float(std[0]))
+
+
+def task_loss(task: str):
+  """Cross entropy of a task, and its accuracy on the batch."""
+
+  def loss_fn(logits, batch):
+    labels = batch[task]
+    losses = optax.losses.softmax_cross_entropy_with_integer_labels(
+      logits, labels
+    )
+    return jnp.mean(losses), {}
+
+  return loss_fn
+
+
+def make_evaluate(model: models.MultiTaskModel, digits: Digits):
+  """``evaluate(state, split) -> metrics``, a jitted pass over a split."""
+
+  @jax.jit
+  def on_batch(params, model_state, batch):
+    outputs = model.apply(params, model_state, digits.inputs(batch))
+    found = {}
+    for task, logits in zip(model.tasks, outputs, strict=True):
+      losses = optax.losses.softmax_cross_entropy_with_integer_labels(
+        logits, batch[task]
+      )
+      found[f'loss/{task}'] = Mean.from_values(losses, mask=batch['mask'])
+      found[f'accuracy/{task}'] = Accuracy.from_logits(
+        logits, batch[task], mask=batch['mask']
+      )
+    return found
+
+  def evaluate(state, split):
+    totals: dict[str, Mean] = {}
+    for batch in data.eval_batches(digits.splits[split], 500):
+      found = on_batch(state.params, state.model_state, batch)
+      totals = {
+        name: totals[name].merge(x) if name in totals else x
+        for name, x in found.items()
+      }
+    return {name: x.compute() for name, x in totals.items()}
+
+  return evaluate
+
+
+def make_probe(loss: mtl.Staged, labels: Any, digits: Digits):
+  """``probe(state)``: cosines between task gradients on a fixed batch."""
+  batch = {k: v[:256] for k, v in digits.splits['train'].items()}
+  gramian_fn = mtl.value_and_gramian(loss, labels=labels, has_aux=True)
+
+  @jax.jit
+  def cosines(params, model_state, key):
+    return mtl.cosines(gramian_fn(params, batch, model_state, key)[1])
+
+  def probe(state):
+    matrix = cosines(state.params, state.model_state, state.key)
+    return {
+      f'cosine/{a},{b}': matrix[i, j]
+      for i, a in enumerate(TASKS)
+      for j, b in enumerate(TASKS)
+      if i < j
+    }
+
+  return probe
+
+
+@dataclasses.dataclass(frozen=True)
+class Problem:
+  """What runs of all methods on the same tasks share, compiled once."""
+
+  tasks: tuple[str, ...]
+  labels: Any
+  loss: mtl.Staged
+  init: Callable[[jax.Array], tuple[Any, Any]]
+  evaluate: Callable[..., dict[str, jax.Array]]
+  probe: Callable[..., dict[str, jax.Array]]
+
+
+def make_problem(
+  config: Config, tasks: tuple[str, ...], digits: Digits
+) -> Problem:
+  """Model, loss and measurements for some tasks."""
+  model = MODELS[config.model](tasks=tasks, num_classes=NUM_CLASSES)
+  example = jax.ShapeDtypeStruct((1, 36, 36, 1), jnp.float32)
+  init = jax.jit(lambda key: model.init(key, example))
+  labels = mtl.label_params(
+    jax.eval_shape(init, jax.random.key(0))[0],
+    shared=model.shared,
+    tasks=model.task_patterns,
+  )
+  loss = models.staged_loss(model, [task_loss(t) for t in tasks], digits.inputs)
+  probe = make_probe(loss, labels, digits) if len(tasks) > 1 else lambda _: {}
+  return Problem(tasks, labels, loss, init, make_evaluate(model, digits), probe)
+
+
+def make_cells(
+  config: Config, name: str, problem: Problem, digits: Digits
+) -> list[_study.Cell]:
+  """The runs of one method, all seeds sharing one compiled step."""
+  labels, num_tasks = problem.labels, len(problem.tasks)
+  single = num_tasks == 1
+  if single:
+    method = mtl.sum_losses(1, labels=labels)
+  else:
+    method = _methods.make_method(name, num_tasks, labels, rho=config.rho)
+  steps = num_steps(config, digits)
+  schedule = optax.cosine_decay_schedule(config.learning_rate, steps)
+  mode = config.mode
+  step = make_train_step(
+    method,
+    OPTIMIZERS[config.optimizer](schedule),
+    problem.loss,
+    has_state=True,
+    route='auto' if single else config.route,
+    mode=MODES.get(config.model, 'unroll') if mode == 'auto' else mode,
+  )
+
+  def init(seed):
+    init_key, key = jax.random.split(jax.random.key(seed))
+    params, model_state = problem.init(init_key)
+    return step.init(params, key=key, model_state=model_state)
+
+  def validate(state):
+    return problem.evaluate(state, 'validation') | problem.probe(state)
+
+  return [
+    _study.Cell(
+      method=name,
+      seed=seed,
+      tasks=problem.tasks,
+      step_fn=step.step,
+      init_fn=functools.partial(init, seed),
+      batches_fn=functools.partial(
+        data.make_train_iterator,
+        digits.splits['train'],
+        batch_size=config.batch_size,
+        seed=seed,
+      ),
+      validate_fn=validate,
+      test_fn=lambda state: problem.evaluate(state, 'test'),
+    )
+    for seed in range(config.seeds)
+  ]
+
+
+def tasks_of(name: str) -> tuple[str, ...]:
+  """The tasks that a method, or a single-task baseline, is trained on."""
+  if name.startswith('single_'):
+    return (name.removeprefix('single_'),)
+  return TASKS
+
+
+def steps_per_epoch(config: Config, digits: Digits) -> int:
+  """Whole batches in a pass over the training pairs."""
+  return len(digits.splits['train']['image']) // config.batch_size
+
+
+def num_steps(config: Config, digits: Digits) -> int:
+  """Steps of a run."""
+  return config.epochs * steps_per_epoch(config, digits)
+
+
+def select(metrics: Mapping[str, float]) -> float:
+  """The score of a state: its mean accuracy on validation."""
+  scores = [v for name, v in metrics.items() if name.startswith('accuracy/')]
+  return sum(scores) / len(scores)
+
+
+def run(config: Config, console: rich.console.Console) -> int:
+  """Runs the study; returns how many runs failed."""
+  check(config)
+  start = time.perf_counter()
+  methods = list(config.methods)
+  if config.baselines:
+    methods = [f'single_{task}' for task in TASKS] + methods
+  values = dataclasses.asdict(config)
+  values |= {
+    'experiment': 'multi_digits',
+    'tasks': list(TASKS),
+    'methods': methods,
+  }
+  open_run(
+    config.out,
+    values,
+    resume=config.resume,
+    ignore=RESUMABLE,
+  )
+  digits = load(config, lambda text: console.print(text, markup=False))
+  rows, failed = [], 0
+  total = len(methods) * config.seeds
+  problems = {
+    tasks: make_problem(config, tasks, digits)
+    for tasks in {tasks_of(name): None for name in methods}
+  }
+  for name in methods:
+    for cell in make_cells(config, name, problems[tasks_of(name)], digits):
+      row = _study.finished(config.out, cell)
+      if row is None:
+        console.print(
+          f'[{len(rows) + 1}/{total}] {name}, seed {cell.seed}', markup=False
+        )
+        row = _study.run_cell(
+          config.out,
+          cell,
+          num_steps=num_steps(config, digits),
+          steps_per_epoch=steps_per_epoch(config, digits),
+          log_every=config.log_every,
+          batch_size=config.batch_size,
+          select=select,
+          tensorboard=config.tensorboard,
+          progress=config.progress,
+        )
+      rows.append(row)
+      _study.write_results(config.out, rows)
+      if row['status'] != _study.OK:
+        failed += 1
+        console.print(f'error: {row["status"]}', style='red', markup=False)
+  summary = report.write_report(config.out)
+  report.print_table(summary, console)
+  console.print(
+    f'{time.perf_counter() - start:.0f} s; report: '
+    f'{config.out / "report.html"}',
+    markup=False,
+    soft_wrap=True,
+  )
+  return failed
+
+
+def main() -> None:
+  """The command line."""
+  config = tyro.cli(Config, prog='python -m experiments.multi_digits')
+  try:
+    with exit_on_error():
+      failed = run(config, report.make_console())
+  except ValueError as error:
+    sys.exit(f'error: {error}')
+  if failed:
+    sys.exit(f'error: {failed} runs did not finish; their status says why.')
+
+
+if __name__ == '__main__':
+  main()

@@ -1,0 +1,53 @@
+"""Curves of the report."""
+
+import math
+import re
+
+import numpy as np
+
+from experiments import _plots
+from mtljax import metrics
+
+
+def test_average_over_seeds_of_different_length():
+  first = np.arange(4.0), np.array([1.0, 2.0, 3.0, 4.0])
+  second = np.arange(2.0), np.array([3.0, math.nan])
+  steps, mean, error = _plots.average([first, second])
+  np.testing.assert_array_equal(steps, [0, 1, 2, 3])
+  np.testing.assert_allclose(mean, [2, 2, 3, 4])
+  expected = metrics.summarize([1.0, 3.0]).standard_error
+  np.testing.assert_allclose(error, [expected, np.nan, np.nan, np.nan])
+
+
+def test_average_keeps_to_its_windows():
+  steps = np.arange(1000.0)
+  got_steps, mean, _ = _plots.average([(steps, steps * 2)], points=10)
+  np.testing.assert_allclose(got_steps, np.arange(10) * 100 + 49.5)
+  np.testing.assert_allclose(mean, got_steps * 2)
+
+
+def test_small_losses_keep_their_axis_labels():
+  steps = np.arange(20.0)
+  curve = _plots.Curve(
+    _plots.style_of(0), steps, 0.1 * 0.7**steps, np.full(20, np.nan)
+  )
+  labels = re.findall(
+    r'<text[^>]*>([^<]*)', _plots.draw('loss', [curve], ident='a', log=True)
+  )
+  assert {'0.1', '0.001'} <= set(labels)
+
+
+def test_lines_are_told_apart_and_seen_on_both_backgrounds():
+  def luminance(color):
+    parts = [int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    parts = [
+      p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts
+    ]
+    return np.dot(parts, [0.2126, 0.7152, 0.0722])
+
+  styles = [_plots.style_of(i) for i in range(32)]
+  assert len(set(styles)) == 32
+  for color in _plots.COLORS:
+    on_white = 1.05 / (luminance(color) + 0.05)
+    on_dark = (luminance(color) + 0.05) / (luminance('#14171b') + 0.05)
+    assert min(on_white, on_dark) >= 3, (color, on_white, on_dark)
