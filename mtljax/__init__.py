@@ -14,6 +14,7 @@ data and training are subpackages to import by name.
 from mtljax import weightings as weightings
 from mtljax._labels import label_params as label_params
 from mtljax._labels import match_params as match_params
+from mtljax._tree import combine as combine
 from mtljax._tree import cosines as cosines
 from mtljax._tree import gramian as gramian
 from mtljax._types import Aggregator as Aggregator
@@ -32,6 +33,7 @@ from mtljax.aggregators import mean as mean
 from mtljax.aggregators import mgda as mgda
 from mtljax.aggregators import nash_mtl as nash_mtl
 from mtljax.aggregators import pcgrad as pcgrad
+from mtljax.aggregators import per_task as per_task
 from mtljax.aggregators import rlw as rlw
 from mtljax.aggregators import sum_losses as sum_losses
 from mtljax.aggregators import uncertainty as uncertainty

@@ -98,6 +98,40 @@ def gramian(grads: Any, *, labels: _labels.Labels | None = None) -> jax.Array:
   )
 
 
+def combine(
+  grads: Any, weights: jax.Array, *, labels: _labels.Labels | None = None
+) -> Any:
+  """The weighted sum of the tasks' gradients.
+
+  Args:
+    grads: per-task gradients as `mtljax.value_and_task_grads` returns them.
+    weights: shape ``(T,)``.
+    labels: see `mtljax.label_params`; None: all leaves are shared.
+
+  Returns:
+    A tree with the parameters' shapes: ``sum_t w_t g_t`` on shared leaves, and
+    each task's ``w_t g_t`` on those that it owns, in the gradients' dtypes.
+
+  Examples:
+    >>> import jax.numpy as jnp
+    >>> import mtljax as mtl
+    >>> print(mtl.combine(jnp.eye(2), jnp.array([0.5, 2.0])))
+    [0.5 2. ]
+  """
+  flat = _labels.flatten_labels(labels, grads)
+
+  def one(leaf, label):
+    if label == _labels.SHARED:
+      return combine_leaf(weights, leaf)
+    own = weights if label == _labels.STACKED else weights[label]
+    return scale_leaf(own, leaf)
+
+  leaves, treedef = jax.tree.flatten(grads)
+  return jax.tree.unflatten(
+    treedef, [one(x, label) for x, label in zip(leaves, flat, strict=True)]
+  )
+
+
 def cosines(gramian: jax.Array) -> jax.Array:
   """Cosine similarities between tasks from their Gramian.
 

@@ -58,6 +58,19 @@ def test_combine_keeps_the_dtype():
   np.testing.assert_array_equal(out.astype(jnp.float32), [2.5, 4.0])
 
 
+def test_combine_by_label():
+  grads = {
+    't': jnp.arange(6.0).reshape(2, 3),
+    'h': jnp.ones(2),
+    's': jnp.ones((2, 2)),
+  }
+  labels = {'t': 'shared', 'h': 1, 's': 'stacked'}
+  out = mtl.combine(grads, jnp.array([2.0, 0.5]), labels=labels)
+  np.testing.assert_allclose(out['t'], [1.5, 4.0, 6.5])
+  np.testing.assert_allclose(out['h'], [0.5, 0.5])
+  np.testing.assert_allclose(out['s'], [[2.0, 2.0], [0.5, 0.5]])
+
+
 def test_cosines_beside_zero_rows():
   rows = jnp.array([[3.0, 0.0], [0.0, 0.0], [-1.0, 1.0]])
   cosines = mtl.cosines(rows @ rows.T)

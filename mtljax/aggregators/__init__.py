@@ -14,5 +14,6 @@ from mtljax.aggregators._methods import pcgrad as pcgrad
 from mtljax.aggregators._methods import rlw as rlw
 from mtljax.aggregators._methods import sum_losses as sum_losses
 from mtljax.aggregators._methods import uncertainty as uncertainty
+from mtljax.aggregators._per_task import per_task as per_task
 from mtljax.aggregators._reading import get_stats as get_stats
 from mtljax.aggregators._reading import get_weights as get_weights

@@ -172,6 +172,47 @@ def test_optimizer_sees_what_it_would_see_alone():
   chex.assert_trees_all_close(out, expected, rtol=1e-6)
 
 
+def test_per_task_clips_each_task_by_itself():
+  tx = optax.chain(
+    mtl.per_task(optax.clip_by_global_norm(0.1), 2, labels=LABELS),
+    mtl.sum_losses(2, labels=LABELS),
+  )
+  out, _ = tx.update(GRADS, tx.init(PARAMS), PARAMS)
+  rows = GRADS['trunk'].reshape(2, -1)
+  unit = 0.1 * rows / jnp.linalg.norm(rows, axis=1, keepdims=True)
+  np.testing.assert_allclose(out['trunk'].ravel(), unit.sum(0), rtol=1e-5)
+  np.testing.assert_array_equal(out['heads'][0], GRADS['heads'][0])
+
+
+def test_per_task_keeps_a_state_a_task():
+  tx = mtl.per_task(optax.scale_by_adam(), 2, labels=LABELS)
+  state = tx.init(PARAMS)
+  optax.tree.map_params(tx, lambda x: x, state)
+  for _ in range(2):
+    out, state = tx.update(GRADS, state, PARAMS)
+  for t in range(2):
+    adam = optax.scale_by_adam()
+    alone = adam.init(PARAMS['trunk'])
+    for _ in range(2):
+      expected, alone = adam.update(GRADS['trunk'][t], alone)
+    np.testing.assert_allclose(out['trunk'][t], expected, rtol=1e-5)
+
+
+def test_per_task_noise_differs_between_tasks():
+  noise = optax.add_noise(eta=1.0, gamma=0.0, key=jax.random.key(0))
+  tx = mtl.per_task(noise, 2)
+  out, _ = tx.update(jnp.zeros((2, 4)), tx.init(jnp.zeros(4)))
+  assert not np.allclose(out[0], out[1])
+
+
+def test_plain_clip_to_the_left_is_another_thing():
+  """What per_task is there for: the joint norm over tasks is clipped."""
+  tx = optax.chain(optax.clip_by_global_norm(0.1), mtl.sum_losses(2))
+  grads = jnp.array([[1.0, 0.0], [0.0, 1e-3]])
+  out, _ = tx.update(grads, tx.init(jnp.zeros(2)))
+  assert out[1] < 2e-4
+
+
 # 9. Shared and task-specific parameters, by labels.
 def test_heads_are_left_alone_or_weighted():
   weights = [0.5, 3.0]
@@ -246,6 +287,22 @@ def test_sharded_equals_unsharded_without_all_gather():
 
 
 # 12. Gradient accumulation: two orders, two methods.
+def test_microbatches_are_averaged_before_the_method():
+  def task_losses(params, x):
+    residual = x @ params - 1.0
+    return jnp.stack([jnp.mean(residual**2), jnp.mean(jnp.abs(residual))])
+
+  grad_fn = mtl.value_and_task_grads(task_losses)
+  params, x = jnp.ones(3), jax.random.normal(jax.random.key(0), (8, 3))
+  accumulated = optax.microbatching.microbatch(
+    grad_fn,
+    argnums=1,
+    microbatch_size=2,
+    accumulator=optax.microbatching.AccumulationType.MEAN,
+  )
+  chex.assert_trees_all_close(accumulated(params, x), grad_fn(params, x))
+
+
 def test_accumulation_before_and_after_are_different_methods():
   grads = [jax.random.normal(jax.random.key(i), (2, 6)) for i in range(2)]
   params = jnp.zeros(6)
