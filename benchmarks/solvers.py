@@ -79,7 +79,7 @@ def _qpax_solvers() -> dict[str, Solver]:
   try:
     with warnings.catch_warnings():
       warnings.simplefilter('ignore')
-      import qpax
+      import qpax  # pyrefly: ignore[missing-import]
   except ImportError:
     return {}
 

@@ -29,7 +29,7 @@ from mtljax.training import make_train_step
 REFERENCE = 'sum_losses'
 METHODS = (*_methods.PLAIN, 'flat_cagrad', 'sam_cagrad')
 CASES = [(name, 'auto') for name in METHODS] + [
-  ('cagrad', route) for route in ('gramian', 'features')
+  ('cagrad', route) for route in ('gramian', 'features', 'jacobian map')
 ]
 
 
@@ -68,7 +68,11 @@ def task_loss(task: str):
 
 
 def make_runner(name: str, route: str, batch: dict[str, jax.Array]):
-  """The route taken, and ``run(steps)``, which trains for so many steps."""
+  """The route taken, and ``run(steps)``, which trains for so many steps.
+
+  A second word of the route is the mode of its backward passes.
+  """
+  route, _, mode = route.partition(' ')
   model = models.multi_lenet()
   params, model_state = model.init(jax.random.key(0), batch['image'])
   labels = mtl.label_params(
@@ -81,6 +85,7 @@ def make_runner(name: str, route: str, batch: dict[str, jax.Array]):
       model, [task_loss(task) for task in model.tasks], lambda b: b['image']
     ),
     route=route,
+    mode=mode or 'unroll',
     has_state=True,
   )
   state = init(params, key=jax.random.key(1), model_state=model_state)
@@ -91,7 +96,7 @@ def make_runner(name: str, route: str, batch: dict[str, jax.Array]):
       state, _ = step(state, batch)
     jax.block_until_ready(state)
 
-  return route, run
+  return f'{route} {mode}'.strip(), run
 
 
 def measure(batch_size: int, sizes: Sizes) -> None:
@@ -114,13 +119,13 @@ def measure(batch_size: int, sizes: Sizes) -> None:
       times[i].append((time.perf_counter() - start) / sizes.steps * 1e3)
   reference = times[names.index((REFERENCE, 'losses'))]
   print(f'\nbatch {batch_size}: ms a step over {sizes.rounds} rounds')
-  print(f'{"method":<14}{"route":<10}{"median":>9}{"min":>9}{"ratio":>8}')
+  print(f'{"method":<14}{"route":<14}{"median":>9}{"min":>9}{"ratio":>8}')
   for (name, route), values in zip(names, times, strict=True):
     ratio = statistics.median(
       value / base for value, base in zip(values, reference, strict=True)
     )
     print(
-      f'{name:<14}{route:<10}{statistics.median(values):>9.2f}'
+      f'{name:<14}{route:<14}{statistics.median(values):>9.2f}'
       f'{min(values):>9.2f}{ratio:>8.2f}'
     )
 

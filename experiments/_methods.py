@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import mtljax as mtl
@@ -10,6 +11,7 @@ from mtljax import _validate
 PLAIN = (
   'sum_losses',
   'mean',
+  'fixed',
   'uncertainty',
   'rlw',
   'pcgrad',
@@ -29,7 +31,12 @@ def method_names() -> list[str]:
 
 
 def make_method(
-  name: str, num_tasks: int, labels: Any, *, rho: float
+  name: str,
+  num_tasks: int,
+  labels: Any,
+  *,
+  rho: float,
+  weights: Sequence[float] = (),
 ) -> mtl.Aggregator:
   """Builds a method with its paper's defaults.
 
@@ -40,6 +47,7 @@ def make_method(
     num_tasks: T.
     labels: see `mtljax.label_params`.
     rho: radius of the sharpness-aware forms.
+    weights: those of ``'fixed'``, one a task.
 
   Returns:
     The aggregator.
@@ -49,11 +57,14 @@ def make_method(
   """
   check_names([name])
   prefix, _, rest = name.partition('_')
-  if prefix in WRAPPERS:
-    inner = getattr(mtl, rest)(num_tasks, labels=labels)
+  wrapped = prefix in WRAPPERS
+  plain = rest if wrapped else name
+  options = {'weights': tuple(weights)} if plain == 'fixed' else {}
+  inner = getattr(mtl, plain)(num_tasks, labels=labels, **options)
+  if wrapped:
     radius = {'flat': 'rho_shared', 'sam': 'rho'}[prefix]
     return WRAPPERS[prefix](inner, **{radius: rho})
-  return getattr(mtl, name)(num_tasks, labels=labels)
+  return inner
 
 
 def check_names(names: list[str] | tuple[str, ...]) -> None:

@@ -57,7 +57,10 @@ class Cell:
 
 
 def finished(out: pathlib.Path, cell: Cell) -> dict[str, Any] | None:
-  """The row of a run that has ended well, or None."""
+  """The row of a run that has ended well, or None.
+
+  The folder's configuration is that of all its runs: `open_run` saw to it.
+  """
   try:
     row = json.loads((cell.folder(out) / 'result.json').read_text())
   except (OSError, ValueError):
@@ -139,7 +142,9 @@ def run_cell(
       'best_step': result.best_step,
       'validation/score': result.best_score,
       **{f'test/{name}': value for name, value in test.items()},
-      'wall_time': round(time.perf_counter() - start, 3),
+      'wall_time': None
+      if result.resumed_from
+      else round(time.perf_counter() - start, 3),
       'steps_per_second': _steps_per_second(folder, batch_size),
       'resumed_from': result.resumed_from,
       'status': OK,

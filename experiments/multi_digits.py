@@ -31,6 +31,7 @@ from experiments import _methods, _study, report
 from mtljax import _validate, data, models
 from mtljax.metrics import Accuracy, Mean
 from mtljax.training import exit_on_error, make_train_step, open_run
+from mtljax.training.step import ROUTES
 
 TASKS = ('left', 'right')
 OPTIMIZERS: dict[str, Callable[[float], optax.GradientTransformation]] = {
@@ -44,9 +45,6 @@ MODELS = {
   'resnet': models.resnet,
   'resnet18': models.resnet18,
 }
-# A loop over tasks is fastest for MultiLeNet on CPU (benchmarks/steps.py); in
-# the ResNets it would hold convolutions that are slow in loops.
-MODES = {'multi_lenet': 'map'}
 SOURCES = ('mnist_5k', 'mnist', 'fashion_mnist', 'fashion_and_mnist')
 NUM_CLASSES = 10
 
@@ -88,6 +86,8 @@ class Config:
   )
   """Methods to compare, separated by spaces. flat_X is task-based flat regions
   (F-MTL) around X, sam_X is SAM on the summed loss around X."""
+  weights: tuple[float, ...] = (1.0, 0.5)
+  """Weights of the method fixed, one a task."""
   baselines: bool = True
   """Train each task alone too, which delta-m is measured against."""
   seeds: int = 3
@@ -107,8 +107,8 @@ class Config:
   route: str = 'auto'
   """How statistics are taken: auto, losses, jacobian, gramian or features."""
   mode: str = 'auto'
-  """How a step's T backward passes run: unroll, vmap or map; auto takes map
-  for multi_lenet and unroll for the others."""
+  """How a step's T backward passes run: unroll, vmap or map. auto takes map
+  for multi_lenet, unless the route is gramian, and unroll for the others."""
   log_every: int = 20
   """Steps between lines of metrics."""
   resume: bool = True
@@ -132,11 +132,16 @@ def check(config: Config) -> None:
   _validate.one_of('--optimizer', config.optimizer, OPTIMIZERS)
   _validate.one_of('--model', config.model, MODELS)
   _validate.one_of('--data.source', config.data.source, SOURCES)
+  _validate.one_of('--route', config.route, ROUTES)
   _validate.one_of('--mode', config.mode, ('auto', 'unroll', 'vmap', 'map'))
   for name in ('seeds', 'epochs', 'batch_size', 'log_every'):
     _validate.in_range(f'--{name.replace("_", "-")}', getattr(config, name), 1)
   _validate.in_range('--learning-rate', config.learning_rate, 0, open_low=True)
   _validate.in_range('--rho', config.rho, 0)
+  if len(config.weights) != len(TASKS):
+    raise ValueError(
+      f'--weights={config.weights} must be {len(TASKS)} numbers, one a task.'
+    )
   if not (config.methods or config.baselines):
     raise ValueError('--methods is empty and there are no baselines.')
 
@@ -281,17 +286,18 @@ def make_cells(
   if single:
     method = mtl.sum_losses(1, labels=labels)
   else:
-    method = _methods.make_method(name, num_tasks, labels, rho=config.rho)
+    method = _methods.make_method(
+      name, num_tasks, labels, rho=config.rho, weights=config.weights
+    )
   steps = num_steps(config, digits)
   schedule = optax.cosine_decay_schedule(config.learning_rate, steps)
-  mode = config.mode
   step = make_train_step(
     method,
     OPTIMIZERS[config.optimizer](schedule),
     problem.loss,
     has_state=True,
     route='auto' if single else config.route,
-    mode=MODES.get(config.model, 'unroll') if mode == 'auto' else mode,
+    mode=mode_of(config),
   )
 
   def init(seed):
@@ -322,6 +328,16 @@ def make_cells(
   ]
 
 
+def mode_of(config: Config) -> str:
+  """How backward passes run; see ``Config.mode``."""
+  if config.mode != 'auto':
+    return config.mode
+  # MultiLeNet's convolutions are matrix products on CPU, which a loop does not
+  # slow down; those of the ResNets may be XLA's, which it does.
+  loops = config.model == 'multi_lenet' and config.route != 'gramian'
+  return 'map' if loops else 'unroll'
+
+
 def tasks_of(name: str) -> tuple[str, ...]:
   """The tasks that a method, or a single-task baseline, is trained on."""
   if name.startswith('single_'):
@@ -345,55 +361,68 @@ def select(metrics: Mapping[str, float]) -> float:
   return sum(scores) / len(scores)
 
 
-def run(config: Config, console: rich.console.Console) -> int:
-  """Runs the study; returns how many runs failed."""
+@dataclasses.dataclass(frozen=True)
+class Study:
+  """A study whose options are known to be good, and whose data is there."""
+
+  methods: tuple[str, ...]
+  digits: Digits
+  cells: tuple[_study.Cell, ...]
+
+
+def prepare(config: Config, console: rich.console.Console) -> Study:
+  """Everything that can be refused, before anything is written or trained."""
   check(config)
-  start = time.perf_counter()
-  methods = list(config.methods)
+  methods = tuple(dict.fromkeys(config.methods))
   if config.baselines:
-    methods = [f'single_{task}' for task in TASKS] + methods
+    methods = (*(f'single_{task}' for task in TASKS), *methods)
+  digits = load(config, lambda text: console.print(text, markup=False))
+  problems = {
+    tasks: make_problem(config, tasks, digits)
+    for tasks in dict.fromkeys(tasks_of(name) for name in methods)
+  }
+  cells = [
+    cell
+    for name in methods
+    for cell in make_cells(config, name, problems[tasks_of(name)], digits)
+  ]
+  return Study(methods, digits, tuple(cells))
+
+
+def run(config: Config, study: Study, console: rich.console.Console) -> int:
+  """Runs the study; returns how many runs failed."""
+  start = time.perf_counter()
   values = dataclasses.asdict(config)
   values |= {
     'experiment': 'multi_digits',
     'tasks': list(TASKS),
-    'methods': methods,
+    'methods': study.methods,
   }
-  open_run(
-    config.out,
-    values,
-    resume=config.resume,
-    ignore=RESUMABLE,
-  )
-  digits = load(config, lambda text: console.print(text, markup=False))
+  open_run(config.out, values, resume=config.resume, ignore=RESUMABLE)
   rows, failed = [], 0
-  total = len(methods) * config.seeds
-  problems = {
-    tasks: make_problem(config, tasks, digits)
-    for tasks in {tasks_of(name): None for name in methods}
-  }
-  for name in methods:
-    for cell in make_cells(config, name, problems[tasks_of(name)], digits):
-      row = _study.finished(config.out, cell)
-      if row is None:
-        console.print(
-          f'[{len(rows) + 1}/{total}] {name}, seed {cell.seed}', markup=False
-        )
-        row = _study.run_cell(
-          config.out,
-          cell,
-          num_steps=num_steps(config, digits),
-          steps_per_epoch=steps_per_epoch(config, digits),
-          log_every=config.log_every,
-          batch_size=config.batch_size,
-          select=select,
-          tensorboard=config.tensorboard,
-          progress=config.progress,
-        )
-      rows.append(row)
-      _study.write_results(config.out, rows)
-      if row['status'] != _study.OK:
-        failed += 1
-        console.print(f'error: {row["status"]}', style='red', markup=False)
+  for cell in study.cells:
+    row = _study.finished(config.out, cell)
+    if row is None:
+      console.print(
+        f'[{len(rows) + 1}/{len(study.cells)}] {cell.method}, seed {cell.seed}',
+        markup=False,
+      )
+      row = _study.run_cell(
+        config.out,
+        cell,
+        num_steps=num_steps(config, study.digits),
+        steps_per_epoch=steps_per_epoch(config, study.digits),
+        log_every=config.log_every,
+        batch_size=config.batch_size,
+        select=select,
+        tensorboard=config.tensorboard,
+        progress=config.progress,
+      )
+    rows.append(row)
+    _study.write_results(config.out, rows)
+    if row['status'] != _study.OK:
+      failed += 1
+      console.print(f'error: {row["status"]}', style='red', markup=False)
   summary = report.write_report(config.out)
   report.print_table(summary, console)
   console.print(
@@ -408,11 +437,13 @@ def run(config: Config, console: rich.console.Console) -> int:
 def main() -> None:
   """The command line."""
   config = tyro.cli(Config, prog='python -m experiments.multi_digits')
-  try:
-    with exit_on_error():
-      failed = run(config, report.make_console())
-  except ValueError as error:
-    sys.exit(f'error: {error}')
+  console = report.make_console()
+  with exit_on_error():
+    try:
+      study = prepare(config, console)
+    except ValueError as error:
+      sys.exit(f'error: {error}')
+    failed = run(config, study, console)
   if failed:
     sys.exit(f'error: {failed} runs did not finish; their status says why.')
 

@@ -147,7 +147,8 @@ def flatten_labels(
     if not owner or label < 0 or label >= (num_tasks or label + 1):
       raise ValueError(
         f"labels: {name!r} is labelled {label!r}; a label is 'shared', "
-        f"'stacked' or a task from 0 to {(num_tasks or 0) - 1}."
+        f"'stacked' or a task: an int from 0"
+        f'{f" to {num_tasks - 1}" if num_tasks else ""}.'
       )
   return flat
 

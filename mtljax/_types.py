@@ -68,7 +68,8 @@ class Weighting(NamedTuple):
       ``(T,)``. The state keeps its structure, shapes and dtypes.
     needs: the fields of `TaskStats` that ``update`` reads.
     observe: ``observe(losses_after, state) -> state``, called after the
-      optimizer step with the losses of the same batch; None if unused.
+      optimizer step with the losses of the same batch (NaN for a task that is
+      absent by then); None if unused.
     info: facts about the method.
   """
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import numbers
 from collections.abc import Iterable
 from typing import Any
 
@@ -30,11 +31,14 @@ def in_range(
   open_low: bool = False,
 ) -> None:
   """Raises ValueError if a Python number is outside; arrays are left alone."""
-  if isinstance(value, bool) or not isinstance(value, (int, float)):
+  if isinstance(value, str):
+    raise TypeError(f'{name}={value!r} must be a number.')
+  if isinstance(value, bool) or not isinstance(value, numbers.Real):
     return
   below = value <= low if open_low else value < low
-  if math.isnan(value) or below or value > high:
-    bound = f'{"above" if open_low else "at least"} {low:g}'
+  if not math.isfinite(value) or below or value > high:
+    finite = '' if math.isfinite(value) else 'finite and '
+    bound = f'{finite}{"above" if open_low else "at least"} {low:g}'
     if high != math.inf:
       bound += f' and at most {high:g}'
     raise ValueError(f'{name}={value!r} must be {bound}.')

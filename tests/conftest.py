@@ -1,5 +1,6 @@
 """Strict numerics for every test, and golden data."""
 
+import importlib.util
 import pathlib
 
 import jax
@@ -31,3 +32,13 @@ def golden():
   """Outputs of TorchJD 0.18 in float64 (see tests/golden/README.md)."""
   with np.load(GOLDEN / 'torchjd_0_18.npz') as data:
     return {key: data[key] for key in data.files}
+
+
+@pytest.fixture(scope='session')
+def zoo():
+  """The module ``tests/helpers/zoo.py``."""
+  path = pathlib.Path(__file__).parent / 'helpers' / 'zoo.py'
+  spec = importlib.util.spec_from_file_location('zoo', path)
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  return module

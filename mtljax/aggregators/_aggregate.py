@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -146,14 +147,19 @@ def combine(
 
 
 def finite_tasks(
-  leaves: list[jax.Array], losses: jax.Array | None, num_tasks: int
+  leaves: list[jax.Array],
+  labels: list[_labels.Label],
+  losses: jax.Array | None,
+  num_tasks: int,
 ) -> jax.Array:
-  """Which tasks have finite losses and stacked gradients, shape ``(T,)``."""
+  """Which tasks have finite losses and gradients, shape ``(T,)``."""
   finite = jnp.ones((num_tasks,), bool)
-  for leaf in leaves:
-    finite = finite & jnp.all(
-      jnp.isfinite(leaf), axis=tuple(range(1, leaf.ndim))
-    )
+  for leaf, label in zip(leaves, labels, strict=True):
+    if label in (_labels.SHARED, _labels.STACKED):
+      axes = tuple(range(1, leaf.ndim))
+      finite = finite & jnp.all(jnp.isfinite(leaf), axis=axes)
+    else:
+      finite = finite.at[label].set(finite[label] & jnp.all(jnp.isfinite(leaf)))
   return finite if losses is None else finite & jnp.isfinite(losses)
 
 
@@ -169,10 +175,7 @@ def apply(
 ) -> tuple[list[jax.Array], AggregateState]:
   """Gradients to statistics to weights to one update, on checked leaves."""
   if conventions.nonfinite == 'drop_task':
-    shared = [
-      x for x, label in zip(leaves, labels, strict=True) if label == 'shared'
-    ]
-    finite = finite_tasks(shared, losses, state.weights.shape[0])
+    finite = finite_tasks(leaves, labels, losses, state.weights.shape[0])
     mask = finite if mask is None else mask & finite
   gramian = None
   if 'gramian' in weighting.needs:
@@ -201,7 +204,16 @@ def checked_losses(
 
 def fresh_key(key: jax.Array | int) -> jax.Array:
   """A typed key in a buffer of its own, so that donating it is harmless."""
-  return jax.random.key(key) if isinstance(key, int) else jax.random.clone(key)
+  if isinstance(key, jax.Array) and jnp.issubdtype(
+    key.dtype, jax.dtypes.prng_key
+  ):
+    return jax.random.clone(key)
+  try:
+    return jax.random.key(operator.index(key))
+  except TypeError as e:
+    raise TypeError(
+      f'key={key!r} must be an int or a typed key, from jax.random.key.'
+    ) from e
 
 
 def aggregate(
@@ -244,8 +256,9 @@ def aggregate(
       gradients comparable with the sum of the losses.
     max_norm: bound on the norm of the shared update; None: no bound.
     key: seed or typed key of a random method.
-    nonfinite: ``'propagate'``: a non-finite loss or gradient makes all weights
-      NaN; ``'drop_task'``: such a task is treated as masked. A plain loss
+    nonfinite: ``'propagate'``: a non-finite number among the statistics that
+      the method reads makes all weights NaN; ``'drop_task'``: a task with a
+      non-finite loss or gradient is treated as masked. A plain loss
       function has one backward pass for all tasks, in which the NaN of one
       reaches all; the staged form and a sequence keep them apart.
 
@@ -254,9 +267,11 @@ def aggregate(
     `mtljax.get_weights`), T-sized statistics and the weighting's own state.
 
   Raises:
-    ValueError: an option is not valid, or, when traced, a gradient's shape
-      does not fit its label.
-    TypeError: when traced, losses are needed and missing.
+    ValueError: an option is not valid, the weighting reads something other
+      than losses and Gramian, or, when traced, a gradient's shape does not fit
+      its label.
+    TypeError: the key is neither an int nor a typed key; or, when traced,
+      losses are needed and missing.
 
   Examples:
     >>> import jax.numpy as jnp, mtljax as mtl, optax
@@ -298,6 +313,12 @@ def aggregate(
     max_norm=max_norm,
     nonfinite=nonfinite,
   )
+  unknown = weighting.needs - {'losses', 'gramian'}
+  if unknown:
+    raise ValueError(
+      f'{info.name} needs {sorted(unknown)}, which aggregate does not compute: '
+      "it takes weightings that read 'losses' and 'gramian'."
+    )
   reads_gramian = 'gramian' in weighting.needs
   reads_losses = 'losses' in weighting.needs or weighting.observe is not None
   jax.eval_shape(lambda: weighting.init(num_tasks, key=fresh_key(key)))
@@ -321,14 +342,15 @@ def aggregate(
     flat = _labels.flatten_labels(labels, updates, num_tasks)
     _checks.check_gradients(updates, flat, num_tasks, params)
     losses = checked_losses(info.name, reads_losses, losses, num_tasks)
-    if task_mask is not None:
-      task_mask = jnp.asarray(task_mask, bool)
-      _checks.check_task_vector('task_mask', task_mask, num_tasks)
+    task_mask = _checks.checked_mask(task_mask, num_tasks)
     if state.count is not None:
       # The optax face sees the losses after a step only at the next call.
+      after = losses
+      if task_mask is not None:
+        after = jnp.where(task_mask, losses, jnp.nan)
       state = jax.lax.cond(
         state.count > 0,
-        lambda s: observe(weighting, losses, s),
+        lambda s: observe(weighting, after, s),
         lambda s: s,
         state,
       )

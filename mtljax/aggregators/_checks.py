@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from mtljax import _labels
 
@@ -46,6 +47,15 @@ def check_gradients(
         f'updates: the gradient of {name!r} (label {label!r}) has shape '
         f'{leaf.shape}; expected {want}: {hint}.'
       )
+
+
+def checked_mask(mask: Any | None, num_tasks: int) -> jax.Array | None:
+  """The mask as an array of bools, or None; ValueError for another shape."""
+  if mask is None:
+    return None
+  mask = jnp.asarray(mask, bool)
+  check_task_vector('task_mask', mask, num_tasks)
+  return mask
 
 
 def check_task_vector(name: str, value: jax.Array, num_tasks: int) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import jax
+import numpy as np
 
 
 def _children(node: Any) -> list[tuple[str, Any]]:
@@ -19,7 +20,11 @@ def _children(node: Any) -> list[tuple[str, Any]]:
   if isinstance(node, (tuple, list)):
     return [('', v) for v in node]
   if dataclasses.is_dataclass(node) and not isinstance(node, type):
-    return [(f.name, getattr(node, f.name)) for f in dataclasses.fields(node)]
+    return [
+      (f.name, getattr(node, f.name))
+      for f in dataclasses.fields(node)
+      if f.name not in ('params', 'model_state')
+    ]
   return []
 
 
@@ -33,9 +38,14 @@ def _outermost_first(state: Any) -> Iterator[tuple[str, Any]]:
 
 def _find(state: Any, field: str) -> Any | None:
   for name, node in _outermost_first(state):
-    if name == field and isinstance(node, jax.Array):
+    if name == field and isinstance(node, (jax.Array, np.ndarray)):
       return node
   return None
+
+
+def find_weights(state: Any) -> jax.Array | None:
+  """`get_weights`, or None where there are none."""
+  return _find(state, 'weights')
 
 
 def get_weights(state: Any) -> jax.Array:
@@ -62,7 +72,7 @@ def get_weights(state: Any) -> jax.Array:
     >>> print(mtl.get_weights(state))
     [1. 1.]
   """
-  weights = _find(state, 'weights')
+  weights = find_weights(state)
   if weights is None:
     raise ValueError(
       'state holds no task weights: it is not the state of an aggregator, or '

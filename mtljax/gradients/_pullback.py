@@ -49,11 +49,6 @@ class Split:
       ],
     )
 
-  @property
-  def owners(self) -> list[_labels.Label]:
-    """The labels of the owned leaves."""
-    return [label for label in self.labels if label != _labels.SHARED]
-
 
 @dataclasses.dataclass(frozen=True)
 class Pullback:
@@ -202,14 +197,16 @@ def _add(a, b):
 
 
 def _weighted_sum(weights, trees):
-  scaled = [
-    jax.tree.map(lambda x, t=t: _tree.scale_leaf(weights[t], x), tree)
-    for t, tree in enumerate(trees)
-  ]
-  total = scaled[0]
-  for tree in scaled[1:]:
-    total = _add(total, tree)
-  return total
+  """``sum_t weights[t] * trees[t]``, added up in float32 or wider."""
+
+  def leaf_sum(*leaves):
+    acc = _tree.accumulator(leaves[0].dtype)
+    total = sum(
+      weights[t].astype(acc) * leaf.astype(acc) for t, leaf in enumerate(leaves)
+    )
+    return total.astype(leaves[0].dtype)
+
+  return jax.tree.map(leaf_sum, *trees)
 
 
 def _staged(fun, split, shared, own, args, has_aux) -> Pullback:

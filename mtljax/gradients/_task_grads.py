@@ -17,6 +17,8 @@ def _place(fun: LossFn, argnums: int) -> LossFn:
   """The loss with its parameters as the first argument."""
   if argnums == 0:
     return fun
+  if argnums < 0:
+    raise ValueError(f'argnums={argnums} must count from the front, from 0 on.')
   if isinstance(fun, Staged) or not callable(fun):
     raise ValueError(
       f'argnums={argnums}: staged losses and sequences take the parameters '
@@ -70,9 +72,8 @@ def value_and_task_grads(
       for a sequence.
     mode: how the T backward passes through shared parameters run:
       ``'unroll'`` one after the other in the program, ``'vmap'`` together,
-      ``'map'`` in a loop (where XLA's CPU convolutions are slow; those of
-      `mtljax.models` are not). Which is fastest depends on the backend and the
-      model: measure.
+      ``'map'`` in a loop (where XLA's CPU convolutions are slow). Which is
+      fastest depends on the backend and the model: measure.
 
   Returns:
     A function with the arguments of ``fun`` that returns ``(losses, grads)``,
@@ -210,6 +211,10 @@ def task_grad_fn(
       out = fun.heads[t](params, features, *args)
     elif callable(fun):
       losses, _ = _pullback.with_aux(fun(params, *args), has_aux)
+      if not 0 <= t < losses.shape[0]:
+        raise ValueError(
+          f'task {t} of {losses.shape[0]} losses does not exist.'
+        )
       return losses[t]
     else:
       out = fun[t](params, args[0][t], *args[1:])

@@ -45,7 +45,7 @@ def own_slice(
   leaf: jax.Array, label: _labels.Label, task: int
 ) -> jax.Array | None:
   """The part of an unshared leaf that belongs to the task, or None."""
-  if label == task and label != _labels.SHARED:
+  if label == task:
     return leaf
   return leaf[task] if label == _labels.STACKED else None
 

@@ -104,6 +104,8 @@ def flat_regions(
   input                          result
   ============================== =====================================
   a task's gradient is zero      it is not perturbed
+  parameters in bfloat16         a perturbation shorter than their spacing is
+                                 rounded away: keep them in float32
   both radii 0                   flat gradients are zero: the method on
                                  them gives zero or, as IMTL-G, its own
                                  degenerate answer on zero rows

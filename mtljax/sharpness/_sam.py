@@ -12,6 +12,7 @@ from jax.typing import ArrayLike
 
 from mtljax import _labels, _validate
 from mtljax._types import Aggregator
+from mtljax.aggregators import _checks
 from mtljax.sharpness import _ascent, _common
 
 
@@ -52,7 +53,7 @@ def sam(
 
   Raises:
     TypeError: the method is not an aggregator, or is itself sharpness-aware.
-    ValueError: rho is negative.
+    ValueError: rho is negative, or the method drops non-finite tasks.
 
   Examples:
     >>> import jax.numpy as jnp, mtljax as mtl
@@ -73,6 +74,12 @@ def sam(
     <https://arxiv.org/abs/2507.07883>`_, 2025
   """
   _common.check_inner('sam', method)
+  if method.conventions and method.conventions.nonfinite == 'drop_task':
+    raise ValueError(
+      "sam(method built with nonfinite='drop_task'): the gradient of the sum, "
+      "along which sam moves, has no tasks to drop; use nonfinite='propagate' "
+      'or mtl.flat_regions.'
+    )
   _validate.in_range('rho', rho, 0)
   rule = ascent(rho)
   num_tasks = method.num_tasks
@@ -97,6 +104,8 @@ def sam(
     del losses  # the method sees those at the perturbed point
     _common.require_params('sam', params)
     flat = _labels.flatten_labels(method.labels, updates, num_tasks)
+    _checks.check_gradients(updates, flat, num_tasks, params)
+    task_mask = _checks.checked_mask(task_mask, num_tasks)
     tasks = _common.present_tasks(updates, flat, task_mask)
     summed = jax.tree.unflatten(
       jax.tree.structure(updates),

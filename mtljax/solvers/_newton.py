@@ -92,7 +92,8 @@ def fair_newton(
     gramian: shape ``(T, T)``.
     alpha: above 0; may be traced.
     mask: true for the rows to use, shape ``(T,)``; None means all.
-    max_iters: the cap on the iterations; 5 to 15 are usual.
+    max_iters: the cap on the iterations; 5 to 15 are usual for alpha from 1
+      to 2, more the further away.
 
   Returns:
     The weights, shape ``(T,)``, and the residual

@@ -93,9 +93,8 @@ def open_run(
   run = Run(path=pathlib.Path(directory), resumed=False)
   path = run.path / 'config.json'
   text = json.dumps(config, indent=2, sort_keys=True, default=str) + '\n'
-  occupied = [
-    p for p in (path, run.checkpoints, run.metrics) if os.path.lexists(p)
-  ]
+  inside = (path, run.checkpoints, run.metrics, run.path / 'runs')
+  occupied = [p for p in inside if os.path.lexists(p)]
   try:
     if occupied and not resume:
       os.replace(run.path, _free_name(run.path))

@@ -12,7 +12,8 @@ import optax
 
 from mtljax import _labels, _tree, _validate
 from mtljax._types import Aggregator, TaskStats, Weighting
-from mtljax.aggregators import _aggregate, get_stats, get_weights
+from mtljax.aggregators import _aggregate, get_stats
+from mtljax.aggregators._reading import find_weights
 from mtljax.gradients import _pullback, _task_grads
 from mtljax.gradients._pullback import LossFn, Mode, Pullback
 from mtljax.training.state import TrainState
@@ -66,6 +67,11 @@ def choose_route(method: Aggregator, route: Route, fun: LossFn) -> str:
       f"route='losses': {name} reads the Gramian of the gradients; use "
       "'jacobian', 'gramian', 'features' or 'auto'."
     )
+  if route == 'features' and base.gramian_labels is not None:
+    raise ValueError(
+      "route='features' takes the Gramian over the features, not over "
+      'parameters; build the method without gramian_labels.'
+    )
   if route == 'features' and not isinstance(fun, _pullback.Staged):
     raise ValueError(
       "route='features' takes gradients at the shared features, which only "
@@ -86,11 +92,10 @@ def _as_aggregator(
         'labels differ from those the aggregator was built with; give them '
         'once, to the aggregator.'
       )
-    given, known = method.num_tasks, _pullback.loss_num_tasks(fun)
-    if known not in (None, given):
+    if num_tasks not in (None, method.num_tasks):
       raise ValueError(
-        f'num_tasks={given}: the method was built for {given} tasks and the '
-        f'loss has {known}.'
+        f'num_tasks={num_tasks}: the method was built for {method.num_tasks} '
+        'tasks; leave num_tasks to it.'
       )
     return method
   if isinstance(method, Weighting):
@@ -111,6 +116,15 @@ def _as_aggregator(
     f'method={method!r} must be an aggregator such as mtl.cagrad(num_tasks=2) '
     'or a weighting such as mtl.weightings.cagrad().'
   )
+
+
+def _check_num_tasks(method: Aggregator, pullback: Pullback) -> None:
+  found = pullback.losses.shape[0]
+  if found != method.num_tasks:
+    raise ValueError(
+      f'num_tasks={method.num_tasks}: the method was built for '
+      f'{method.num_tasks} tasks and the loss has {found}.'
+    )
 
 
 def _weighted_update(
@@ -252,6 +266,11 @@ def make_train_step(
   method = _as_aggregator(method, loss_fn, labels, num_tasks)
   route = choose_route(method, route, loss_fn)
   _pullback.check_mode(mode)
+  if route == 'gramian' and mode == 'map':
+    raise ValueError(
+      "mode='map' stacks the gradients of all tasks, which route='gramian' is "
+      "there to avoid; use mode='unroll' or 'vmap'."
+    )
   if isinstance(every, bool) or not isinstance(every, int) or every < 1:
     raise ValueError(f'every={every!r} must be an int of at least 1.')
   base = _base(method)
@@ -270,10 +289,15 @@ def make_train_step(
 
   def init(params, *, key, model_state=None):
     key, method_key = jax.random.split(key)
+    # The step donates the state; what the caller passed in stays theirs.
+    params, model_state = jax.tree.map(
+      lambda x: jnp.array(x, copy=True),
+      (params, {} if model_state is None else model_state),
+    )
     return TrainState(
       step=jnp.zeros((), jnp.int32),
       params=params,
-      model_state={} if model_state is None else model_state,
+      model_state=model_state,
       opt_state=optimizer.init(params),
       method_state=_rekey(method.init(params), method_key),
       key=key,
@@ -289,6 +313,7 @@ def make_train_step(
       )
 
     pullback = pull(state.params)
+    _check_num_tasks(method, pullback)
     first = pullback  # model state and metrics are those of the clean pass
     recompute = None if every == 1 else state.step % every == 0
     extra = {}
@@ -353,7 +378,10 @@ def _split_aux(aux: Any, loss_fn: LossFn) -> tuple[Any, Any]:
 def _metrics(
   losses: jax.Array, method_state: Any, aux: dict[str, jax.Array]
 ) -> dict[str, jax.Array]:
-  metrics = {**aux, 'losses': losses, 'weights': get_weights(method_state)}
+  metrics = {**aux, 'losses': losses}
+  weights = find_weights(method_state)
+  if weights is not None:
+    metrics['weights'] = weights
   gramian = get_stats(method_state).get('gramian')
   if gramian is not None:
     metrics['cosines'] = _tree.cosines(gramian)

@@ -126,7 +126,7 @@ def fixed(*, weights: Sequence[float] | jax.Array) -> Weighting:
 
   def weights_fn(num_tasks, mask=None):
     del num_tasks
-    values = jnp.asarray(weights, float)
+    values = jnp.array(weights, float, copy=True)
     return values if mask is None else values * mask
 
   def init_check(num_tasks):

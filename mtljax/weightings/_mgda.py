@@ -93,6 +93,10 @@ def mgda(
         )
       losses = jnp.where(mask, stats.losses, 1).astype(norms.dtype)
       losses = jnp.where(losses < 0, jnp.nan, losses)
+      # A loss of 0 divides by the least number instead: among several, the
+      # gradients decide.
+      tiny = jnp.finfo(norms.dtype).tiny
+      losses = jnp.where(losses == 0, tiny, losses)
       norms = jnp.where(norms == 0, 0 * losses, norms / losses)
     weights, residual = min_norm_unit(unit, norms, mask)
     return weights, state._replace(residual=residual.astype(jnp.float32))

@@ -74,7 +74,7 @@ def uncertainty(
 
   def init_fn(num_tasks, key=None):
     del key
-    start = jnp.full((num_tasks,), log_variance, float)
+    start = jnp.zeros((num_tasks,), float) + jnp.asarray(log_variance, float)
     return UncertaintyState(start, direction.init(start))
 
   def update_fn(stats, state):

@@ -6,6 +6,7 @@ What holds for every method one by one is in the common battery.
 import pathlib
 import subprocess
 import sys
+from typing import NamedTuple
 
 import chex
 import jax
@@ -40,7 +41,7 @@ def test_structure_shapes_and_sign():
   [
     (
       {'trunk': GRADS['trunk'][0]},
-      r"'trunk'.*shape \(3, 4\).*task axis|axis 0",
+      r"'trunk'.*shape \(3, 4\).*on axis 0",
     ),
     ({'trunk': jnp.ones((3, 3, 4))}, 'num_tasks=2'),
     ({'trunk': jnp.ones((2, 4, 3))}, r'\(3, 4\)'),
@@ -113,6 +114,13 @@ def test_missing_losses_name_the_argument():
 
 
 # 7. Keys.
+@pytest.mark.parametrize('key', [jax.random.PRNGKey(0), 0.5, 'seed'])
+def test_keys_are_ints_or_typed(key):
+  with pytest.raises(TypeError, match='typed key'):
+    mtl.rlw(2, key=key)
+  mtl.rlw(2, key=np.int64(3))
+
+
 def test_keys_are_in_the_state_and_move_on():
   tx = mtl.rlw(3, key=7)
   state = tx.init(None)
@@ -341,6 +349,37 @@ def test_options_are_validated_when_built(options, message):
 def test_unknown_option():
   with pytest.raises(TypeError, match='unknown'):
     mtl.mean(2, unknown=1)
+
+
+def test_weightings_that_read_what_nobody_computes_are_refused():
+  weighting = mtl.weightings.mean()
+  weighting = weighting._replace(needs=frozenset({'cross_gramian'}))
+  with pytest.raises(ValueError, match='cross_gramian'):
+    mtl.aggregate(weighting, 2)
+
+
+def test_dropped_task_may_be_bad_in_its_head_alone():
+  heads = [jnp.full(2, jnp.nan), GRADS['heads'][1]]
+  tx = mtl.mgda(2, labels=LABELS, nonfinite='drop_task')
+  out, state = tx.update({**GRADS, 'heads': heads}, tx.init(PARAMS), PARAMS)
+  np.testing.assert_allclose(mtl.get_weights(state), [0, 1])
+  assert not np.any(out['heads'][0])
+  chex.assert_tree_all_finite(out)
+
+
+def test_weights_are_found_beside_parameters_and_on_the_host():
+  class Params(NamedTuple):
+    weights: jax.Array
+
+  from mtljax.training import make_train_step
+
+  train = make_train_step(
+    mtl.mean(2), optax.sgd(0.1), lambda p, x: jnp.stack([p.weights.sum()] * 2)
+  )
+  state = train.init(Params(jnp.ones((3, 3))), key=jax.random.key(0))
+  state, _ = train.step(state, 0)
+  np.testing.assert_allclose(mtl.get_weights(state), [0.5, 0.5])
+  np.testing.assert_allclose(mtl.get_weights(jax.device_get(state)), [0.5, 0.5])
 
 
 def test_scale_and_max_norm_act_on_the_shared_update_only():

@@ -197,10 +197,22 @@ def test_diverging_run_is_said_and_the_others_go_on(data_dir, tmp_path):
   ],
 )
 def test_bad_options_get_one_sentence(args, message, data_dir, tmp_path):
-  code, _, err = call(tmp_path / 'out', data_dir, '--no-baselines', *args)
+  code, _, err = call(tmp_path / 'out', data_dir, *args)
   assert code == 1
   assert message in err
   assert 'Traceback' not in err
+  assert not (tmp_path / 'out').exists()  # the corrected command finds it free
+
+
+def test_results_without_their_configuration_are_not_taken_over(
+  finished, data_dir, tmp_path
+):
+  out = tmp_path / 'copy'
+  shutil.copytree(finished[0], out)
+  (out / 'config.json').unlink()
+  code, _, err = call(out, data_dir, '--learning-rate', '0.9')
+  assert code == 1
+  assert 'no config.json' in err
 
 
 def test_out_that_cannot_be_written(data_dir):

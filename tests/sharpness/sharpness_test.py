@@ -366,6 +366,26 @@ def test_inside_a_chain_under_jit():
     (lambda: mtl.flat_regions(mtl.mean(2), rho_shared=-1), ValueError, 'rho_s'),
     (lambda: mtl.flat_regions(mtl.mean(2), rho_task=-1), ValueError, 'rho_t'),
     (lambda: mtl.sam(mtl.mean(2), rho=-0.1), ValueError, 'rho=-0.1'),
+    (
+      lambda: mtl.sam(mtl.mean(2, nonfinite='drop_task')),
+      ValueError,
+      'no tasks to drop',
+    ),
+    (
+      lambda: mtl.sam(mtl.mean(2)).update(
+        jnp.ones(3),
+        mtl.sam(mtl.mean(2)).init(None),
+        jnp.ones(3),
+        task_grad_fn=None,
+      ),
+      ValueError,
+      'on axis 0',
+    ),
+    (
+      lambda: mtl.task_grad_fn(lambda w: jnp.stack([w, w]))(jnp.ones(()), 2),
+      ValueError,
+      'task 2 of 2',
+    ),
     (lambda: mtl.sam(optax.adam(0.1)), TypeError, 'must be an aggregator'),
     (
       lambda: mtl.flat_regions(mtl.sam(mtl.mean(2))),
@@ -393,3 +413,18 @@ def test_inside_a_chain_under_jit():
 def test_bad_input(call, error, message):
   with pytest.raises(error, match=message):
     call()
+
+
+def test_schedule_of_the_radius():
+  rho = optax.linear_schedule(0.0, 0.5, 1)
+  tx = mtl.inject_hyperparams(mtl.sam)(mtl.mean(T, labels=LABELS), rho=rho)
+  losses, grads = mtl.value_and_task_grads(STAGED, labels=LABELS)(PARAMS, X)
+  args = dict(
+    params=PARAMS, losses=losses, task_grad_fn=mtl.task_grad_fn(STAGED, X)
+  )
+  first, state = tx.update(grads, tx.init(PARAMS), **args)
+  second, state = tx.update(grads, state, **args)
+  plain, _ = update_of(mtl.sam(mtl.mean(T, labels=LABELS), rho=0.0))
+  moved, _ = update_of(mtl.sam(mtl.mean(T, labels=LABELS), rho=0.5))
+  chex.assert_trees_all_close(first, plain, rtol=1e-5)
+  chex.assert_trees_all_close(second, moved, rtol=1e-5)
