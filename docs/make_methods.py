@@ -12,7 +12,11 @@ import mtljax as mtl
 from mtljax.training import make_train_step
 
 PAGE = pathlib.Path(__file__).with_name('methods.md')
-ARGUMENTS = {'fixed': {'weights': (1.0, 1.0)}}
+ARGUMENTS = {
+  'fixed': {'weights': (1.0, 1.0)},
+  'krum': {'num_byzantine': 0},
+  'pivrg': {'scores': (1.0, 1.0)},
+}
 ROUTES = ('losses', 'jacobian', 'gramian', 'features')
 HEADER = (
   'method',

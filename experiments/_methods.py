@@ -8,6 +8,7 @@ from typing import Any
 import mtljax as mtl
 from mtljax import _validate
 
+# All but those that need numbers of their own: krum and pivrg.
 PLAIN = (
   'sum_losses',
   'mean',
@@ -20,6 +21,26 @@ PLAIN = (
   'imtl_g',
   'nash_mtl',
   'fairgrad',
+  'uw_o',
+  'uw_so',
+  'dwa',
+  'geometric',
+  'stch',
+  'bmtl',
+  'famo',
+  'slaw',
+  'go4align',
+  'imtl_l',
+  'imtl',
+  'gradvac',
+  'aligned_mtl',
+  'upgrad',
+  'dual_proj',
+  'conflict_free',
+  'pcd',
+  'slw',
+  'emtl',
+  'gradnorm',
 )
 WRAPPERS = {'flat': mtl.flat_regions, 'sam': mtl.sam}
 

@@ -7,8 +7,8 @@ optax transformation::
   losses, grads = mtl.value_and_task_grads(task_losses)(params, batch)
   updates, state = tx.update(grads, state, params, losses=losses)
 
-Importing this package loads jax, optax and chex, and nothing heavier; models,
-data and training are subpackages to import by name.
+Importing this package loads jax and optax, and nothing heavier; models, data
+and training are subpackages to import by name.
 """
 
 from mtljax import weightings as weightings
@@ -22,21 +22,43 @@ from mtljax._types import MethodInfo as MethodInfo
 from mtljax._types import TaskStats as TaskStats
 from mtljax._types import Weighting as Weighting
 from mtljax.aggregators import aggregate as aggregate
+from mtljax.aggregators import aligned_mtl as aligned_mtl
+from mtljax.aggregators import bmtl as bmtl
 from mtljax.aggregators import cagrad as cagrad
+from mtljax.aggregators import conflict_free as conflict_free
+from mtljax.aggregators import dual_proj as dual_proj
+from mtljax.aggregators import dwa as dwa
+from mtljax.aggregators import emtl as emtl
 from mtljax.aggregators import fairgrad as fairgrad
+from mtljax.aggregators import famo as famo
 from mtljax.aggregators import fixed as fixed
+from mtljax.aggregators import geometric as geometric
 from mtljax.aggregators import get_stats as get_stats
 from mtljax.aggregators import get_weights as get_weights
+from mtljax.aggregators import go4align as go4align
+from mtljax.aggregators import gradnorm as gradnorm
+from mtljax.aggregators import gradvac as gradvac
+from mtljax.aggregators import imtl as imtl
 from mtljax.aggregators import imtl_g as imtl_g
+from mtljax.aggregators import imtl_l as imtl_l
 from mtljax.aggregators import inject_hyperparams as inject_hyperparams
+from mtljax.aggregators import krum as krum
 from mtljax.aggregators import mean as mean
 from mtljax.aggregators import mgda as mgda
 from mtljax.aggregators import nash_mtl as nash_mtl
+from mtljax.aggregators import pcd as pcd
 from mtljax.aggregators import pcgrad as pcgrad
 from mtljax.aggregators import per_task as per_task
+from mtljax.aggregators import pivrg as pivrg
 from mtljax.aggregators import rlw as rlw
+from mtljax.aggregators import slaw as slaw
+from mtljax.aggregators import slw as slw
+from mtljax.aggregators import stch as stch
 from mtljax.aggregators import sum_losses as sum_losses
 from mtljax.aggregators import uncertainty as uncertainty
+from mtljax.aggregators import upgrad as upgrad
+from mtljax.aggregators import uw_o as uw_o
+from mtljax.aggregators import uw_so as uw_so
 from mtljax.gradients import Staged as Staged
 from mtljax.gradients import task_grad_fn as task_grad_fn
 from mtljax.gradients import value_and_gramian as value_and_gramian

@@ -38,7 +38,8 @@ def method(name, claims='', per_task=(), **kwargs):
 
 
 FIXED = tuple(np.linspace(0.5, 2.0, 64).tolist())
-# equivariant: permuting tasks permutes weights (for random methods, the mean)
+REFERENCE = tuple(np.linspace(-0.5, 0.2, 64).tolist())
+# equivariant: permuting tasks permutes weights
 # non_conflicting: no task's loss rises to first order
 # stationary: the update is zero where a convex combination of gradients is
 # linear: scaling all gradients scales the update
@@ -49,7 +50,50 @@ METHODS = [
   method('rlw'),
   method('rlw', distribution='dirichlet'),
   method('uncertainty', 'equivariant'),
+  method('uw_o', 'equivariant linear'),
+  method('uw_so', 'equivariant linear'),
+  method('dwa', 'equivariant linear', window=1),
+  method('geometric', 'equivariant linear'),
+  method('stch', 'equivariant linear'),
+  method(
+    'stch',
+    'linear',
+    per_task=('preference', 'reference'),
+    preference=FIXED,
+    reference=REFERENCE,
+  ),
+  method('stch', 'equivariant linear', warmup_steps=2),
+  method('bmtl', 'equivariant linear', temperature=5.0),
+  method('bmtl', 'equivariant linear', normalize=True),
+  method('famo', 'equivariant linear'),
+  method('famo', 'linear', per_task=('min_losses',), min_losses=REFERENCE),
+  method('slaw', 'equivariant linear'),
+  method('go4align', 'equivariant linear'),
+  method('imtl_l', 'equivariant linear'),
+  method('imtl', 'equivariant linear'),
+  method(
+    'pivrg', 'equivariant non_conflicting', per_task=('scores',), scores=FIXED
+  ),
   method('pcgrad', 'linear'),
+  method('gradvac', 'linear'),
+  method('aligned_mtl', 'equivariant linear'),
+  method('aligned_mtl', 'equivariant linear', scale_mode='median'),
+  method('aligned_mtl', 'equivariant linear', scale_mode='mean'),
+  method('upgrad', 'equivariant non_conflicting linear'),
+  method(
+    'upgrad',
+    'non_conflicting linear',
+    per_task=('preference',),
+    preference=FIXED,
+  ),
+  method('dual_proj', 'equivariant non_conflicting linear'),
+  method('conflict_free', 'equivariant linear'),
+  method('pcd'),
+  method('krum', 'equivariant linear', num_byzantine=0, num_selected=2),
+  method('slw', 'equivariant linear'),
+  method('emtl', 'equivariant linear'),
+  method('emtl', 'equivariant linear', form='soft'),
+  method('gradnorm', 'equivariant linear'),
   method('mgda', 'equivariant non_conflicting stationary linear'),
   method('mgda', 'equivariant', normalize='loss+'),
   method('cagrad', 'equivariant linear'),
@@ -204,9 +248,16 @@ def test_bfloat16_weights_agree_with_float32(m):
 @ALL
 def test_float64(m, x64):
   jacobian = np.random.default_rng(0).normal(size=(3, 7))
-  out, weights = rows(m(3), jacobian)
+  out, weights = rows(m(3, scale=2.0, max_norm=None), jacobian)
   assert out.dtype == weights.dtype == jnp.float64
-  assert np.all(np.isfinite(out))
+  np.testing.assert_allclose(out, 2 * (weights @ jacobian), rtol=1e-12)
+  gramian = mtl.gramian(jnp.asarray(jacobian))
+  np.testing.assert_allclose(gramian, jacobian @ jacobian.T, rtol=1e-12)
+  state = m(3).init(None)
+  _, state = m(3).update(jnp.asarray(jacobian), state, losses=jnp.ones(3))
+  if 'gramian' in mtl.get_stats(state):
+    kept = mtl.get_stats(state)['gramian']
+    np.testing.assert_allclose(kept, gramian, rtol=1e-12)
 
 
 @ALL

@@ -95,6 +95,28 @@ cagrad = _lift(weightings.cagrad)
 imtl_g = _lift(weightings.imtl_g)
 nash_mtl = _lift(weightings.nash_mtl, max_norm=1.0)
 fairgrad = _lift(weightings.fairgrad)
+aligned_mtl = _lift(weightings.aligned_mtl)
+bmtl = _lift(weightings.bmtl)
+conflict_free = _lift(weightings.conflict_free)
+dual_proj = _lift(weightings.dual_proj)
+dwa = _lift(weightings.dwa)
+emtl = _lift(weightings.emtl)
+famo = _lift(weightings.famo)
+geometric = _lift(weightings.geometric)
+go4align = _lift(weightings.go4align)
+gradnorm = _lift(weightings.gradnorm)
+gradvac = _lift(weightings.gradvac)
+imtl = _lift(weightings.imtl)
+imtl_l = _lift(weightings.imtl_l)
+krum = _lift(weightings.krum, _example=', num_byzantine=0')
+pcd = _lift(weightings.pcd)
+pivrg = _lift(weightings.pivrg, _example=', scores=[1.0, 0.5]')
+slaw = _lift(weightings.slaw)
+slw = _lift(weightings.slw)
+stch = _lift(weightings.stch)
+upgrad = _lift(weightings.upgrad)
+uw_o = _lift(weightings.uw_o)
+uw_so = _lift(weightings.uw_so)
 
 
 def inject_hyperparams(
@@ -124,7 +146,7 @@ def inject_hyperparams(
   static = tuple(
     name
     for name, p in parameters.items()
-    if 'ArrayLike' not in str(p.annotation) or name == 'num_tasks'
+    if not str(p.annotation).startswith('ArrayLike')
   )
   injected = optax.inject_hyperparams(factory, static_args=static)
 

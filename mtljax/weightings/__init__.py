@@ -1,25 +1,67 @@
 """Rules from task statistics to task weights, one method or family a file."""
 
+from mtljax.weightings._aligned import aligned_mtl
+from mtljax.weightings._bmtl import bmtl
 from mtljax.weightings._cagrad import cagrad
+from mtljax.weightings._conflict_free import conflict_free
+from mtljax.weightings._dwa import dwa
+from mtljax.weightings._emtl import emtl
 from mtljax.weightings._fairgrad import fairgrad
+from mtljax.weightings._famo import famo
+from mtljax.weightings._geometric import geometric
+from mtljax.weightings._go4align import go4align
+from mtljax.weightings._gradnorm import gradnorm
+from mtljax.weightings._gradvac import gradvac
 from mtljax.weightings._imtl import imtl_g
+from mtljax.weightings._imtl_hybrid import imtl
+from mtljax.weightings._imtl_l import imtl_l
+from mtljax.weightings._krum import krum
 from mtljax.weightings._linear import fixed, mean, sum_losses
 from mtljax.weightings._mgda import mgda
 from mtljax.weightings._nash import nash_mtl
+from mtljax.weightings._pcd import pcd
 from mtljax.weightings._pcgrad import pcgrad
+from mtljax.weightings._pivrg import pivrg
 from mtljax.weightings._rlw import rlw
+from mtljax.weightings._slaw import slaw
+from mtljax.weightings._slw import slw
+from mtljax.weightings._stch import stch
 from mtljax.weightings._uncertainty import uncertainty
+from mtljax.weightings._upgrad import dual_proj, upgrad
+from mtljax.weightings._uw_o import uw_o, uw_so
 
 __all__ = [
+  'aligned_mtl',
+  'bmtl',
   'cagrad',
+  'conflict_free',
+  'dual_proj',
+  'dwa',
+  'emtl',
   'fairgrad',
+  'famo',
   'fixed',
+  'geometric',
+  'go4align',
+  'gradnorm',
+  'gradvac',
+  'imtl',
   'imtl_g',
+  'imtl_l',
+  'krum',
   'mean',
   'mgda',
   'nash_mtl',
+  'pcd',
   'pcgrad',
+  'pivrg',
   'rlw',
+  'slaw',
+  'slw',
+  'stch',
   'sum_losses',
   'uncertainty',
+  'upgrad',
+  'uw_o',
+  'uw_so',
 ]
