@@ -1,6 +1,5 @@
 """Strict numerics for every test, and golden data."""
 
-import importlib.util
 import pathlib
 
 import jax
@@ -36,9 +35,7 @@ def golden():
 
 @pytest.fixture(scope='session')
 def zoo():
-  """The module ``tests/helpers/zoo.py``."""
-  path = pathlib.Path(__file__).parent / 'helpers' / 'zoo.py'
-  spec = importlib.util.spec_from_file_location('zoo', path)
-  module = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(module)
-  return module
+  """The zoo of Jacobians, ``tests/helpers/zoo.py``."""
+  import zoo
+
+  return zoo

@@ -1,0 +1,161 @@
+"""The common battery's table, and how its tests call a method.
+
+A new method joins with one row in `METHODS`. `claims` are properties that the
+method promises; each is tested for the methods that declare it.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import mtljax as mtl
+
+
+@dataclasses.dataclass(frozen=True)
+class Method:
+  """One row: a name, how to build it, and what it claims."""
+
+  name: str
+  kwargs: dict = dataclasses.field(default_factory=dict)
+  per_task: tuple = ()  # keyword arguments that hold one number a task
+  claims: frozenset = frozenset()
+
+  def __call__(self, num_tasks, **options):
+    kwargs = {k: v for k, v in self.kwargs.items()}
+    for k in self.per_task:
+      kwargs[k] = kwargs[k][:num_tasks]
+    return getattr(mtl, self.name)(num_tasks, **kwargs, **options)
+
+
+def method(name, claims='', per_task=(), **kwargs):
+  return Method(name, kwargs, per_task, frozenset(claims.split()))
+
+
+FIXED = tuple(np.linspace(0.5, 2.0, 64).tolist())
+REFERENCE = tuple(np.linspace(-0.5, 0.2, 64).tolist())
+# equivariant: permuting tasks permutes weights
+# non_conflicting: no task's loss rises to first order
+# stationary: the update is zero where a convex combination of gradients is
+# linear: scaling all gradients scales the update
+METHODS = [
+  method('sum_losses', 'equivariant linear'),
+  method('mean', 'equivariant linear'),
+  method('fixed', 'linear', per_task=('weights',), weights=FIXED),
+  method('rlw'),
+  method('rlw', distribution='dirichlet'),
+  method('uncertainty', 'equivariant'),
+  method('uw_o', 'equivariant linear'),
+  method('uw_so', 'equivariant linear'),
+  method('dwa', 'equivariant linear', window=1),
+  method('geometric', 'equivariant linear'),
+  method('stch', 'equivariant linear'),
+  method(
+    'stch',
+    'linear',
+    per_task=('preference', 'reference'),
+    preference=FIXED,
+    reference=REFERENCE,
+  ),
+  method('stch', 'equivariant linear', warmup_steps=2),
+  method('bmtl', 'equivariant linear', temperature=5.0),
+  method('bmtl', 'equivariant linear', normalize=True),
+  method('famo', 'equivariant linear'),
+  method('famo', 'linear', per_task=('min_losses',), min_losses=REFERENCE),
+  method('slaw', 'equivariant linear'),
+  method('go4align', 'equivariant linear'),
+  method('imtl_l', 'equivariant linear'),
+  method('imtl', 'equivariant linear'),
+  method(
+    'pivrg', 'equivariant non_conflicting', per_task=('scores',), scores=FIXED
+  ),
+  method('pcgrad', 'linear'),
+  method('gradvac', 'linear'),
+  method('aligned_mtl', 'equivariant linear'),
+  method('aligned_mtl', 'equivariant linear', scale_mode='median'),
+  method('aligned_mtl', 'equivariant linear', scale_mode='mean'),
+  method('upgrad', 'equivariant non_conflicting linear'),
+  method(
+    'upgrad',
+    'non_conflicting linear',
+    per_task=('preference',),
+    preference=FIXED,
+  ),
+  method('dual_proj', 'equivariant non_conflicting linear'),
+  method('conflict_free', 'equivariant linear'),
+  method('pcd'),
+  method('krum', 'equivariant linear', num_byzantine=0, num_selected=2),
+  method('slw', 'equivariant linear'),
+  method('emtl', 'equivariant linear'),
+  method('emtl', 'equivariant linear', form='soft'),
+  method('gradnorm', 'equivariant linear'),
+  method('mgda', 'equivariant non_conflicting stationary linear'),
+  method('mgda', 'equivariant', normalize='loss+'),
+  method('cagrad', 'equivariant linear'),
+  method('cagrad', 'equivariant linear', rescale='c_squared'),
+  method('imtl_g', 'equivariant linear'),
+  method('nash_mtl', 'equivariant non_conflicting'),
+  method('fairgrad', 'equivariant non_conflicting'),
+  method('fairgrad', 'equivariant non_conflicting', alpha=1.0),
+]
+# The plumbing is the same for every variant of a method, so it is tested once.
+FIRST = list({m.name: m for m in reversed(METHODS)}.values())[::-1]
+ALL = pytest.mark.parametrize('m', FIRST, ids=lambda m: m.name)
+VARIANTS = pytest.mark.parametrize('m', METHODS, ids=lambda m: m.name)
+
+
+def claiming(claim):
+  chosen = [m for m in METHODS if claim in m.claims]
+  return pytest.mark.parametrize('m', chosen, ids=lambda m: m.name)
+
+
+LABELS = {'trunk': 'shared', 'heads_0': 0, 'heads_1': 1, 'fused': 'stacked'}
+
+
+def make_params(dtype=jnp.float32):
+  return {
+    'trunk': {'w': jnp.ones((3, 4), dtype), 'b': jnp.zeros(4, dtype)},
+    'heads_0': jnp.ones(2, dtype),
+    'heads_1': jnp.ones((2, 2), dtype),
+    'fused': jnp.ones((2, 3), dtype),
+  }
+
+
+def make_grads(seed=0, dtype=jnp.float32):
+  """Gradients of two tasks for `make_params`, conflicting mildly."""
+  keys = iter(jax.random.split(jax.random.key(seed), 8))
+
+  def one(p, label):
+    shape = (2, *p.shape) if label == 'shared' else p.shape
+    return jax.random.normal(next(keys), shape, jnp.float32).astype(dtype)
+
+  params = make_params()
+  labels = jax.tree.broadcast(LABELS, params)
+  return jax.tree.map(one, params, labels)
+
+
+LOSSES = jnp.array([0.7, 2.0])
+
+
+def run(tx, steps=3, dtype=jnp.float32, update=None):
+  params = make_params(dtype)
+  state = tx.init(params)
+  update = update or tx.update
+  out = None
+  for i in range(steps):
+    out, state = update(make_grads(i, dtype), state, params, losses=LOSSES)
+  return out, state
+
+
+def rows(tx, jacobian, losses=None, steps=1):
+  """The update, and the weights, for the rows of a matrix."""
+  jacobian = jnp.asarray(jacobian)
+  params = jnp.zeros(jacobian.shape[1:], jacobian.dtype)
+  if losses is None:
+    losses = jnp.ones(jacobian.shape[0], jacobian.dtype)
+  state = tx.init(params)
+  for _ in range(steps):
+    out, state = tx.update(jacobian, state, params, losses=losses)
+  return out, mtl.get_weights(state)
