@@ -68,7 +68,7 @@ def make_method(
     num_tasks: T.
     labels: see `mtljax.label_params`.
     rho: radius of the sharpness-aware forms.
-    weights: those of ``'fixed'``, one a task.
+    weights: those of ``'fixed'``, one a task; none: ones.
 
   Returns:
     The aggregator.
@@ -80,7 +80,9 @@ def make_method(
   prefix, _, rest = name.partition('_')
   wrapped = prefix in WRAPPERS
   plain = rest if wrapped else name
-  options = {'weights': tuple(weights)} if plain == 'fixed' else {}
+  options = {}
+  if plain == 'fixed':
+    options['weights'] = tuple(weights) or (1.0,) * num_tasks
   inner = getattr(mtl, plain)(num_tasks, labels=labels, **options)
   if wrapped:
     radius = {'flat': 'rho_shared', 'sam': 'rho'}[prefix]
