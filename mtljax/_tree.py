@@ -66,6 +66,18 @@ def scale_leaf(scale: jax.Array, leaf: jax.Array) -> jax.Array:
   return (scale * leaf.astype(accumulator(leaf.dtype))).astype(leaf.dtype)
 
 
+def present(mask: jax.Array | None, leaf: jax.Array) -> jax.Array:
+  """The leaf with what absent tasks hold, whatever it is, as zeros.
+
+  The mask has the leaf's leading axes: ``(T,)`` for rows, ``()`` for a leaf
+  that belongs to one task.
+  """
+  if mask is None:
+    return leaf
+  mask = mask.reshape(mask.shape + (1,) * (leaf.ndim - mask.ndim))
+  return jnp.where(mask, leaf, jnp.zeros_like(leaf))
+
+
 def norm(leaves: Sequence[jax.Array]) -> jax.Array:
   """The Euclidean norm over all leaves, in the accumulator's dtype."""
   return jnp.sqrt(

@@ -100,14 +100,6 @@ def clip(conventions: Conventions, leaves: list[jax.Array]) -> list[jax.Array]:
   return [_tree.scale_leaf(factor.astype(norm.dtype), leaf) for leaf in leaves]
 
 
-def _present(mask: jax.Array | None, leaf: jax.Array) -> jax.Array:
-  """The leaf with the rows of absent tasks, whatever they held, as zeros."""
-  if mask is None:
-    return leaf
-  mask = mask.reshape(mask.shape + (1,) * (leaf.ndim - mask.ndim))
-  return jnp.where(mask, leaf, jnp.zeros_like(leaf))
-
-
 def _weigh_own(
   leaf: jax.Array,
   label: _labels.Label,
@@ -118,7 +110,7 @@ def _weigh_own(
   if label != _labels.STACKED:
     weights = weights[label]
     mask = None if mask is None else mask[label]
-  return _tree.scale_leaf(weights, _present(mask, leaf))
+  return _tree.scale_leaf(weights, _tree.present(mask, leaf))
 
 
 def combine(
@@ -133,7 +125,7 @@ def combine(
   scaled = weights * conventions.scale
 
   shared = [
-    _tree.combine_leaf(scaled, _present(mask, leaf))
+    _tree.combine_leaf(scaled, _tree.present(mask, leaf))
     for leaf, label in zip(leaves, labels, strict=True)
     if label == _labels.SHARED
   ]

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from mtljax import _labels
+from mtljax import _labels, _tree
 from mtljax._types import Aggregator
 
 
@@ -68,11 +68,8 @@ def present_tasks(
     return leaves
 
   def present(leaf, label):
-    keep = mask
-    if label not in (_labels.SHARED, _labels.STACKED):
-      keep = mask[label]
-    keep = keep.reshape(keep.shape + (1,) * (leaf.ndim - keep.ndim))
-    return jnp.where(keep, leaf, jnp.zeros_like(leaf))
+    rows = label in (_labels.SHARED, _labels.STACKED)
+    return _tree.present(mask if rows else mask[label], leaf)
 
   return [present(x, label) for x, label in zip(leaves, labels, strict=True)]
 

@@ -128,12 +128,12 @@ def _check_num_tasks(method: Aggregator, pullback: Pullback) -> None:
 
 
 def _weighted_update(
-  method: Aggregator, pullback: Pullback, weights: jax.Array, mask: Any
+  method: Aggregator, pullback: Pullback, weights: jax.Array
 ) -> Any:
   """The update by weighted backward passes, with no Jacobian kept."""
   conventions = method.conventions
   shared = pullback.combined(weights * conventions.scale)
-  own = pullback.own(_aggregate.head_weights(conventions, weights, mask))
+  own = pullback.own(_aggregate.head_weights(conventions, weights, None))
   return pullback.split.merge(_aggregate.clip(conventions, shared), own)
 
 
@@ -189,7 +189,7 @@ def _direction(
     state = decide(state)
   else:
     state = jax.lax.cond(recompute, decide, lambda s: s, state)
-  return _weighted_update(method, pullback, state.weights, None), state
+  return _weighted_update(method, pullback, state.weights), state
 
 
 def make_train_step(
