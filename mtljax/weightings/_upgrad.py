@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -28,6 +29,29 @@ def _project_each(
   # An absent task has nothing to project.
   residual = jnp.max(jnp.where(mask, residuals, 0))
   return jnp.sum(jnp.where(mask[:, None], weights, 0), axis=0), residual
+
+
+def _projection(
+  solve: Callable[..., tuple[jax.Array, jax.Array]],
+  preference: _preference.Preference,
+  info: MethodInfo,
+) -> Weighting:
+  """A weighting whose ``solve(gramian, share, mask)`` is a projection."""
+  _preference.check(preference)
+
+  def init_fn(num_tasks, key=None):
+    del key
+    _preference.check_length(preference, num_tasks)
+    return DualConeState(residual=_common.zero_residual())
+
+  def update_fn(stats, state):
+    gramian, mask = _common.gramian_and_mask(stats, info.name)
+    share = _preference.as_share(preference, mask, gramian.dtype)
+    weights, residual = solve(gramian, share, mask)
+    weights = _common.nan_unless_finite(weights, gramian, mask)
+    return weights, state._replace(residual=residual.astype(jnp.float32))
+
+  return Weighting(init_fn, update_fn, frozenset({'gramian'}), info=info)
 
 
 def upgrad(*, preference: _preference.Preference = None) -> Weighting:
@@ -84,29 +108,11 @@ def upgrad(*, preference: _preference.Preference = None) -> Weighting:
     Quinton and Rey, `Jacobian Descent for Multi-Objective Optimization
     <https://arxiv.org/abs/2406.16232>`_, 2024
   """
-  _preference.check(preference)
-
-  def init_fn(num_tasks, key=None):
-    del key
-    _preference.check_length(preference, num_tasks)
-    return DualConeState(residual=_common.zero_residual())
-
-  def update_fn(stats, state):
-    gramian, mask = _common.gramian_and_mask(stats, 'upgrad')
-    share = _preference.as_share(preference, mask, gramian.dtype)
-    weights, residual = _project_each(gramian, share, mask)
-    weights = _common.nan_unless_finite(weights, gramian, mask)
-    return weights, state._replace(residual=residual.astype(jnp.float32))
-
-  return Weighting(
-    init_fn,
-    update_fn,
-    frozenset({'gramian'}),
-    info=MethodInfo(
-      name='upgrad',
-      paper='Quinton and Rey, 2024, https://arxiv.org/abs/2406.16232',
-    ),
+  info = MethodInfo(
+    name='upgrad',
+    paper='Quinton and Rey, 2024, https://arxiv.org/abs/2406.16232',
   )
+  return _projection(_project_each, preference, info)
 
 
 def dual_proj(*, preference: _preference.Preference = None) -> Weighting:
@@ -158,26 +164,8 @@ def dual_proj(*, preference: _preference.Preference = None) -> Weighting:
     Lopez-Paz and Ranzato, `Gradient Episodic Memory for Continual Learning
     <https://arxiv.org/abs/1706.08840>`_, 2017
   """
-  _preference.check(preference)
-
-  def init_fn(num_tasks, key=None):
-    del key
-    _preference.check_length(preference, num_tasks)
-    return DualConeState(residual=_common.zero_residual())
-
-  def update_fn(stats, state):
-    gramian, mask = _common.gramian_and_mask(stats, 'dual_proj')
-    share = _preference.as_share(preference, mask, gramian.dtype)
-    weights, residual = dual_cone(gramian, share, mask)
-    weights = _common.nan_unless_finite(weights, gramian, mask)
-    return weights, state._replace(residual=residual.astype(jnp.float32))
-
-  return Weighting(
-    init_fn,
-    update_fn,
-    frozenset({'gramian'}),
-    info=MethodInfo(
-      name='dual_proj',
-      paper='Lopez-Paz and Ranzato, 2017, https://arxiv.org/abs/1706.08840',
-    ),
+  info = MethodInfo(
+    name='dual_proj',
+    paper='Lopez-Paz and Ranzato, 2017, https://arxiv.org/abs/1706.08840',
   )
+  return _projection(dual_cone, preference, info)
