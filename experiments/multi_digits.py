@@ -45,7 +45,6 @@ MODELS = {
   'resnet': models.resnet,
   'resnet18': models.resnet18,
 }
-SOURCES = ('mnist_5k', 'mnist', 'fashion_mnist', 'fashion_and_mnist')
 NUM_CLASSES = 10
 
 
@@ -131,7 +130,7 @@ def check(config: Config) -> None:
   _methods.check_names(config.methods)
   _validate.one_of('--optimizer', config.optimizer, OPTIMIZERS)
   _validate.one_of('--model', config.model, MODELS)
-  _validate.one_of('--data.source', config.data.source, SOURCES)
+  _validate.one_of('--data.source', config.data.source, data.SOURCES)
   _validate.one_of('--route', config.route, ROUTES)
   _validate.one_of('--mode', config.mode, ('auto', 'unroll', 'vmap', 'map'))
   for name in ('seeds', 'epochs', 'batch_size', 'log_every'):

@@ -3,6 +3,7 @@
 Needs the extra ``data``: ``pip install 'mtljax[data]'``.
 """
 
+from mtljax.data._sources import SOURCES
 from mtljax.data.multi_digits import (
   MultiDigits,
   MultiDigitsConfig,
@@ -23,6 +24,7 @@ __all__ = [
   'BatchIterator',
   'MultiDigits',
   'MultiDigitsConfig',
+  'SOURCES',
   'channel_moments',
   'compose',
   'eval_batches',
