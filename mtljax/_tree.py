@@ -36,16 +36,23 @@ def leaf_products(a: jax.Array, b: jax.Array) -> jax.Array:
     a,
     b,
     precision='highest',
-    preferred_element_type=accumulator(a.dtype),
+    preferred_element_type=accumulator(jnp.promote_types(a.dtype, b.dtype)),
     **_replicated(a),
   )
 
 
+def products_of(
+  rows: Sequence[jax.Array], columns: Sequence[jax.Array]
+) -> jax.Array:
+  """Inner products ``(T, T)`` of two lists of stacked leaves ``(T, ...)``."""
+  if not rows:
+    raise ValueError('a Gramian needs at least one shared parameter.')
+  return sum(leaf_products(a, b) for a, b in zip(rows, columns, strict=True))
+
+
 def gramian_of(leaves: Sequence[jax.Array]) -> jax.Array:
   """The Gramian ``(T, T)`` of stacked leaves ``(T, ...)``."""
-  if not leaves:
-    raise ValueError('a Gramian needs at least one shared parameter.')
-  return sum(leaf_products(leaf, leaf) for leaf in leaves)
+  return products_of(leaves, leaves)
 
 
 def combine_leaf(weights: jax.Array, leaf: jax.Array) -> jax.Array:
@@ -107,6 +114,67 @@ def gramian(grads: Any, *, labels: _labels.Labels | None = None) -> jax.Array:
   leaves = jax.tree.leaves(grads)
   return gramian_of(
     [x for x, label in zip(leaves, flat, strict=True) if label == 'shared']
+  )
+
+
+def cross_gramian(
+  grads_1: Any,
+  grads_2: Any,
+  *,
+  labels: _labels.Labels | None = None,
+  gramian_labels: Any | None = None,
+) -> jax.Array:
+  r"""Inner products between the tasks' gradients on two batches.
+
+  .. math:: M_{st} = \langle \nabla L_s(\theta; \xi_1),
+     \nabla L_t(\theta; \xi_2) \rangle
+
+  For independent batches its mean is the Gramian of the mean gradients, which
+  the Gramian of one batch is not: the noise of the batch adds to its diagonal.
+  It is not symmetric, and a diagonal entry can be negative.
+
+  Args:
+    grads_1: per-task gradients on the first batch, as
+      `mtljax.value_and_task_grads` returns them; shared leaves have shape
+      ``(T, *p.shape)``.
+    grads_2: those on the second batch, at the same parameters.
+    labels: see `mtljax.label_params`; None: all leaves are shared.
+    gramian_labels: tree of bools, see `mtljax.match_params`: the shared leaves
+      over which it is taken; None: all of them.
+
+  Returns:
+    ``M = J_1 J_2^T``, shape ``(T, T)``, float32 or wider.
+
+  Raises:
+    ValueError: the two trees differ in structure or shapes.
+
+  Examples:
+    >>> import jax.numpy as jnp
+    >>> import mtljax as mtl
+    >>> first, second = jnp.eye(2), jnp.array([[1.0, 0.0], [1.0, 1.0]])
+    >>> print(mtl.cross_gramian({'w': first}, {'w': second}))
+    [[1. 1.]
+     [0. 1.]]
+  """
+  structures = [jax.tree.structure(g) for g in (grads_1, grads_2)]
+  if structures[0] != structures[1]:
+    raise ValueError(
+      'grads_1 and grads_2 have different tree structures: '
+      f'{structures[0]} and {structures[1]}.'
+    )
+  leaves_1, leaves_2 = jax.tree.leaves(grads_1), jax.tree.leaves(grads_2)
+  names = _labels.path_names(grads_1)
+  for name, a, b in zip(names, leaves_1, leaves_2, strict=True):
+    if a.shape != b.shape:
+      raise ValueError(
+        f'grads_1 and grads_2: {name!r} has shapes {a.shape} and {b.shape}; '
+        'both are per-task gradients of the same parameters.'
+      )
+  flat = _labels.flatten_labels(labels, grads_1)
+  used = _labels.flatten_gramian_labels(gramian_labels, flat, grads_1)
+  return products_of(
+    [x for x, use in zip(leaves_1, used, strict=True) if use],
+    [x for x, use in zip(leaves_2, used, strict=True) if use],
   )
 
 

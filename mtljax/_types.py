@@ -71,6 +71,8 @@ class Weighting(NamedTuple):
       optimizer step with the losses of the same batch (NaN for a task that is
       absent by then); None if unused.
     info: facts about the method.
+    reuse: for a wrapper that holds weights over steps, what it holds and when
+      they are due; None for the others.
   """
 
   init: Callable[..., WeightingState]
@@ -78,6 +80,19 @@ class Weighting(NamedTuple):
   needs: frozenset[Need]
   observe: Callable[[jax.Array, WeightingState], WeightingState] | None = None
   info: MethodInfo = MethodInfo(name='custom', paper='')
+  reuse: Reuse | None = None
+
+
+class Reuse(NamedTuple):
+  """When the weights of a wrapper are computed anew.
+
+  Attributes:
+    weighting: the rule inside.
+    due: ``due(step)``: whether it is run at a step, counted from 0.
+  """
+
+  weighting: Weighting
+  due: Callable[[jax.Array], jax.Array]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -113,6 +128,7 @@ class Aggregator(optax.GradientTransformationExtraArgs):
     weighting: the rule inside, or None if it needs more than weights.
     gramian_labels: leaves the Gramian is taken over, or None for all shared.
     conventions: how weights become an update, or None without a weighting.
+    key: seed or typed key of a random method; None without a weighting.
     needs: what ``update`` reads besides the structure of the gradients.
     info: facts about the method.
     inner: the aggregator that a wrapper wraps, or None.
@@ -125,6 +141,7 @@ class Aggregator(optax.GradientTransformationExtraArgs):
   weighting: Weighting | None
   gramian_labels: Any
   conventions: Conventions | None
+  key: jax.Array | int | None
   needs: frozenset[Need]
   info: MethodInfo
   inner: Aggregator | None
@@ -142,6 +159,7 @@ class Aggregator(optax.GradientTransformationExtraArgs):
     weighting: Weighting | None = None,
     gramian_labels: Any = None,
     conventions: Conventions | None = None,
+    key: jax.Array | int | None = None,
     inner: Aggregator | None = None,
     perturb: Callable[[Any, Any], Any] | None = None,
   ) -> Aggregator:
@@ -154,6 +172,7 @@ class Aggregator(optax.GradientTransformationExtraArgs):
     self.weighting = weighting
     self.gramian_labels = gramian_labels
     self.conventions = conventions
+    self.key = key
     self.inner = inner
     self.perturb = perturb
     return self

@@ -44,6 +44,12 @@ def in_range(
     raise ValueError(f'{name}={value!r} must be {bound}.')
 
 
+def positive_int(name: str, value: Any) -> None:
+  """Raises ValueError unless it is a Python int of at least 1."""
+  if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+    raise ValueError(f'{name}={value!r} must be an int of at least 1.')
+
+
 def num_tasks(value: Any) -> int:
   """Returns the number of tasks as an int, or raises."""
   if isinstance(value, bool) or not isinstance(value, int):

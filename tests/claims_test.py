@@ -77,7 +77,7 @@ def test_masked_task_is_the_smaller_problem(m):
   kwargs = {
     k: [v[0], v[2]] if k in m.per_task else v for k, v in m.kwargs.items()
   }
-  big, small = m(3), getattr(mtl, m.name)(2, **kwargs)
+  big, small = m(3), m.build(2, **kwargs)
   out, state = big.update(
     poisoned, big.init(params), losses=losses, task_mask=mask
   )

@@ -10,6 +10,7 @@ from battery import (
   LABELS,
   LOSSES,
   VARIANTS,
+  fill,
   make_grads,
   make_params,
   rows,
@@ -118,9 +119,11 @@ def test_float64(m, x64):
 
 @ALL
 def test_inject_hyperparams(m):
+  if '(' in m.name:
+    return  # a wrapper takes a method that is built
   factory = mtl.inject_hyperparams(getattr(mtl, m.name))
   kwargs = {k: v[:2] if k in m.per_task else v for k, v in m.kwargs.items()}
-  tx = factory(num_tasks=2, labels=LABELS, **kwargs)
+  tx = fill(factory(num_tasks=2, labels=LABELS, **kwargs))
   expected, _ = run(m(2, labels=LABELS))
   out, _ = run(tx, update=jax.jit(tx.update))
   chex.assert_trees_all_close(out, expected, rtol=1e-4, atol=1e-5)

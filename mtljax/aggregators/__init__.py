@@ -23,11 +23,13 @@ from mtljax.aggregators._methods import inject_hyperparams as inject_hyperparams
 from mtljax.aggregators._methods import krum as krum
 from mtljax.aggregators._methods import mean as mean
 from mtljax.aggregators._methods import mgda as mgda
+from mtljax.aggregators._methods import modo as modo
 from mtljax.aggregators._methods import nash_mtl as nash_mtl
 from mtljax.aggregators._methods import pcd as pcd
 from mtljax.aggregators._methods import pcgrad as pcgrad
 from mtljax.aggregators._methods import pivrg as pivrg
 from mtljax.aggregators._methods import rlw as rlw
+from mtljax.aggregators._methods import sdmgrad as sdmgrad
 from mtljax.aggregators._methods import slaw as slaw
 from mtljax.aggregators._methods import slw as slw
 from mtljax.aggregators._methods import stch as stch
@@ -36,6 +38,10 @@ from mtljax.aggregators._methods import uncertainty as uncertainty
 from mtljax.aggregators._methods import upgrad as upgrad
 from mtljax.aggregators._methods import uw_o as uw_o
 from mtljax.aggregators._methods import uw_so as uw_so
+from mtljax.aggregators._normalize import normalize_tasks as normalize_tasks
 from mtljax.aggregators._per_task import per_task as per_task
 from mtljax.aggregators._reading import get_stats as get_stats
 from mtljax.aggregators._reading import get_weights as get_weights
+from mtljax.aggregators._wrappers import cr_mogm as cr_mogm
+from mtljax.aggregators._wrappers import every_k as every_k
+from mtljax.aggregators._wrappers import freeze_after as freeze_after

@@ -162,19 +162,25 @@ def apply(
   in_gramian: list[bool],
   leaves: list[jax.Array],
   losses: jax.Array | None,
+  cross_gramian: jax.Array | None,
   mask: jax.Array | None,
   state: AggregateState,
 ) -> tuple[list[jax.Array], AggregateState]:
   """Gradients to statistics to weights to one update, on checked leaves."""
   if conventions.nonfinite == 'drop_task':
     finite = finite_tasks(leaves, labels, losses, state.weights.shape[0])
+    if cross_gramian is not None:
+      # A bad gradient of either batch is seen on the diagonal.
+      finite = finite & jnp.isfinite(jnp.diagonal(cross_gramian))
     mask = finite if mask is None else mask & finite
   gramian = None
   if 'gramian' in weighting.needs:
     gramian = _tree.gramian_of(
       [x for x, used in zip(leaves, in_gramian, strict=True) if used]
     )
-  stats = TaskStats(losses=losses, gramian=gramian, mask=mask)
+  stats = TaskStats(
+    losses=losses, gramian=gramian, cross_gramian=cross_gramian, mask=mask
+  )
   state = decide(weighting, stats, state)
   return combine(conventions, labels, leaves, state.weights, mask), state
 
@@ -192,6 +198,26 @@ def checked_losses(
   losses = jnp.asarray(losses)
   _checks.check_task_vector('losses', losses, num_tasks)
   return losses
+
+
+def checked_cross_gramian(
+  name: str, required: bool, cross_gramian: Any, num_tasks: int
+) -> jax.Array | None:
+  """The cross-Gramian as an array, or None if the method does not read it."""
+  if not required:
+    return None
+  if cross_gramian is None:
+    raise TypeError(
+      f'{name} compares the gradients of two further batches: pass '
+      'update(..., cross_gramian=mtl.cross_gramian(grads_1, grads_2)).'
+    )
+  cross_gramian = jnp.asarray(cross_gramian)
+  if cross_gramian.shape != (num_tasks, num_tasks):
+    raise ValueError(
+      f'cross_gramian has shape {cross_gramian.shape}; expected (num_tasks, '
+      f'num_tasks) = ({num_tasks}, {num_tasks}), as mtl.cross_gramian returns.'
+    )
+  return cross_gramian
 
 
 def fresh_key(key: jax.Array | int) -> jax.Array:
@@ -227,13 +253,15 @@ def aggregate(
   if heads are not weighted, :math:`g_t`. It keeps the gradients' sign: the
   optimizer after it brings the minus.
 
-  ``update(grads, state, params=None, *, losses=None, task_mask=None)`` takes
-  the gradients that `mtljax.value_and_task_grads` returns: shared leaves
-  ``(T, *p.shape)``, leaves of a task ``p.shape``. ``losses`` ``(T,)`` is
-  required where the method reads it. ``task_mask`` ``(T,)`` is true for the
-  tasks present; the others get weight 0 and the rest the answer of the smaller
-  problem. Unknown keywords are ignored, as optax asks. Sums are in float32 or
-  wider; each leaf of the update has the dtype of its gradient.
+  ``update(grads, state, params=None, *, losses=None, cross_gramian=None,
+  task_mask=None)`` takes the gradients that `mtljax.value_and_task_grads`
+  returns: shared leaves ``(T, *p.shape)``, leaves of a task ``p.shape``.
+  ``losses`` ``(T,)`` and ``cross_gramian`` ``(T, T)``, of two further batches
+  (see `mtljax.cross_gramian`), are required where the method reads them.
+  ``task_mask`` ``(T,)`` is true for the tasks present; the others get weight 0
+  and the rest the answer of the smaller problem. Unknown keywords are ignored,
+  as optax asks. Sums are in float32 or wider; each leaf of the update has the
+  dtype of its gradient.
 
   Args:
     weighting: the rule, for example `mtljax.weightings.cagrad`.
@@ -260,10 +288,10 @@ def aggregate(
 
   Raises:
     ValueError: an option is not valid, the weighting reads something other
-      than losses and Gramian, or, when traced, a gradient's shape does not fit
-      its label.
+      than losses, Gramian and cross-Gramian, or, when traced, a gradient's
+      shape does not fit its label.
     TypeError: the key is neither an int nor a typed key; or, when traced,
-      losses are needed and missing.
+      losses or a cross-Gramian are needed and missing.
 
   Examples:
     >>> import jax.numpy as jnp, mtljax as mtl, optax
@@ -305,13 +333,14 @@ def aggregate(
     max_norm=max_norm,
     nonfinite=nonfinite,
   )
-  unknown = weighting.needs - {'losses', 'gramian'}
-  if unknown:
+  known = {'losses', 'gramian', 'cross_gramian'}
+  if weighting.needs - known:
     raise ValueError(
-      f'{info.name} needs {sorted(unknown)}, which aggregate does not compute: '
-      "it takes weightings that read 'losses' and 'gramian'."
+      f'{info.name} needs {sorted(weighting.needs - known)}, which aggregate '
+      f'does not compute: it takes weightings that read {sorted(known)}.'
     )
   reads_gramian = 'gramian' in weighting.needs
+  reads_cross = 'cross_gramian' in weighting.needs
   reads_losses = 'losses' in weighting.needs or weighting.observe is not None
   jax.eval_shape(lambda: weighting.init(num_tasks, key=fresh_key(key)))
 
@@ -327,13 +356,23 @@ def aggregate(
     )
 
   def update_fn(
-    updates, state, params=None, *, losses=None, task_mask=None, **extra_args
+    updates,
+    state,
+    params=None,
+    *,
+    losses=None,
+    cross_gramian=None,
+    task_mask=None,
+    **extra_args,
   ):
     del extra_args
     leaves, treedef = jax.tree.flatten(updates)
     flat = _labels.flatten_labels(labels, updates, num_tasks)
     _checks.check_gradients(updates, flat, num_tasks, params)
     losses = checked_losses(info.name, reads_losses, losses, num_tasks)
+    cross_gramian = checked_cross_gramian(
+      info.name, reads_cross, cross_gramian, num_tasks
+    )
     task_mask = _checks.checked_mask(task_mask, num_tasks)
     if state.count is not None:
       # The optax face sees the losses after a step only at the next call.
@@ -349,7 +388,15 @@ def aggregate(
       state = state._replace(count=state.count + 1)
     used = _labels.flatten_gramian_labels(gramian_labels, flat, updates)
     leaves, state = apply(
-      weighting, conventions, flat, used, leaves, losses, task_mask, state
+      weighting,
+      conventions,
+      flat,
+      used,
+      leaves,
+      losses,
+      cross_gramian,
+      task_mask,
+      state,
     )
     return jax.tree.unflatten(treedef, leaves), state
 
@@ -363,4 +410,17 @@ def aggregate(
     weighting=weighting,
     gramian_labels=gramian_labels,
     conventions=conventions,
+    key=key,
+  )
+
+
+def rebuild(method: Aggregator, weighting: Weighting) -> Aggregator:
+  """The same aggregator around another weighting."""
+  return aggregate(
+    weighting,
+    method.num_tasks,
+    labels=method.labels,
+    gramian_labels=method.gramian_labels,
+    key=method.key,
+    **vars(method.conventions),
   )

@@ -25,14 +25,21 @@ Examples:
   >>> import jax.numpy as jnp, mtljax as mtl
   >>> tx = mtl.{name}(num_tasks=2{example})
   >>> grads = {{'w': jnp.array([[1.0, 0.0, 0.0], [0.0, 2.0, 0.0]])}}
-  >>> update, state = tx.update(grads, tx.init(None), losses=jnp.ones(2))
+  >>> update, state = tx.update(grads, tx.init(None), {reads})
   >>> update['w'].shape, mtl.get_weights(state).shape
   ((3,), (2,))
 """
 
 
+_CROSS = 'cross_gramian=mtl.cross_gramian(grads, grads)'
+
+
 def _lift(
-  factory: Callable[..., Weighting], *, _example: str = '', **defaults: Any
+  factory: Callable[..., Weighting],
+  *,
+  _example: str = '',
+  _reads: str = 'losses=jnp.ones(2)',
+  **defaults: Any,
 ) -> Callable[..., Aggregator]:
   """The optax face of a weighting's factory, with its own defaults."""
   method = list(inspect.signature(factory).parameters.values())
@@ -56,12 +63,12 @@ def _lift(
     return_annotation=Aggregator,
   )
   lifted.__module__ = __name__
-  lifted.__doc__ = _lifted_doc(factory, defaults, _example)
+  lifted.__doc__ = _lifted_doc(factory, defaults, _example, _reads)
   return lifted
 
 
 def _lifted_doc(
-  factory: Callable[..., Weighting], defaults: Any, example: str
+  factory: Callable[..., Weighting], defaults: Any, example: str, reads: str
 ) -> str:
   """The factory's docstring with the options, and an example of this face."""
   doc = inspect.getdoc(factory) or ''
@@ -80,7 +87,7 @@ def _lifted_doc(
     doc.rstrip()
     + '\n\nThe optax face of '
     + f'`mtljax.weightings.{factory.__name__}`: see `mtljax.aggregate`.'
-    + _EXAMPLE.format(name=factory.__name__, example=example)
+    + _EXAMPLE.format(name=factory.__name__, example=example, reads=reads)
   )
 
 
@@ -117,6 +124,8 @@ stch = _lift(weightings.stch)
 upgrad = _lift(weightings.upgrad)
 uw_o = _lift(weightings.uw_o)
 uw_so = _lift(weightings.uw_so)
+modo = _lift(weightings.modo, _reads=_CROSS)
+sdmgrad = _lift(weightings.sdmgrad, _reads=_CROSS)
 
 
 def inject_hyperparams(
@@ -163,6 +172,7 @@ def inject_hyperparams(
       needs=facts.needs | {'gradients'},
       info=facts.info,
       labels=facts.labels,
+      gramian_labels=facts.gramian_labels,
     )
 
   return wrapped

@@ -112,10 +112,10 @@ def value_and_task_grads(
   return value_and_grads
 
 
-def rows_gramian(
+def gramian_rows(
   pullback: Pullback, rows: list[jax.Array], gramian_labels: Any
-) -> jax.Array:
-  """The Gramian of the shared rows, or of those that are marked for it."""
+) -> list[jax.Array]:
+  """The shared rows that the Gramian is taken over: all, or those marked."""
   labels = list(pullback.split.labels)
   marked = _labels.flatten_gramian_labels(
     gramian_labels,
@@ -127,7 +127,7 @@ def rows_gramian(
     for use, label in zip(marked, labels, strict=True)
     if label == _labels.SHARED
   ]
-  return _tree.gramian_of([x for x, u in zip(rows, used, strict=True) if u])
+  return [x for x, use in zip(rows, used, strict=True) if use]
 
 
 def value_and_gramian(
@@ -172,7 +172,8 @@ def value_and_gramian(
 
   def value_and_gramian_fn(*args):
     pullback = pullback_fn(*args)
-    gramian = rows_gramian(pullback, pullback.rows(mode), gramian_labels)
+    rows = gramian_rows(pullback, pullback.rows(mode), gramian_labels)
+    gramian = _tree.gramian_of(rows)
     if has_aux:
       return (pullback.losses, pullback.aux), gramian
     return pullback.losses, gramian

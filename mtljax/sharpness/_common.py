@@ -25,6 +25,12 @@ def check_inner(name: str, method: Any) -> None:
       f'{name}: method is already sharpness-aware ({method.info.name}); wrap '
       'a plain aggregator once.'
     )
+  if 'cross_gramian' in method.needs:
+    raise TypeError(
+      f'{name}: {method.info.name} compares the gradients of two further '
+      'batches, which would have to be taken at perturbed parameters too; use '
+      'it without.'
+    )
 
 
 def require_params(name: str, params: Any) -> None:

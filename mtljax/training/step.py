@@ -11,11 +11,12 @@ import jax.numpy as jnp
 import optax
 
 from mtljax import _labels, _tree, _validate
-from mtljax._types import Aggregator, TaskStats, Weighting
+from mtljax._types import Aggregator, Weighting
 from mtljax.aggregators import _aggregate, get_stats
 from mtljax.aggregators._reading import find_weights
 from mtljax.gradients import _pullback, _task_grads
 from mtljax.gradients._pullback import LossFn, Mode, Pullback
+from mtljax.training import _directions, _parts
 from mtljax.training.state import TrainState
 
 Route = Literal['auto', 'losses', 'jacobian', 'gramian', 'features']
@@ -55,14 +56,21 @@ def choose_route(method: Aggregator, route: Route, fun: LossFn) -> str:
   name = method.info.name
   only_jacobian = _only_jacobian(base)
   if route == 'auto':
-    reads_gradients = only_jacobian or 'gramian' in base.needs
-    return 'jacobian' if reads_gradients else 'losses'
+    if only_jacobian or 'gramian' in base.needs:
+      return 'jacobian'
+    # Of the third batch only the weighted sum of the gradients is needed.
+    return 'gramian' if 'cross_gramian' in base.needs else 'losses'
   if route != 'jacobian' and only_jacobian:
     raise ValueError(
       f'route={route!r}: {name} as built here needs the per-task gradients '
       "themselves; use route='jacobian' or 'auto'."
     )
-  if route == 'losses' and 'gramian' in base.needs:
+  if route == 'features' and 'cross_gramian' in base.needs:
+    raise ValueError(
+      f"route='features': {name} compares two batches, whose features are "
+      "gradients of other examples; use 'gramian', 'jacobian' or 'auto'."
+    )
+  if route == 'losses' and base.needs & {'gramian', 'cross_gramian'}:
     raise ValueError(
       f"route='losses': {name} reads the Gramian of the gradients; use "
       "'jacobian', 'gramian', 'features' or 'auto'."
@@ -78,6 +86,35 @@ def choose_route(method: Aggregator, route: Route, fun: LossFn) -> str:
       'the staged form of the losses names; pass an mtl.Staged.'
     )
   return route
+
+
+def _amortised(
+  method: Aggregator, every: int
+) -> tuple[Aggregator, Callable[[jax.Array], jax.Array] | None]:
+  """The method whose weights are held, and at which steps they are due.
+
+  The step's own counter takes the place of that of a wrapper, so that the
+  gradients of the other steps are skipped too.
+  """
+  _validate.positive_int('every', every)
+  reuse = None if method.weighting is None else method.weighting.reuse
+  if every == 1 and reuse is None:
+    return method, None
+  if _only_jacobian(method):
+    if every == 1:
+      return method, None
+    raise ValueError(
+      f'every={every}: {method.info.name} as built here is more than weights, '
+      'which is all that can be held between steps; use every=1.'
+    )
+  if reuse is None:
+    return method, lambda step: step % every == 0
+  if every > 1:
+    raise ValueError(
+      f'every={every}: {method.info.name} says itself when its weights are '
+      'computed; use every=1.'
+    )
+  return _aggregate.rebuild(method, reuse.weighting), reuse.due
 
 
 def _as_aggregator(
@@ -127,71 +164,6 @@ def _check_num_tasks(method: Aggregator, pullback: Pullback) -> None:
     )
 
 
-def _weighted_update(
-  method: Aggregator, pullback: Pullback, weights: jax.Array
-) -> Any:
-  """The update by weighted backward passes, with no Jacobian kept."""
-  conventions = method.conventions
-  shared = pullback.combined(weights * conventions.scale)
-  own = pullback.own(_aggregate.head_weights(conventions, weights, None))
-  return pullback.split.merge(_aggregate.clip(conventions, shared), own)
-
-
-def _route_gramian(
-  method: Aggregator, pullback: Pullback, route: str, mode: Mode
-) -> jax.Array | None:
-  if 'gramian' not in method.needs:
-    return None
-  if route == 'features':
-    return _tree.gramian_of(pullback.features())
-  return _task_grads.rows_gramian(
-    pullback, pullback.rows(mode), method.gramian_labels
-  )
-
-
-def _direction(
-  method: Aggregator,
-  pullback: Pullback,
-  state: Any,
-  *,
-  params: Any,
-  route: str,
-  mode: Mode,
-  recompute: jax.Array | None,
-  extra: dict[str, Any],
-) -> tuple[Any, Any]:
-  """The update that the method makes of this pass, and its next state."""
-  if route == 'jacobian' and recompute is None and method.weighting is None:
-    return method.update(
-      pullback.task_grads(mode), state, params, losses=pullback.losses, **extra
-    )
-  if route == 'jacobian' and recompute is None:
-    # Not `update`: its `observe` waits for the next call, the step's does not.
-    labels, tree = list(pullback.split.labels), pullback.task_grads(mode)
-    leaves, state = _aggregate.apply(
-      method.weighting,
-      method.conventions,
-      labels,
-      _labels.flatten_gramian_labels(method.gramian_labels, labels, tree),
-      jax.tree.leaves(tree),
-      pullback.losses,
-      None,
-      state,
-    )
-    return jax.tree.unflatten(pullback.split.treedef, leaves), state
-
-  def decide(state):
-    gramian = _route_gramian(method, pullback, route, mode)
-    stats = TaskStats(losses=pullback.losses, gramian=gramian)
-    return _aggregate.decide(method.weighting, stats, state)
-
-  if recompute is None:
-    state = decide(state)
-  else:
-    state = jax.lax.cond(recompute, decide, lambda s: s, state)
-  return _weighted_update(method, pullback, state.weights), state
-
-
 def make_train_step(
   method: Aggregator | Weighting,
   optimizer: optax.GradientTransformation,
@@ -214,7 +186,8 @@ def make_train_step(
   ``'gramian'``    T backward passes for the Gramian only, then a weighted one
   ``'features'``   Gramian of the gradients at the shared features (MGDA-UB),
                    then one backward pass of the trunk: an approximation
-  ``'auto'``       ``'losses'`` where the method reads no gradients, else
+  ``'auto'``       ``'losses'`` where the method reads no gradients,
+                   ``'gramian'`` where it reads those of other batches, else
                    ``'jacobian'``: the cheapest exact one in time
   ================ =========================================================
 
@@ -225,6 +198,18 @@ def make_train_step(
   ``(features, model_state)`` and each head ``(loss, metrics)``, with metrics a
   dictionary; those of the heads are stacked to ``(T,)``. Dropout and the like
   use ``key``, the state's key folded with the step.
+
+  A method that compares two batches (`mtljax.modo`, `mtljax.sdmgrad`) gets
+  three out of each: every array of the batch is cut in three along axis 0, as
+  `jax.numpy.array_split` does, for a sequence of losses every task's own. The
+  first two parts decide the weights and the update is that of the third, and so
+  are model state and metrics. That is the work of the other methods; for parts
+  of full size make the batch three times larger. The keys of the parts differ.
+
+  `mtljax.every_k` and `mtljax.freeze_after` around the whole method, or inside
+  `mtljax.sam`, count the state's steps here, and the gradients that only the
+  weights need are not computed at the steps between. (Where more than weights
+  is needed, as with ``nonfinite='drop_task'``, only the solve is saved.)
 
   The step returns the metrics of the state before the update: ``losses`` and
   ``weights`` ``(T,)``, ``cosines`` ``(T, T)`` where the method reads the
@@ -264,21 +249,15 @@ def make_train_step(
     jacobian [ 4. 16.] [1. 0.]
   """
   method = _as_aggregator(method, loss_fn, labels, num_tasks)
-  route = choose_route(method, route, loss_fn)
   _pullback.check_mode(mode)
   if route == 'gramian' and mode == 'map':
     raise ValueError(
       "mode='map' stacks the gradients of all tasks, which route='gramian' is "
       "there to avoid; use mode='unroll' or 'vmap'."
     )
-  if isinstance(every, bool) or not isinstance(every, int) or every < 1:
-    raise ValueError(f'every={every!r} must be an int of at least 1.')
-  base = _base(method)
-  if every > 1 and _only_jacobian(base):
-    raise ValueError(
-      f'every={every}: {method.info.name} as built here is more than weights, '
-      'which is all that can be held between steps; use every=1.'
-    )
+  route = choose_route(method, route, loss_fn)
+  base, due = _amortised(_base(method), every)
+  reads_cross = 'cross_gramian' in base.needs
   if not isinstance(optimizer, optax.GradientTransformation):
     raise TypeError(
       f'optimizer={optimizer!r} must be an optax transformation such as '
@@ -286,6 +265,12 @@ def make_train_step(
     )
   optimizer = optax.with_extra_args_support(optimizer)
   labels = method.labels
+
+  def init_method(params):
+    state = base.init(params)
+    if method.perturb is None:
+      return state
+    return method.init(params)._replace(inner_state=state)
 
   def init(params, *, key, model_state=None):
     key, method_key = jax.random.split(key)
@@ -299,23 +284,39 @@ def make_train_step(
       params=params,
       model_state=model_state,
       opt_state=optimizer.init(params),
-      method_state=_rekey(method.init(params), method_key),
+      method_state=_rekey(init_method(params), method_key),
       key=key,
     )
 
   def step(state, batch):
     key = jax.random.fold_in(state.key, state.step)
-    args = (batch, state.model_state, key) if has_state else (batch,)
 
-    def pull(params):
+    def arguments(part, key):
+      return (part, state.model_state, key) if has_state else (part,)
+
+    def pull(params, args):
       return _pullback.make_pullback(
         loss_fn, params, args, labels=labels, has_aux=has_state
       )
 
-    pullback = pull(state.params)
+    cross = None
+    if reads_cross:
+      *pair, batch = _parts.split_batch(batch, loss_fn, 3)
+
+      def cross():
+        return _directions.cross_gramian(
+          base,
+          *[
+            pull(state.params, arguments(part, jax.random.fold_in(key, i)))
+            for i, part in enumerate(pair)
+          ],
+          mode=mode,
+        )
+
+    args = arguments(batch, key)
+    pullback = pull(state.params, args)
     _check_num_tasks(method, pullback)
     first = pullback  # model state and metrics are those of the clean pass
-    recompute = None if every == 1 else state.step % every == 0
     extra = {}
     if 'task_grads' in method.needs and method.perturb is None:
       extra['task_grad_fn'] = _task_grads.task_grad_fn(
@@ -325,16 +326,17 @@ def make_train_step(
     if method.perturb is not None:
       ones = pullback.ones()
       summed = pullback.split.merge(pullback.combined(ones), pullback.own(ones))
-      pullback = pull(method.perturb(state.params, summed))
+      pullback = pull(method.perturb(state.params, summed), args)
       method_state = method_state.inner_state
-    direction, method_state = _direction(
+    direction, method_state = _directions.direction(
       base,
       pullback,
       method_state,
       params=state.params,
       route=route,
       mode=mode,
-      recompute=recompute,
+      recompute=None if due is None else due(state.step),
+      cross=cross,
       extra=extra,
     )
     updates, opt_state = optimizer.update(

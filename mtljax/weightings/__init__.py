@@ -18,29 +18,35 @@ from mtljax.weightings._imtl_l import imtl_l
 from mtljax.weightings._krum import krum
 from mtljax.weightings._linear import fixed, mean, sum_losses
 from mtljax.weightings._mgda import mgda
+from mtljax.weightings._modo import modo
 from mtljax.weightings._nash import nash_mtl
 from mtljax.weightings._pcd import pcd
 from mtljax.weightings._pcgrad import pcgrad
 from mtljax.weightings._pivrg import pivrg
 from mtljax.weightings._rlw import rlw
+from mtljax.weightings._sdmgrad import sdmgrad
 from mtljax.weightings._slaw import slaw
 from mtljax.weightings._slw import slw
 from mtljax.weightings._stch import stch
 from mtljax.weightings._uncertainty import uncertainty
 from mtljax.weightings._upgrad import dual_proj, upgrad
 from mtljax.weightings._uw_o import uw_o, uw_so
+from mtljax.weightings._wrappers import cr_mogm, every_k, freeze_after
 
 __all__ = [
   'aligned_mtl',
   'bmtl',
   'cagrad',
   'conflict_free',
+  'cr_mogm',
   'dual_proj',
   'dwa',
   'emtl',
+  'every_k',
   'fairgrad',
   'famo',
   'fixed',
+  'freeze_after',
   'geometric',
   'go4align',
   'gradnorm',
@@ -51,11 +57,13 @@ __all__ = [
   'krum',
   'mean',
   'mgda',
+  'modo',
   'nash_mtl',
   'pcd',
   'pcgrad',
   'pivrg',
   'rlw',
+  'sdmgrad',
   'slaw',
   'slw',
   'stch',

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import jax
 import jax.numpy as jnp
 
@@ -9,18 +11,21 @@ from mtljax._types import TaskStats
 
 
 def gramian_and_mask(
-  stats: TaskStats, name: str
+  stats: TaskStats,
+  name: str,
+  field: Literal['gramian', 'cross_gramian'] = 'gramian',
 ) -> tuple[jax.Array, jax.Array]:
   """The Gramian in float32 or wider, and the mask of the tasks present."""
-  if stats.gramian is None:
+  gramian = getattr(stats, field)
+  if gramian is None:
     raise ValueError(
-      f'{name} needs stats.gramian, which is None: pass '
-      'TaskStats(gramian=...) of shape (T, T).'
+      f'{name} needs stats.{field}, which is None: pass '
+      f'TaskStats({field}=...) of shape (T, T).'
     )
-  gramian = jnp.asarray(stats.gramian)
+  gramian = jnp.asarray(gramian)
   if gramian.ndim != 2 or gramian.shape[0] != gramian.shape[1]:
     raise ValueError(
-      f'stats.gramian has shape {gramian.shape}; {name} needs (T, T).'
+      f'stats.{field} has shape {gramian.shape}; {name} needs (T, T).'
     )
   gramian = gramian.astype(jnp.promote_types(gramian.dtype, jnp.float32))
   if stats.mask is None:

@@ -5,6 +5,7 @@ method promises; each is tested for the methods that declare it.
 """
 
 import dataclasses
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -22,16 +23,44 @@ class Method:
   kwargs: dict = dataclasses.field(default_factory=dict)
   per_task: tuple = ()  # keyword arguments that hold one number a task
   claims: frozenset = frozenset()
+  around: Callable = lambda tx: tx  # a wrapper of the library
 
   def __call__(self, num_tasks, **options):
     kwargs = {k: v for k, v in self.kwargs.items()}
     for k in self.per_task:
       kwargs[k] = kwargs[k][:num_tasks]
-    return getattr(mtl, self.name)(num_tasks, **kwargs, **options)
+    return self.build(num_tasks, **kwargs, **options)
+
+  def build(self, num_tasks, **kwargs):
+    """With arguments of one's own."""
+    plain = self.name.rpartition('(')[2].removesuffix(')')
+    return fill(self.around(getattr(mtl, plain)(num_tasks, **kwargs)))
+
+
+def fill(tx):
+  """The method, for which one batch stands for the two that it compares."""
+  if 'cross_gramian' not in tx.needs:
+    return tx
+
+  def update(updates, state, params=None, **extra_args):
+    cross = mtl.cross_gramian(updates, updates, labels=tx.labels)
+    return tx.update(updates, state, params, cross_gramian=cross, **extra_args)
+
+  filled = tx._replace(update=update)
+  vars(filled).update(vars(tx))
+  return filled
 
 
 def method(name, claims='', per_task=(), **kwargs):
   return Method(name, kwargs, per_task, frozenset(claims.split()))
+
+
+def wrapped(wrapper, name, claims='', *args, **kwargs):
+  return Method(
+    f'{wrapper}({name})',
+    claims=frozenset(claims.split()),
+    around=lambda tx: getattr(mtl, wrapper)(tx, *args, **kwargs),
+  )
 
 
 FIXED = tuple(np.linspace(0.5, 2.0, 64).tolist())
@@ -99,6 +128,13 @@ METHODS = [
   method('nash_mtl', 'equivariant non_conflicting'),
   method('fairgrad', 'equivariant non_conflicting'),
   method('fairgrad', 'equivariant non_conflicting', alpha=1.0),
+  method('modo', 'equivariant'),
+  method('sdmgrad', 'equivariant'),
+  method('sdmgrad', 'equivariant linear', normalize=True),
+  method('sdmgrad', per_task=('preference',), preference=FIXED),
+  wrapped('cr_mogm', 'uw_o', 'equivariant linear'),
+  wrapped('every_k', 'slw', 'equivariant linear', 2),
+  wrapped('freeze_after', 'famo', 'equivariant linear', 2),
 ]
 # The plumbing is the same for every variant of a method, so it is tested once.
 FIRST = list({m.name: m for m in reversed(METHODS)}.values())[::-1]
