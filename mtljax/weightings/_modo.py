@@ -19,6 +19,25 @@ class MoDoState(NamedTuple):
   iterate: jax.Array  # (T,), on the simplex
 
 
+@jax.jit
+def _step(
+  cross: jax.Array,
+  mask: jax.Array,
+  iterate: jax.Array,
+  learning_rate: ArrayLike,
+  rho: ArrayLike,
+) -> tuple[jax.Array, jax.Array]:
+  """One step from the iterate: the weights, and the next iterate."""
+  both = mask[:, None] & mask[None, :]
+  w, total = _double_sampling.start(iterate.astype(cross.dtype), mask)
+  gradient = jnp.matmul(jnp.where(both, cross, 0), w, precision='highest')
+  gradient = gradient + jnp.asarray(rho, cross.dtype) * w
+  moved = w - jnp.asarray(learning_rate, cross.dtype) * gradient
+  w = _double_sampling.project_simplex(moved, mask)
+  w = _common.nan_unless_finite(w, cross, mask)
+  return w, _double_sampling.keep(iterate, w, total, mask)
+
+
 def modo(*, learning_rate: ArrayLike = 0.1, rho: ArrayLike = 0.1) -> Weighting:
   r"""Multi-objective gradient with double sampling (MoDo).
 
@@ -82,16 +101,8 @@ def modo(*, learning_rate: ArrayLike = 0.1, rho: ArrayLike = 0.1) -> Weighting:
 
   def update_fn(stats, state):
     cross, mask = _common.gramian_and_mask(stats, 'modo', 'cross_gramian')
-    both = mask[:, None] & mask[None, :]
-    w, total = _double_sampling.start(state.iterate.astype(cross.dtype), mask)
-    product = jnp.matmul(jnp.where(both, cross, 0), w, precision='highest')
-    moved = w - jnp.asarray(learning_rate, cross.dtype) * (
-      product + jnp.asarray(rho, cross.dtype) * w
-    )
-    w = _double_sampling.project_simplex(moved, mask)
-    w = _common.nan_unless_finite(w, cross, mask)
-    kept = _double_sampling.keep(state.iterate, w, total, mask)
-    return w, MoDoState(iterate=kept)
+    weights, iterate = _step(cross, mask, state.iterate, learning_rate, rho)
+    return weights, MoDoState(iterate=iterate)
 
   return Weighting(
     init_fn,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import NamedTuple
 
 import jax
@@ -18,6 +19,52 @@ class SDMGradState(NamedTuple):
 
   iterate: jax.Array  # (T,), on the simplex
   residual: jax.Array  # the last inner step's largest change, float32
+
+
+def _normalized(matrix: jax.Array, mask: jax.Array) -> jax.Array:
+  """The cross-Gramian over the squared mean length of the gradients."""
+  diagonal = jnp.diagonal(matrix)
+  lengths = jnp.sqrt(jnp.where(diagonal < 0, 0, diagonal))
+  mean = jnp.sum(lengths) / jnp.maximum(jnp.sum(mask), 1)
+  # Twice divided by the length: its square may leave the range.
+  mean = jnp.where(mean == 0, 1, mean).astype(matrix.dtype)
+  return matrix / mean / mean
+
+
+@functools.partial(jax.jit, static_argnames=('num_steps', 'normalize'))
+def _steps(
+  cross: jax.Array,
+  mask: jax.Array,
+  iterate: jax.Array,
+  share: jax.Array,
+  lambda_: ArrayLike,
+  learning_rate: ArrayLike,
+  momentum: ArrayLike,
+  *,
+  num_steps: int,
+  normalize: bool,
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+  """The inner loop: weights, the next iterate, the last step's change."""
+  lambda_, rate, decay = (
+    jnp.asarray(x, cross.dtype) for x in (lambda_, learning_rate, momentum)
+  )
+  matrix = jnp.where(mask[:, None] & mask[None, :], cross, 0)
+  if normalize:
+    matrix = _normalized(matrix, mask)
+
+  def body(carry, _):
+    w, velocity = carry
+    gradient = jnp.matmul(matrix, w + lambda_ * share, precision='highest')
+    velocity = decay * velocity + gradient
+    new = _double_sampling.project_simplex(w - rate * velocity, mask)
+    return (new, velocity), jnp.max(jnp.abs(new - w))
+
+  w, total = _double_sampling.start(iterate.astype(matrix.dtype), mask)
+  (w, _), changes = jax.lax.scan(body, (w, jnp.zeros_like(w)), length=num_steps)
+  w = _common.nan_unless_finite(w, cross, mask)
+  weights = (w + lambda_ * share) / (1 + lambda_)
+  kept = _double_sampling.keep(iterate, w, total, mask)
+  return weights, kept, changes[-1]
 
 
 def sdmgrad(
@@ -119,38 +166,19 @@ def sdmgrad(
 
   def update_fn(stats, state):
     cross, mask = _common.gramian_and_mask(stats, 'sdmgrad', 'cross_gramian')
-    both = mask[:, None] & mask[None, :]
-    matrix = jnp.where(both, cross, 0)
-    if normalize:
-      diagonal = jnp.diagonal(matrix)
-      lengths = jnp.sqrt(jnp.where(diagonal < 0, 0, diagonal))
-      mean = jnp.sum(lengths) / jnp.maximum(jnp.sum(mask), 1)
-      # Twice divided by the length: its square may leave the range.
-      mean = jnp.where(mean == 0, 1, mean).astype(matrix.dtype)
-      matrix = matrix / mean / mean
-    rate = jnp.asarray(learning_rate, matrix.dtype)
-    decay = jnp.asarray(momentum, matrix.dtype)
-    pull = jnp.asarray(lambda_, matrix.dtype) * _preference.as_share(
-      preference, mask, matrix.dtype
+    share = _preference.as_share(preference, mask, cross.dtype)
+    weights, iterate, residual = _steps(
+      cross,
+      mask,
+      state.iterate,
+      share,
+      lambda_,
+      learning_rate,
+      momentum,
+      num_steps=num_steps,
+      normalize=normalize,
     )
-
-    def body(carry, _):
-      w, velocity = carry
-      gradient = jnp.matmul(matrix, w + pull, precision='highest')
-      velocity = decay * velocity + gradient
-      new = _double_sampling.project_simplex(w - rate * velocity, mask)
-      return (new, velocity), jnp.max(jnp.abs(new - w))
-
-    w, total = _double_sampling.start(state.iterate.astype(matrix.dtype), mask)
-    (w, _), changes = jax.lax.scan(
-      body, (w, jnp.zeros_like(w)), length=num_steps
-    )
-    w = _common.nan_unless_finite(w, cross, mask)
-    new = SDMGradState(
-      iterate=_double_sampling.keep(state.iterate, w, total, mask),
-      residual=changes[-1].astype(jnp.float32),
-    )
-    return (w + pull) / (1 + jnp.asarray(lambda_, w.dtype)), new
+    return weights, SDMGradState(iterate, residual.astype(jnp.float32))
 
   return Weighting(
     init_fn,

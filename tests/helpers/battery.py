@@ -134,7 +134,7 @@ METHODS = [
   method('sdmgrad', per_task=('preference',), preference=FIXED),
   wrapped('cr_mogm', 'uw_o', 'equivariant linear'),
   wrapped('every_k', 'slw', 'equivariant linear', 2),
-  wrapped('freeze_after', 'famo', 'equivariant linear', 2),
+  wrapped('freeze_after', 'uw_so', 'equivariant linear', 2),
 ]
 # The plumbing is the same for every variant of a method, so it is tested once.
 FIRST = list({m.name: m for m in reversed(METHODS)}.values())[::-1]
