@@ -28,10 +28,12 @@ from mtljax.aggregators import bmtl as bmtl
 from mtljax.aggregators import cagrad as cagrad
 from mtljax.aggregators import conflict_free as conflict_free
 from mtljax.aggregators import cr_mogm as cr_mogm
+from mtljax.aggregators import db_mtl as db_mtl
 from mtljax.aggregators import dual_proj as dual_proj
 from mtljax.aggregators import dwa as dwa
 from mtljax.aggregators import emtl as emtl
 from mtljax.aggregators import every_k as every_k
+from mtljax.aggregators import excess_mtl as excess_mtl
 from mtljax.aggregators import fairgrad as fairgrad
 from mtljax.aggregators import famo as famo
 from mtljax.aggregators import fixed as fixed
@@ -40,6 +42,7 @@ from mtljax.aggregators import geometric as geometric
 from mtljax.aggregators import get_stats as get_stats
 from mtljax.aggregators import get_weights as get_weights
 from mtljax.aggregators import go4align as go4align
+from mtljax.aggregators import graddrop as graddrop
 from mtljax.aggregators import gradnorm as gradnorm
 from mtljax.aggregators import gradvac as gradvac
 from mtljax.aggregators import imtl as imtl
@@ -49,6 +52,7 @@ from mtljax.aggregators import inject_hyperparams as inject_hyperparams
 from mtljax.aggregators import krum as krum
 from mtljax.aggregators import mean as mean
 from mtljax.aggregators import mgda as mgda
+from mtljax.aggregators import moco as moco
 from mtljax.aggregators import modo as modo
 from mtljax.aggregators import nash_mtl as nash_mtl
 from mtljax.aggregators import normalize_tasks as normalize_tasks
@@ -62,6 +66,7 @@ from mtljax.aggregators import slaw as slaw
 from mtljax.aggregators import slw as slw
 from mtljax.aggregators import stch as stch
 from mtljax.aggregators import sum_losses as sum_losses
+from mtljax.aggregators import trimmed_mean as trimmed_mean
 from mtljax.aggregators import uncertainty as uncertainty
 from mtljax.aggregators import upgrad as upgrad
 from mtljax.aggregators import uw_o as uw_o

@@ -6,14 +6,17 @@ from mtljax.aggregators._methods import aligned_mtl as aligned_mtl
 from mtljax.aggregators._methods import bmtl as bmtl
 from mtljax.aggregators._methods import cagrad as cagrad
 from mtljax.aggregators._methods import conflict_free as conflict_free
+from mtljax.aggregators._methods import db_mtl as db_mtl
 from mtljax.aggregators._methods import dual_proj as dual_proj
 from mtljax.aggregators._methods import dwa as dwa
 from mtljax.aggregators._methods import emtl as emtl
+from mtljax.aggregators._methods import excess_mtl as excess_mtl
 from mtljax.aggregators._methods import fairgrad as fairgrad
 from mtljax.aggregators._methods import famo as famo
 from mtljax.aggregators._methods import fixed as fixed
 from mtljax.aggregators._methods import geometric as geometric
 from mtljax.aggregators._methods import go4align as go4align
+from mtljax.aggregators._methods import graddrop as graddrop
 from mtljax.aggregators._methods import gradnorm as gradnorm
 from mtljax.aggregators._methods import gradvac as gradvac
 from mtljax.aggregators._methods import imtl as imtl
@@ -23,6 +26,7 @@ from mtljax.aggregators._methods import inject_hyperparams as inject_hyperparams
 from mtljax.aggregators._methods import krum as krum
 from mtljax.aggregators._methods import mean as mean
 from mtljax.aggregators._methods import mgda as mgda
+from mtljax.aggregators._methods import moco as moco
 from mtljax.aggregators._methods import modo as modo
 from mtljax.aggregators._methods import nash_mtl as nash_mtl
 from mtljax.aggregators._methods import pcd as pcd
@@ -34,6 +38,7 @@ from mtljax.aggregators._methods import slaw as slaw
 from mtljax.aggregators._methods import slw as slw
 from mtljax.aggregators._methods import stch as stch
 from mtljax.aggregators._methods import sum_losses as sum_losses
+from mtljax.aggregators._methods import trimmed_mean as trimmed_mean
 from mtljax.aggregators._methods import uncertainty as uncertainty
 from mtljax.aggregators._methods import upgrad as upgrad
 from mtljax.aggregators._methods import uw_o as uw_o

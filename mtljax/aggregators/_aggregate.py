@@ -13,6 +13,7 @@ from mtljax import _labels, _tree, _validate
 from mtljax._types import (
   Aggregator,
   Conventions,
+  MethodInfo,
   TaskStats,
   Weighting,
 )
@@ -113,6 +114,24 @@ def _weigh_own(
   return _tree.scale_leaf(weights, _tree.present(mask, leaf))
 
 
+def merge(
+  conventions: Conventions,
+  labels: list[_labels.Label],
+  leaves: list[jax.Array],
+  shared: list[jax.Array],
+  own: jax.Array,
+  mask: jax.Array | None,
+) -> list[jax.Array]:
+  """The shared update, clipped, and the heads' gradients times their factor."""
+  clipped = iter(clip(conventions, shared))
+  return [
+    next(clipped)
+    if label == _labels.SHARED
+    else _weigh_own(leaf, label, own, mask)
+    for leaf, label in zip(leaves, labels, strict=True)
+  ]
+
+
 def combine(
   conventions: Conventions,
   labels: list[_labels.Label],
@@ -121,21 +140,14 @@ def combine(
   mask: jax.Array | None,
 ) -> list[jax.Array]:
   """The update ``J^T w`` on shared leaves, and the heads' own gradients."""
-  own = head_weights(conventions, weights, mask)
   scaled = weights * conventions.scale
-
   shared = [
     _tree.combine_leaf(scaled, _tree.present(mask, leaf))
     for leaf, label in zip(leaves, labels, strict=True)
     if label == _labels.SHARED
   ]
-  clipped = iter(clip(conventions, shared))
-  return [
-    next(clipped)
-    if label == _labels.SHARED
-    else _weigh_own(leaf, label, own, mask)
-    for leaf, label in zip(leaves, labels, strict=True)
-  ]
+  own = head_weights(conventions, weights, mask)
+  return merge(conventions, labels, leaves, shared, own, mask)
 
 
 def finite_tasks(
@@ -218,6 +230,29 @@ def checked_cross_gramian(
       f'num_tasks) = ({num_tasks}, {num_tasks}), as mtl.cross_gramian returns.'
     )
   return cross_gramian
+
+
+def checked_conventions(
+  info: MethodInfo,
+  weight_heads: bool | None,
+  scale: ArrayLike,
+  max_norm: ArrayLike | None,
+  nonfinite: Literal['propagate', 'drop_task'],
+) -> Conventions:
+  """The conventions asked for, or the method's own; ValueError if not valid."""
+  _validate.one_of('nonfinite', nonfinite, ('propagate', 'drop_task'))
+  _validate.in_range('max_norm', max_norm, 0, open_low=True)
+  if weight_heads and info.signed:
+    raise ValueError(
+      f'weight_heads=True: {info.name} can give a task a negative weight, '
+      'which would make its head ascend; leave weight_heads at None or False.'
+    )
+  return Conventions(
+    weight_heads=info.weight_heads if weight_heads is None else weight_heads,
+    scale=scale,
+    max_norm=max_norm,
+    nonfinite=nonfinite,
+  )
 
 
 def fresh_key(key: jax.Array | int) -> jax.Array:
@@ -320,18 +355,8 @@ def aggregate(
   """
   num_tasks = _validate.num_tasks(num_tasks)
   info = weighting.info
-  _validate.one_of('nonfinite', nonfinite, ('propagate', 'drop_task'))
-  _validate.in_range('max_norm', max_norm, 0, open_low=True)
-  if weight_heads and info.signed:
-    raise ValueError(
-      f'weight_heads=True: {info.name} can give a task a negative weight, '
-      'which would make its head ascend; leave weight_heads at None or False.'
-    )
-  conventions = Conventions(
-    weight_heads=info.weight_heads if weight_heads is None else weight_heads,
-    scale=scale,
-    max_norm=max_norm,
-    nonfinite=nonfinite,
+  conventions = checked_conventions(
+    info, weight_heads, scale, max_norm, nonfinite
   )
   known = {'losses', 'gramian', 'cross_gramian'}
   if weighting.needs - known:

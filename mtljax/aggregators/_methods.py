@@ -10,122 +10,56 @@ from typing import Any
 import optax
 
 from mtljax import weightings
-from mtljax._types import Aggregator, Weighting
-from mtljax.aggregators import _aggregate
+from mtljax._types import Aggregator
+from mtljax.aggregators import (
+  _db_mtl,
+  _excess_mtl,
+  _graddrop,
+  _moco,
+  _trimmed_mean,
+)
+from mtljax.aggregators._lift import CROSS, lift, lift_rule
 
-_OPTIONS_DOC = """num_tasks: T, a Python int.
-    **options: the options of `mtljax.aggregate`, where they are explained:
-      ``labels``, ``gramian_labels``, ``weight_heads``, ``scale``,
-      ``max_norm``, ``key``, ``nonfinite``."""
-
-
-_EXAMPLE = """
-
-Examples:
-  >>> import jax.numpy as jnp, mtljax as mtl
-  >>> tx = mtl.{name}(num_tasks=2{example})
-  >>> grads = {{'w': jnp.array([[1.0, 0.0, 0.0], [0.0, 2.0, 0.0]])}}
-  >>> update, state = tx.update(grads, tx.init(None), {reads})
-  >>> update['w'].shape, mtl.get_weights(state).shape
-  ((3,), (2,))
-"""
-
-
-_CROSS = 'cross_gramian=mtl.cross_gramian(grads, grads)'
-
-
-def _lift(
-  factory: Callable[..., Weighting],
-  *,
-  _example: str = '',
-  _reads: str = 'losses=jnp.ones(2)',
-  **defaults: Any,
-) -> Callable[..., Aggregator]:
-  """The optax face of a weighting's factory, with its own defaults."""
-  method = list(inspect.signature(factory).parameters.values())
-  common = inspect.signature(_aggregate.aggregate).parameters
-  options = [
-    p.replace(default=defaults.get(p.name, p.default))
-    for p in common.values()
-    if p.name not in ('weighting', 'num_tasks')
-  ]
-  names = {p.name for p in options}
-
-  @functools.wraps(factory)
-  def lifted(num_tasks: int, **kwargs: Any) -> Aggregator:
-    kwargs = {**defaults, **kwargs}
-    own = {k: v for k, v in kwargs.items() if k not in names}
-    rest = {k: v for k, v in kwargs.items() if k in names}
-    return _aggregate.aggregate(factory(**own), num_tasks, **rest)
-
-  lifted.__signature__ = inspect.Signature(  # pyrefly: ignore
-    [common['num_tasks'], *method, *options],
-    return_annotation=Aggregator,
-  )
-  lifted.__module__ = __name__
-  lifted.__doc__ = _lifted_doc(factory, defaults, _example, _reads)
-  return lifted
-
-
-def _lifted_doc(
-  factory: Callable[..., Weighting], defaults: Any, example: str, reads: str
-) -> str:
-  """The factory's docstring with the options, and an example of this face."""
-  doc = inspect.getdoc(factory) or ''
-  before, _, after = doc.partition('Examples:\n')
-  tail = after.split('\n\n', 1)
-  doc = before + (tail[1] if len(tail) > 1 else '')
-  options = _OPTIONS_DOC.replace('\n  ', '\n')
-  if defaults:
-    said = ', '.join(f'``{k}={v}``' for k, v in defaults.items())
-    options += f' Here {said} by default.'
-  if 'Args:\n' in doc:
-    doc = doc.replace('Args:\n', f'Args:\n  {options}\n', 1)
-  else:
-    doc += f'\n\nArgs:\n  {options}\n'
-  return (
-    doc.rstrip()
-    + '\n\nThe optax face of '
-    + f'`mtljax.weightings.{factory.__name__}`: see `mtljax.aggregate`.'
-    + _EXAMPLE.format(name=factory.__name__, example=example, reads=reads)
-  )
-
-
-sum_losses = _lift(weightings.sum_losses)
-mean = _lift(weightings.mean)
-fixed = _lift(weightings.fixed, _example=', weights=[1.0, 0.5]')
-rlw = _lift(weightings.rlw)
-uncertainty = _lift(weightings.uncertainty)
-mgda = _lift(weightings.mgda)
-pcgrad = _lift(weightings.pcgrad)
-cagrad = _lift(weightings.cagrad)
-imtl_g = _lift(weightings.imtl_g)
-nash_mtl = _lift(weightings.nash_mtl, max_norm=1.0)
-fairgrad = _lift(weightings.fairgrad)
-aligned_mtl = _lift(weightings.aligned_mtl)
-bmtl = _lift(weightings.bmtl)
-conflict_free = _lift(weightings.conflict_free)
-dual_proj = _lift(weightings.dual_proj)
-dwa = _lift(weightings.dwa)
-emtl = _lift(weightings.emtl)
-famo = _lift(weightings.famo)
-geometric = _lift(weightings.geometric)
-go4align = _lift(weightings.go4align)
-gradnorm = _lift(weightings.gradnorm)
-gradvac = _lift(weightings.gradvac)
-imtl = _lift(weightings.imtl)
-imtl_l = _lift(weightings.imtl_l)
-krum = _lift(weightings.krum, _example=', num_byzantine=0')
-pcd = _lift(weightings.pcd)
-pivrg = _lift(weightings.pivrg, _example=', scores=[1.0, 0.5]')
-slaw = _lift(weightings.slaw)
-slw = _lift(weightings.slw)
-stch = _lift(weightings.stch)
-upgrad = _lift(weightings.upgrad)
-uw_o = _lift(weightings.uw_o)
-uw_so = _lift(weightings.uw_so)
-modo = _lift(weightings.modo, _reads=_CROSS)
-sdmgrad = _lift(weightings.sdmgrad, _reads=_CROSS)
+sum_losses = lift(weightings.sum_losses)
+mean = lift(weightings.mean)
+fixed = lift(weightings.fixed, _example=', weights=[1.0, 0.5]')
+rlw = lift(weightings.rlw)
+uncertainty = lift(weightings.uncertainty)
+mgda = lift(weightings.mgda)
+pcgrad = lift(weightings.pcgrad)
+cagrad = lift(weightings.cagrad)
+imtl_g = lift(weightings.imtl_g)
+nash_mtl = lift(weightings.nash_mtl, max_norm=1.0)
+fairgrad = lift(weightings.fairgrad)
+aligned_mtl = lift(weightings.aligned_mtl)
+bmtl = lift(weightings.bmtl)
+conflict_free = lift(weightings.conflict_free)
+dual_proj = lift(weightings.dual_proj)
+dwa = lift(weightings.dwa)
+emtl = lift(weightings.emtl)
+famo = lift(weightings.famo)
+geometric = lift(weightings.geometric)
+go4align = lift(weightings.go4align)
+gradnorm = lift(weightings.gradnorm)
+gradvac = lift(weightings.gradvac)
+imtl = lift(weightings.imtl)
+imtl_l = lift(weightings.imtl_l)
+krum = lift(weightings.krum, _example=', num_byzantine=0')
+pcd = lift(weightings.pcd)
+pivrg = lift(weightings.pivrg, _example=', scores=[1.0, 0.5]')
+slaw = lift(weightings.slaw)
+slw = lift(weightings.slw)
+stch = lift(weightings.stch)
+upgrad = lift(weightings.upgrad)
+uw_o = lift(weightings.uw_o)
+uw_so = lift(weightings.uw_so)
+modo = lift(weightings.modo, _reads=CROSS)
+sdmgrad = lift(weightings.sdmgrad, _reads=CROSS)
+graddrop = lift_rule(_graddrop.graddrop)
+trimmed_mean = lift_rule(_trimmed_mean.trimmed_mean)
+excess_mtl = lift_rule(_excess_mtl.excess_mtl)
+moco = lift_rule(_moco.moco)
+db_mtl = lift_rule(_db_mtl.db_mtl)
 
 
 def inject_hyperparams(

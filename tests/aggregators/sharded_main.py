@@ -7,7 +7,10 @@ from jax.sharding import PartitionSpec as P
 
 import mtljax as mtl
 
-METHODS = 'rlw mgda pcgrad cagrad imtl_g nash_mtl fairgrad'.split()
+METHODS = (
+  'rlw mgda pcgrad cagrad imtl_g nash_mtl fairgrad graddrop trimmed_mean '
+  'excess_mtl moco db_mtl'
+).split()
 GRADS = {
   'w': jax.random.normal(jax.random.key(0), (3, 16, 8)),
   'b': jax.random.normal(jax.random.key(1), (3, 8)),

@@ -24,11 +24,17 @@ class Method:
   per_task: tuple = ()  # keyword arguments that hold one number a task
   claims: frozenset = frozenset()
   around: Callable = lambda tx: tx  # a wrapper of the library
+  by_size: dict = dataclasses.field(default_factory=dict)  # functions of T
+
+  @property
+  def has_weights(self):
+    return self.name not in ('graddrop', 'trimmed_mean')
 
   def __call__(self, num_tasks, **options):
     kwargs = {k: v for k, v in self.kwargs.items()}
     for k in self.per_task:
       kwargs[k] = kwargs[k][:num_tasks]
+    kwargs.update((k, f(num_tasks)) for k, f in self.by_size.items())
     return self.build(num_tasks, **kwargs, **options)
 
   def build(self, num_tasks, **kwargs):
@@ -64,6 +70,7 @@ def wrapped(wrapper, name, claims='', *args, **kwargs):
 
 
 FIXED = tuple(np.linspace(0.5, 2.0, 64).tolist())
+LEAK = tuple(np.linspace(0.0, 1.0, 64).tolist())
 REFERENCE = tuple(np.linspace(-0.5, 0.2, 64).tolist())
 # equivariant: permuting tasks permutes weights
 # non_conflicting: no task's loss rises to first order
@@ -132,6 +139,19 @@ METHODS = [
   method('sdmgrad', 'equivariant'),
   method('sdmgrad', 'equivariant linear', normalize=True),
   method('sdmgrad', per_task=('preference',), preference=FIXED),
+  method('graddrop'),
+  method('graddrop', per_task=('leak',), leak=LEAK),
+  Method(
+    'trimmed_mean',
+    claims=frozenset({'equivariant', 'linear'}),
+    by_size={'trim': lambda num_tasks: (num_tasks - 1) // 2},
+  ),
+  method('trimmed_mean', 'equivariant linear', trim=0),
+  method('excess_mtl', 'equivariant linear'),
+  method('excess_mtl', 'equivariant', first_step='absolute', step_size=1.0),
+  method('moco', 'equivariant'),
+  method('moco', 'equivariant', normalize=True, projection='softmax'),
+  method('db_mtl', 'equivariant linear'),
   wrapped('cr_mogm', 'uw_o', 'equivariant linear'),
   wrapped('every_k', 'slw', 'equivariant linear', 2),
   wrapped('freeze_after', 'uw_so', 'equivariant linear', 2),
@@ -194,4 +214,12 @@ def rows(tx, jacobian, losses=None, steps=1):
   state = tx.init(params)
   for _ in range(steps):
     out, state = tx.update(jacobian, state, params, losses=losses)
-  return out, mtl.get_weights(state)
+  return out, weights_of(state)
+
+
+def weights_of(state):
+  """The weights, or None for a method without them."""
+  try:
+    return mtl.get_weights(state)
+  except ValueError:
+    return None

@@ -1,0 +1,108 @@
+"""From a rule's factory to a method's: ``num_tasks`` and options join it."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from mtljax._types import Aggregator, Weighting
+from mtljax.aggregators import _aggregate, _gradient_based
+
+_OPTIONS_DOC = """\
+num_tasks: T, a Python int.
+  **options: the options of `mtljax.aggregate`, where they are explained:
+    {names}."""
+
+_EXAMPLE = """
+
+Examples:
+  >>> import jax.numpy as jnp, mtljax as mtl
+  >>> tx = mtl.{name}(num_tasks=2{example})
+  >>> grads = {{'w': jnp.array([[1.0, 0.0, 0.0], [0.0, 2.0, 0.0]])}}
+  >>> update, state = tx.update(grads, tx.init(None), {reads})
+  >>> update['w'].shape, mtl.get_weights(state).shape
+  ((3,), (2,))
+"""
+
+CROSS = 'cross_gramian=mtl.cross_gramian(grads, grads)'
+
+
+def _options(build: Callable[..., Aggregator]) -> list[inspect.Parameter]:
+  """The keyword options that every method of this kind takes."""
+  parameters = inspect.signature(build).parameters.values()
+  return [p for p in parameters if p.kind is p.KEYWORD_ONLY]
+
+
+def _face(
+  factory: Callable[..., Any],
+  build: Callable[..., Aggregator],
+  defaults: dict[str, Any],
+  doc: str,
+) -> Callable[..., Aggregator]:
+  """``build(factory(...), num_tasks, ...)`` with one flat signature."""
+  own = list(inspect.signature(factory).parameters.values())
+  options = [
+    p.replace(default=defaults.get(p.name, p.default)) for p in _options(build)
+  ]
+  names = {p.name for p in options}
+
+  @functools.wraps(factory)
+  def lifted(num_tasks: int, **kwargs: Any) -> Aggregator:
+    kwargs = {**defaults, **kwargs}
+    rule = factory(**{k: v for k, v in kwargs.items() if k not in names})
+    rest = {k: v for k, v in kwargs.items() if k in names}
+    return build(rule, num_tasks, **rest)
+
+  num_tasks = inspect.signature(build).parameters['num_tasks']
+  lifted.__signature__ = inspect.Signature(  # pyrefly: ignore
+    [num_tasks, *own, *options], return_annotation=Aggregator
+  )
+  lifted.__doc__ = doc
+  return lifted
+
+
+def _with_options(
+  doc: str, build: Callable[..., Aggregator], defaults: dict[str, Any]
+) -> str:
+  """The docstring with the options among its arguments."""
+  names = ', '.join(f'``{p.name}``' for p in _options(build))
+  options = _OPTIONS_DOC.format(names=names)
+  if defaults:
+    said = ', '.join(f'``{k}={v}``' for k, v in defaults.items())
+    options += f' Here {said} by default.'
+  if 'Args:\n' in doc:
+    return doc.replace('Args:\n', f'Args:\n  {options}\n', 1)
+  return f'{doc}\n\nArgs:\n  {options}\n'
+
+
+def lift(
+  factory: Callable[..., Weighting],
+  *,
+  _example: str = '',
+  _reads: str = 'losses=jnp.ones(2)',
+  **defaults: Any,
+) -> Callable[..., Aggregator]:
+  """The optax face of a weighting's factory, with its own defaults."""
+  name = factory.__name__
+  doc = inspect.getdoc(factory) or ''
+  before, _, after = doc.partition('Examples:\n')
+  doc = before + ''.join(after.split('\n\n', 1)[1:])
+  doc = _with_options(doc, _aggregate.aggregate, defaults).rstrip()
+  doc += (
+    f'\n\nThe optax face of `mtljax.weightings.{name}`: see `mtljax.aggregate`.'
+    + _EXAMPLE.format(name=name, example=_example, reads=_reads)
+  )
+  lifted = _face(factory, _aggregate.aggregate, defaults, doc)
+  lifted.__module__ = 'mtljax.aggregators._methods'
+  return lifted
+
+
+def lift_rule(
+  factory: Callable[..., _gradient_based.GradientRule],
+) -> Callable[..., Aggregator]:
+  """The method of a rule that needs the gradients themselves."""
+  build = _gradient_based.gradient_method
+  doc = _with_options(inspect.getdoc(factory) or '', build, {})
+  return _face(factory, build, {}, doc)
