@@ -17,6 +17,8 @@ ARGUMENTS = {
   'krum': {'num_byzantine': 0},
   'pivrg': {'scores': (1.0, 1.0)},
 }
+# Around a rule, not a rule by itself.
+WRAPPERS = ('cr_mogm', 'every_k', 'freeze_after')
 ROUTES = ('losses', 'jacobian', 'gramian', 'features')
 HEADER = (
   'method',
@@ -40,8 +42,9 @@ cases are in their docstrings: `help(mtl.weightings.cagrad)`.
 
 """
 BOTTOM = """
-- **reads**: what the weights are computed from: the losses, or the Gramian of
-  the tasks' gradients on the shared parameters.
+- **reads**: what the weights are computed from: the losses, the Gramian of
+  the tasks' gradients on the shared parameters, or the cross-Gramian of their
+  gradients on two independent batches (`mtl.cross_gramian`).
 - **route**: how `mtljax.training.make_train_step` gets it; see
   [routes](routes.md). `features` is an approximation for methods that read the
   Gramian, and needs a `mtl.Staged` loss.
@@ -56,11 +59,17 @@ BOTTOM = """
 The facts are those of the default arguments. `fairgrad(alpha=1.0)` has full
 invariance, and `mgda(normalize='loss')` and `'loss+'` read the losses too.
 
-Around any of them: `mtl.sam` takes all gradients at one point that is worst for
-the summed loss (Foret et al., 2021, <https://arxiv.org/abs/2010.01412>), by any
-route of the method inside; `mtl.flat_regions` perturbs each task by itself and
-aggregates losses and flatness apart (F-MTL; Phan et al., 2022,
-<https://arxiv.org/abs/2211.13723>), by the jacobian route.
+Around any of them: `mtl.cr_mogm` averages the weights over steps (Zhou et al.,
+2022, <https://openreview.net/forum?id=ScwfQ7hdwyP>), `mtl.every_k` computes
+them at every k-th step only, and `mtl.freeze_after` keeps them constant after
+some steps.
+
+Around any but `modo` and `sdmgrad`: `mtl.sam` takes all gradients at one point
+that is worst for the summed loss (Foret et al., 2021,
+<https://arxiv.org/abs/2010.01412>), by any route of the method inside;
+`mtl.flat_regions` perturbs each task by itself and aggregates losses and
+flatness apart (F-MTL; Phan et al., 2022, <https://arxiv.org/abs/2211.13723>),
+by the jacobian route.
 """
 
 
@@ -88,7 +97,8 @@ def row(name: str) -> list[str]:
   arguments = ARGUMENTS.get(name, {})
   weighting = getattr(mtl.weightings, name)(**arguments)
   info = weighting.info
-  reads = sorted(weighting.needs)
+  reads = [need.replace('_', '-') for need in sorted(weighting.needs)]
+  needs_gradients = weighting.needs & {'gramian', 'cross_gramian'}
   # A method that reads no gradients gains nothing by the costlier routes.
   default, others = routes(getattr(mtl, name)(2, **arguments))
   authors, _, link = info.paper.rpartition(', ')
@@ -96,7 +106,7 @@ def row(name: str) -> list[str]:
     f'`{name}`',
     ', '.join(reads) or 'nothing',
     default,
-    ', '.join(others) if 'gramian' in reads else '',
+    ', '.join(others) if needs_gradients else '',
     info.invariance,
     'yes' if info.weight_heads else 'no',
     'yes' if info.signed else 'no',
@@ -114,7 +124,8 @@ def table(rows: Sequence[Sequence[str]]) -> str:
 
 def render() -> str:
   """The page."""
-  rows = [HEADER, *(row(name) for name in mtl.weightings.__all__)]
+  names = [name for name in mtl.weightings.__all__ if name not in WRAPPERS]
+  rows = [HEADER, *map(row, names)]
   return TOP + table(rows) + BOTTOM
 
 

@@ -42,13 +42,15 @@ PLAIN = (
   'emtl',
   'gradnorm',
 )
+# They compare two batches, which cannot be made sharpness-aware.
+UNWRAPPED = ('modo', 'sdmgrad')
 WRAPPERS = {'flat': mtl.flat_regions, 'sam': mtl.sam}
 
 
 def method_names() -> list[str]:
   """Every name that `make_method` takes."""
   wrapped = [f'{prefix}_{name}' for prefix in WRAPPERS for name in PLAIN]
-  return [*PLAIN, *wrapped]
+  return [*PLAIN, *UNWRAPPED, *wrapped]
 
 
 def make_method(

@@ -8,7 +8,7 @@ from jax.sharding import PartitionSpec as P
 import mtljax as mtl
 
 METHODS = (
-  'rlw mgda pcgrad cagrad imtl_g nash_mtl fairgrad graddrop trimmed_mean '
+  'rlw mgda pcgrad cagrad imtl_g nash_mtl fairgrad modo graddrop trimmed_mean '
   'excess_mtl moco db_mtl'
 ).split()
 GRADS = {
@@ -19,10 +19,16 @@ SPECS = {'w': P(None, 'data', 'model'), 'b': P(None, 'model')}
 EXPECTED = {}
 
 
+def update_of(tx, grads, state):
+  halves = jax.tree.map(lambda g: 0.5 * g, grads)
+  cross = mtl.cross_gramian(grads, halves)  # for those that read it
+  return tx.update(grads, state, cross_gramian=cross)[0]
+
+
 def unsharded() -> None:
   for name in METHODS:
     tx = getattr(mtl, name)(3)
-    EXPECTED[name] = tx.update(GRADS, tx.init(None))[0]
+    EXPECTED[name] = update_of(tx, GRADS, tx.init(None))
 
 
 def main(axis_type: AxisType) -> None:
@@ -35,7 +41,7 @@ def main(axis_type: AxisType) -> None:
     for name in METHODS:
       tx = getattr(mtl, name)(3)
       state = tx.init(None)
-      update = jax.jit(lambda g, s, tx=tx: tx.update(g, s)[0])
+      update = jax.jit(lambda g, s, tx=tx: update_of(tx, g, s))
       compiled = update.lower(sharded, state).compile()
       assert 'all-gather' not in compiled.as_text(), name
       out = update(sharded, state)
