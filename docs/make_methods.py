@@ -5,49 +5,39 @@ from __future__ import annotations
 import pathlib
 from collections.abc import Sequence
 
-import jax.numpy as jnp
-import optax
-
 import mtljax as mtl
-from mtljax.training import make_train_step
 
 PAGE = pathlib.Path(__file__).with_name('methods.md')
-ARGUMENTS = {
-  'fixed': {'weights': (1.0, 1.0)},
-  'krum': {'num_byzantine': 0},
-  'pivrg': {'scores': (1.0, 1.0)},
-}
-# Around a rule, not a rule by itself.
-WRAPPERS = ('cr_mogm', 'every_k', 'freeze_after')
-ROUTES = ('losses', 'jacobian', 'gramian', 'features')
 HEADER = (
   'method',
   'reads',
-  'route by default',
-  'other routes',
+  'routes',
   'invariance',
   'heads weighted',
   'may be negative',
+  'stateful',
   'random',
   'paper',
 )
 TOP = """\
 # Methods
 
-Made by `python docs/make_methods.py` from the library; do not edit it.
+Made by `python docs/make_methods.py` from `mtl.methods()`; do not edit it. What
+to take when is on [another page](which_method.md).
 
-Each row is `mtl.<method>(num_tasks, ...)`, an optax transformation, and
-`mtl.weightings.<method>(...)`, the rule inside it. Formulas, options and edge
-cases are in their docstrings: `help(mtl.weightings.cagrad)`.
+Each row is `mtl.<method>(num_tasks, ...)`, an optax transformation. Where it
+reads losses or a Gramian, `mtl.weightings.<method>(...)` is the rule inside it.
+Formulas, options and edge cases are in the docstrings: `help(mtl.cagrad)`.
 
 """
 BOTTOM = """
 - **reads**: what the weights are computed from: the losses, the Gramian of
   the tasks' gradients on the shared parameters, or the cross-Gramian of their
-  gradients on two independent batches (`mtl.cross_gramian`).
-- **route**: how `mtljax.training.make_train_step` gets it; see
-  [routes](routes.md). `features` is an approximation for methods that read the
-  Gramian, and needs a `mtl.Staged` loss.
+  gradients on two independent batches (`mtl.cross_gramian`). *gradients*: the
+  update is made of the gradients themselves.
+- **routes**: how `mtljax.training.make_train_step` can get it, its default
+  first; see [routes](routes.md). `features` is an approximation for methods
+  that read the Gramian, and needs a `mtl.Staged` loss.
 - **invariance**: what a change of one loss's scale does to the update of the
   shared parameters: *full*, nothing; *direction*, only its length may change;
   *none*, more.
@@ -55,6 +45,13 @@ BOTTOM = """
   paper does; `weight_heads=` decides otherwise.
 - **may be negative**: a task's weight can be below 0; its head is then never
   weighted.
+
+- **stateful**: a step depends on the steps before it.
+- **random**: it draws numbers, with a key in its state.
+
+`adatask` and `per_task_optimizer` are optimizers as well as methods: they
+return the step itself, and nothing comes after them. `signsgd` is a plain
+optimizer, to the right of a method.
 
 The facts are those of the default arguments. `fairgrad(alpha=1.0)` has full
 invariance, and `mgda(normalize='loss')` and `'loss+'` read the losses too.
@@ -73,45 +70,22 @@ by the jacobian route.
 """
 
 
-def routes(method: mtl.Aggregator) -> tuple[str, list[str]]:
-  """The route taken by default, and the others that the method can take."""
-  loss = mtl.Staged(lambda w: w, [lambda w, z: jnp.sum(z)] * 2)
-
-  def taken(route):
-    step = make_train_step(method, optax.identity(), loss, route=route)
-    return step.route
-
-  default, others = taken('auto'), []
-  for route in ROUTES:
-    try:
-      taken(route)
-    except ValueError:
-      continue
-    if route != default:
-      others.append(route)
-  return default, others
-
-
-def row(name: str) -> list[str]:
+def row(method: mtl.MethodSummary) -> list[str]:
   """The cells of one method."""
-  arguments = ARGUMENTS.get(name, {})
-  weighting = getattr(mtl.weightings, name)(**arguments)
-  info = weighting.info
-  reads = [need.replace('_', '-') for need in sorted(weighting.needs)]
-  needs_gradients = weighting.needs & {'gramian', 'cross_gramian'}
-  # A method that reads no gradients gains nothing by the costlier routes.
-  default, others = routes(getattr(mtl, name)(2, **arguments))
-  authors, _, link = info.paper.rpartition(', ')
+  authors, _, link = method.paper.rpartition(', ')
+  flags = (
+    method.weight_heads,
+    method.signed,
+    method.stateful,
+    method.random,
+  )
   return [
-    f'`{name}`',
-    ', '.join(reads) or 'nothing',
-    default,
-    ', '.join(others) if needs_gradients else '',
-    info.invariance,
-    'yes' if info.weight_heads else 'no',
-    'yes' if info.signed else 'no',
-    'yes' if info.random else 'no',
-    f'[{authors}]({link})' if info.paper else '',
+    f'`{method.name}`',
+    ', '.join(method.needs).replace('_', '-') or 'nothing',
+    ', '.join(method.routes),
+    method.invariance,
+    *('yes' if flag else 'no' for flag in flags),
+    f'[{authors}]({link})' if method.paper else '',
   ]
 
 
@@ -124,8 +98,7 @@ def table(rows: Sequence[Sequence[str]]) -> str:
 
 def render() -> str:
   """The page."""
-  names = [name for name in mtl.weightings.__all__ if name not in WRAPPERS]
-  rows = [HEADER, *map(row, names)]
+  rows = [HEADER, *map(row, mtl.methods())]
   return TOP + table(rows) + BOTTOM
 
 

@@ -2,55 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
+
+import optax
 
 import mtljax as mtl
 from mtljax import _validate
 
-# All but those that need numbers of their own: krum and pivrg.
-PLAIN = (
-  'sum_losses',
-  'mean',
-  'fixed',
-  'uncertainty',
-  'rlw',
-  'pcgrad',
-  'mgda',
-  'cagrad',
-  'imtl_g',
-  'nash_mtl',
-  'fairgrad',
-  'uw_o',
-  'uw_so',
-  'dwa',
-  'geometric',
-  'stch',
-  'bmtl',
-  'famo',
-  'slaw',
-  'go4align',
-  'imtl_l',
-  'imtl',
-  'gradvac',
-  'aligned_mtl',
-  'upgrad',
-  'dual_proj',
-  'conflict_free',
-  'pcd',
-  'slw',
-  'emtl',
-  'gradnorm',
-)
-# They compare two batches, which cannot be made sharpness-aware.
-UNWRAPPED = ('modo', 'sdmgrad')
 WRAPPERS = {'flat': mtl.flat_regions, 'sam': mtl.sam}
+ALL = 'all'
+
+
+def plain_names() -> list[str]:
+  """Every method of the library."""
+  return [m.name for m in mtl.methods()]
+
+
+def _brings_optimizer(name: str) -> bool:
+  return name in ('adatask', 'per_task_optimizer')
 
 
 def method_names() -> list[str]:
   """Every name that `make_method` takes."""
-  wrapped = [f'{prefix}_{name}' for prefix in WRAPPERS for name in PLAIN]
-  return [*PLAIN, *UNWRAPPED, *wrapped]
+  wrapped = [
+    f'{prefix}_{m.name}'
+    for prefix in WRAPPERS
+    for m in mtl.methods()
+    # Those that compare two batches cannot be made sharpness-aware.
+    if 'cross_gramian' not in m.needs and not _brings_optimizer(m.name)
+  ]
+  return [*plain_names(), *wrapped]
+
+
+def expand(names: Sequence[str]) -> tuple[str, ...]:
+  """The names in order and once each, ``all`` being every plain method."""
+  found = []
+  for name in names:
+    found += plain_names() if name == ALL else [name]
+  return tuple(dict.fromkeys(found))
 
 
 def make_method(
@@ -60,8 +50,11 @@ def make_method(
   *,
   rho: float,
   weights: Sequence[float] = (),
-) -> mtl.Aggregator:
-  """Builds a method with its paper's defaults.
+  scores: Sequence[float] = (),
+  optimizer: Callable[..., optax.GradientTransformation] = optax.adam,
+  learning_rate: optax.ScalarOrSchedule = 1e-3,
+) -> tuple[mtl.Aggregator, optax.GradientTransformation]:
+  """Builds a method with its paper's defaults, and the optimizer after it.
 
   Args:
     name: a method (``'cagrad'``), task-based flat regions around one
@@ -71,28 +64,45 @@ def make_method(
     labels: see `mtljax.label_params`.
     rho: radius of the sharpness-aware forms.
     weights: those of ``'fixed'``, one a task; none: ones.
+    scores: of ``'pivrg'``, the loss that each task reaches alone; none: ones.
+    optimizer: makes the optimizer of a learning rate. ``'per_task_optimizer'``
+      has one of it a task, ``'adatask'`` one Adam a task whatever it is, and
+      nothing comes after these two.
+    learning_rate: a number or a schedule.
 
   Returns:
-    The aggregator.
+    The method, and the optimizer.
 
   Raises:
     ValueError: the name is not known; the message lists those that are.
   """
   check_names([name])
+  if name == 'adatask':
+    own = mtl.adatask(num_tasks, learning_rate, labels=labels)
+    return own, optax.identity()
+  after = optimizer(learning_rate)
+  if name == 'per_task_optimizer':
+    own = mtl.per_task_optimizer(after, num_tasks, labels=labels)
+    return own, optax.identity()
   prefix, _, rest = name.partition('_')
   wrapped = prefix in WRAPPERS
   plain = rest if wrapped else name
-  options = {}
-  if plain == 'fixed':
-    options['weights'] = tuple(weights) or (1.0,) * num_tasks
+  ones = (1.0,) * num_tasks
+  options = {
+    'fixed': {'weights': tuple(weights) or ones},
+    'pivrg': {'scores': tuple(scores) or ones},
+    'krum': {'num_byzantine': 0},
+    # As many as can be: the median.
+    'trimmed_mean': {'trim': (num_tasks - 1) // 2},
+  }.get(plain, {})
   inner = getattr(mtl, plain)(num_tasks, labels=labels, **options)
   if wrapped:
     radius = {'flat': 'rho_shared', 'sam': 'rho'}[prefix]
-    return WRAPPERS[prefix](inner, **{radius: rho})
-  return inner
+    return WRAPPERS[prefix](inner, **{radius: rho}), after
+  return inner, after
 
 
-def check_names(names: list[str] | tuple[str, ...]) -> None:
+def check_names(names: Sequence[str]) -> None:
   """Raises ValueError for the first name that is not known."""
   for name in names:
     _validate.one_of('--methods', name, method_names())

@@ -84,9 +84,12 @@ class Config:
     'flat_cagrad',
   )
   """Methods to compare, separated by spaces. flat_X is task-based flat regions
-  (F-MTL) around X, sam_X is SAM on the summed loss around X."""
+  (F-MTL) around X, sam_X is SAM on the summed loss around X, all is every
+  method of the library."""
   weights: tuple[float, ...] = (1.0, 0.5)
   """Weights of the method fixed, one a task."""
+  scores: tuple[float, ...] = (0.1, 0.1)
+  """Training losses that the tasks reach alone, for the method pivrg."""
   baselines: bool = True
   """Train each task alone too, which delta-m is measured against."""
   seeds: int = 3
@@ -96,7 +99,8 @@ class Config:
   model: str = 'multi_lenet'
   """multi_lenet, resnet (small) or resnet18."""
   optimizer: str = 'adam'
-  """adam, adamw, sgd or momentum."""
+  """adam, adamw, sgd or momentum. The method per_task_optimizer has one a task;
+  adatask is one Adam a task, whatever this says."""
   learning_rate: float = 2e-3
   """Of the optimizer; it falls to zero along a cosine."""
   batch_size: int = 128
@@ -127,7 +131,7 @@ RESUMABLE += ('progress', 'data.dir')
 
 def check(config: Config) -> None:
   """Raises ValueError for options that no run could be made of."""
-  _methods.check_names(config.methods)
+  _methods.check_names(_methods.expand(config.methods))
   _validate.one_of('--optimizer', config.optimizer, OPTIMIZERS)
   _validate.one_of('--model', config.model, MODELS)
   _validate.one_of('--data.source', config.data.source, data.SOURCES)
@@ -137,10 +141,12 @@ def check(config: Config) -> None:
     _validate.in_range(f'--{name.replace("_", "-")}', getattr(config, name), 1)
   _validate.in_range('--learning-rate', config.learning_rate, 0, open_low=True)
   _validate.in_range('--rho', config.rho, 0)
-  if len(config.weights) != len(TASKS):
-    raise ValueError(
-      f'--weights={config.weights} must be {len(TASKS)} numbers, one a task.'
-    )
+  for name in ('weights', 'scores'):
+    value = getattr(config, name)
+    if len(value) != len(TASKS):
+      raise ValueError(
+        f'--{name}={value} must be {len(TASKS)} numbers, one a task.'
+      )
   if not (config.methods or config.baselines):
     raise ValueError('--methods is empty and there are no baselines.')
 
@@ -282,17 +288,20 @@ def make_cells(
   """The runs of one method, all seeds sharing one compiled step."""
   labels, num_tasks = problem.labels, len(problem.tasks)
   single = num_tasks == 1
-  if single:
-    method = mtl.sum_losses(1, labels=labels)
-  else:
-    method = _methods.make_method(
-      name, num_tasks, labels, rho=config.rho, weights=config.weights
-    )
   steps = num_steps(config, digits)
-  schedule = optax.cosine_decay_schedule(config.learning_rate, steps)
+  method, optimizer = _methods.make_method(
+    'sum_losses' if single else name,
+    num_tasks,
+    labels,
+    rho=config.rho,
+    weights=config.weights,
+    scores=config.scores,
+    optimizer=OPTIMIZERS[config.optimizer],
+    learning_rate=optax.cosine_decay_schedule(config.learning_rate, steps),
+  )
   step = make_train_step(
     method,
-    OPTIMIZERS[config.optimizer](schedule),
+    optimizer,
     problem.loss,
     has_state=True,
     route='auto' if single else config.route,
@@ -372,7 +381,7 @@ class Study:
 def prepare(config: Config, console: rich.console.Console) -> Study:
   """Everything that can be refused, before anything is written or trained."""
   check(config)
-  methods = tuple(dict.fromkeys(config.methods))
+  methods = _methods.expand(config.methods)
   if config.baselines:
     methods = (*(f'single_{task}' for task in TASKS), *methods)
   digits = load(config, lambda text: console.print(text, markup=False))

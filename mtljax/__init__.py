@@ -12,6 +12,9 @@ and training are subpackages to import by name.
 """
 
 from mtljax import weightings as weightings
+from mtljax._catalog import MethodSummary as MethodSummary
+from mtljax._catalog import MethodTable as MethodTable
+from mtljax._catalog import methods as methods
 from mtljax._labels import label_params as label_params
 from mtljax._labels import match_params as match_params
 from mtljax._tree import combine as combine
@@ -75,6 +78,9 @@ from mtljax.gradients import Staged as Staged
 from mtljax.gradients import task_grad_fn as task_grad_fn
 from mtljax.gradients import value_and_gramian as value_and_gramian
 from mtljax.gradients import value_and_task_grads as value_and_task_grads
+from mtljax.optimizers import adatask as adatask
+from mtljax.optimizers import per_task_optimizer as per_task_optimizer
+from mtljax.optimizers import signsgd as signsgd
 from mtljax.sharpness import flat_regions as flat_regions
 from mtljax.sharpness import normalized_ascent as normalized_ascent
 from mtljax.sharpness import sam as sam

@@ -21,6 +21,7 @@ LISTED = re.findall(
 SUBPACKAGES = {'weightings', 'solvers', 'training', 'models', 'data', 'metrics'}
 # Plain records and types, which their users do not build, or one by one.
 WITHOUT_EXAMPLE = {'Aggregator', 'MethodInfo', 'TaskStats', 'Weighting'}
+WITHOUT_EXAMPLE |= {'MethodSummary', 'MethodTable'}
 OPTIONS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 
 

@@ -14,6 +14,7 @@ LAYERS = [
   {'weightings'},
   {'aggregators', 'gradients'},
   {'sharpness', 'optimizers'},
+  {'_catalog'},
   {'metrics', 'models', 'data'},
   {'training'},
 ]

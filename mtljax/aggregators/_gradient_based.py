@@ -72,10 +72,12 @@ class GradientState(NamedTuple):
 
 def zero_rows(shared: Any, num_tasks: int) -> Any:
   """Zeros of the shape of the tasks' gradients, to accumulate in."""
-  return jax.tree.map(
-    lambda p: jnp.zeros((num_tasks, *p.shape), _tree.accumulator(p.dtype)),
-    shared,
-  )
+
+  def zeros(p):
+    zero = jnp.zeros_like(p, dtype=_tree.accumulator(p.dtype))
+    return jnp.broadcast_to(zero, (num_tasks, *p.shape))
+
+  return jax.tree.map(zeros, shared)
 
 
 def softmax(logits: jax.Array, mask: jax.Array) -> jax.Array:

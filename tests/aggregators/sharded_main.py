@@ -15,6 +15,8 @@ GRADS = {
   'w': jax.random.normal(jax.random.key(0), (3, 16, 8)),
   'b': jax.random.normal(jax.random.key(1), (3, 8)),
 }
+LOSSES = np.array([0.5, 1.0, 2.0])
+PARAMS = {k: v[0] for k, v in GRADS.items()}
 SPECS = {'w': P(None, 'data', 'model'), 'b': P(None, 'model')}
 EXPECTED = {}
 
@@ -22,13 +24,13 @@ EXPECTED = {}
 def update_of(tx, grads, state):
   halves = jax.tree.map(lambda g: 0.5 * g, grads)
   cross = mtl.cross_gramian(grads, halves)  # for those that read it
-  return tx.update(grads, state, cross_gramian=cross)[0]
+  return tx.update(grads, state, losses=LOSSES, cross_gramian=cross)[0]
 
 
 def unsharded() -> None:
   for name in METHODS:
     tx = getattr(mtl, name)(3)
-    EXPECTED[name] = update_of(tx, GRADS, tx.init(None))
+    EXPECTED[name] = update_of(tx, GRADS, tx.init(PARAMS))
 
 
 def main(axis_type: AxisType) -> None:
@@ -40,7 +42,7 @@ def main(axis_type: AxisType) -> None:
     }
     for name in METHODS:
       tx = getattr(mtl, name)(3)
-      state = tx.init(None)
+      state = tx.init({k: v[0] for k, v in sharded.items()})
       update = jax.jit(lambda g, s, tx=tx: update_of(tx, g, s))
       compiled = update.lower(sharded, state).compile()
       assert 'all-gather' not in compiled.as_text(), name

@@ -1,21 +1,55 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
 import pytest
 
 import mtljax as mtl
 from experiments import _methods
+from mtljax.training import make_train_step
 
 
 @pytest.mark.parametrize('name', _methods.method_names())
 def test_every_name_builds(name):
-  method = _methods.make_method(name, 2, None, rho=0.1)
+  method, optimizer = _methods.make_method(name, 2, None, rho=0.1)
   assert isinstance(method, mtl.Aggregator)
+  assert isinstance(optimizer, optax.GradientTransformation)
   assert name.endswith(method.info.name)
 
 
-def test_weights_reach_fixed():
-  method = _methods.make_method('fixed', 2, None, rho=0.1, weights=(3.0, 1.0))
-  with pytest.raises(ValueError, match='num_tasks=2'):
-    _methods.make_method('fixed', 2, None, rho=0.1, weights=(1.0,))
+def test_all_is_every_method_once():
+  names = _methods.expand(['flat_mgda', 'all', 'mean'])
+  assert names[0] == 'flat_mgda'
+  assert sorted(names[1:]) == [m.name for m in mtl.methods()]
+  assert _methods.expand(['mean', 'mgda', 'mean']) == ('mean', 'mgda')
+
+
+def test_weights_and_scores_reach_their_methods():
+  def make(name, **kwargs):
+    return _methods.make_method(name, 2, None, rho=0.1, **kwargs)[0]
+
+  method = make('fixed', weights=(3.0, 1.0))
   assert method.init(None).weighting_state.tolist() == [3.0, 1.0]
+  with pytest.raises(ValueError, match='num_tasks=2'):
+    make('fixed', weights=(1.0,))
+  with pytest.raises(ValueError, match='scores'):
+    make('pivrg', scores=(1.0,))
+
+
+@pytest.mark.parametrize('name', ['adatask', 'per_task_optimizer', 'mean'])
+def test_the_learning_rate_is_applied_once(name):
+  def task_losses(w, batch):
+    del batch
+    return jnp.stack([w[0], 3 * w[0]])
+
+  method, optimizer = _methods.make_method(
+    name, 2, None, rho=0.1, optimizer=optax.adam, learning_rate=0.25
+  )
+  step = make_train_step(method, optimizer, task_losses)
+  state = step.init(jnp.zeros(1), key=jax.random.key(0))
+  state, _ = step.step(state, None)
+  moved = 0.25 if name == 'mean' else 0.5  # once for each task
+  np.testing.assert_allclose(state.params, -moved, rtol=1e-5)
 
 
 def test_unknown_name_lists_the_closest():
