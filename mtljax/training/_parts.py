@@ -25,7 +25,7 @@ def split_batch(batch: Any, fun: LossFn, parts: int) -> list[Any]:
     shape = jnp.shape(leaf)
     if not shape or shape[0] < parts:
       raise ValueError(
-        f'batch: {name or "it"!r} has shape {shape}; the method compares '
+        f'batch: its array {name!r} has shape {shape}; the method compares '
         f'independent parts of the batch, so axis 0 must hold at least {parts} '
         'examples.'
       )

@@ -65,12 +65,13 @@ def choose_route(method: Aggregator, route: Route, fun: LossFn) -> str:
       f'route={route!r}: {name} as built here needs the per-task gradients '
       "themselves; use route='jacobian' or 'auto'."
     )
-  if route == 'features' and 'cross_gramian' in base.needs:
+  if route in ('losses', 'features') and 'cross_gramian' in base.needs:
     raise ValueError(
-      f"route='features': {name} compares two batches, whose features are "
-      "gradients of other examples; use 'gramian', 'jacobian' or 'auto'."
+      f'route={route!r}: {name} compares the gradients of two batches, which '
+      'the losses do not tell, nor do features, being those of other examples; '
+      "use 'gramian', 'jacobian' or 'auto'."
     )
-  if route == 'losses' and base.needs & {'gramian', 'cross_gramian'}:
+  if route == 'losses' and 'gramian' in base.needs:
     raise ValueError(
       f"route='losses': {name} reads the Gramian of the gradients; use "
       "'jacobian', 'gramian', 'features' or 'auto'."
@@ -98,22 +99,21 @@ def _amortised(
   """
   _validate.positive_int('every', every)
   reuse = None if method.weighting is None else method.weighting.reuse
-  if every == 1 and reuse is None:
-    return method, None
-  if _only_jacobian(method):
-    if every == 1:
-      return method, None
+  only_jacobian = _only_jacobian(method)
+  if every > 1 and only_jacobian:
     raise ValueError(
       f'every={every}: {method.info.name} as built here is more than weights, '
       'which is all that can be held between steps; use every=1.'
     )
-  if reuse is None:
-    return method, lambda step: step % every == 0
-  if every > 1:
+  if every > 1 and reuse is not None:
     raise ValueError(
       f'every={every}: {method.info.name} says itself when its weights are '
       'computed; use every=1.'
     )
+  if every > 1:
+    return method, lambda step: step % every == 0
+  if reuse is None or only_jacobian:
+    return method, None
   return _aggregate.rebuild(method, reuse.weighting), reuse.due
 
 
@@ -301,15 +301,14 @@ def make_train_step(
 
     cross = None
     if reads_cross:
-      *pair, batch = _parts.split_batch(batch, loss_fn, 3)
+      one, two, batch = _parts.split_batch(batch, loss_fn, 3)
+      key_one, key_two, key = jax.random.split(key, 3)
 
       def cross():
         return _directions.cross_gramian(
           base,
-          *[
-            pull(state.params, arguments(part, jax.random.fold_in(key, i)))
-            for i, part in enumerate(pair)
-          ],
+          pull(state.params, arguments(one, key_one)),
+          pull(state.params, arguments(two, key_two)),
           mode=mode,
         )
 

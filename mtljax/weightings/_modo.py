@@ -61,8 +61,8 @@ def modo(*, learning_rate: ArrayLike = 0.1, rho: ArrayLike = 0.1) -> Weighting:
   one task                  1
   zero, equal, antiparallel nothing special: it is one step of descent
   rows, 0 in the hull
-  rows of unlike length     a long row loses its weight in one step, if
-                            :math:`\gamma \|g\|^2` is over 1
+  rows of unlike length     a row much longer than the others loses its weight
+                            in one step, if :math:`\gamma \|g\|^2` is over 2
   absent tasks              0; the others share 1 and move as in the smaller
                             problem; an absent task's share is kept for it
   NaN or infinity           NaN; the next step goes on from the weights before

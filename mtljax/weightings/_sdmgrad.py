@@ -101,8 +101,9 @@ def sdmgrad(
   The learning rate is in units of the gradients. The authors' code divides M
   by the squared mean length of the gradients first, so that it is not:
   ``normalize=True`` with ``learning_rate=10`` (LibMTL: 5). Such steps are too
-  long to settle, and the weights jump between corners of the simplex. (Its
-  supervised experiments alias the three batches' gradients to one.)
+  long to settle, and the weights jump between corners of the simplex. (In its
+  supervised experiments the three batches' gradients share one buffer, so that
+  they are those of one batch.)
 
   ========================  ==================================================
   input                     weights
@@ -110,8 +111,9 @@ def sdmgrad(
   one task                  1
   zero, equal, antiparallel nothing special: these are steps of descent
   rows, 0 in the hull
-  rows of unlike length     a long row is left with :math:`\lambda p_t / (1 +
-                            \lambda)`, if :math:`\gamma \|g\|^2` is over 1
+  rows of unlike length     a row much longer than the others is left with
+                            :math:`\lambda p_t / (1 + \lambda)`, if
+                            :math:`\gamma \|g\|^2` is over 2
   absent tasks              0; the others share 1 and move as in the smaller
                             problem; an absent task's share is kept for it
   NaN or infinity           NaN; the next step goes on from the weights before

@@ -212,6 +212,19 @@ def test_cross_gramian_of_shared_leaves():
   np.testing.assert_allclose(narrow, expected, rtol=1e-4, atol=1e-6)
 
 
+def test_cross_gramian_is_unbiased_and_the_gramian_is_not():
+  mean = jax.random.normal(jax.random.key(0), (3, 4))
+  noise = jax.random.normal(jax.random.key(1), (2, 4000, 3, 4))
+  first, second = mean[None, None] + noise
+  expected = mtl.gramian(mean)
+  found = jax.vmap(mtl.cross_gramian)(first, second)
+  error = np.std(found, axis=0) / np.sqrt(4000)
+  assert np.all(np.abs(np.mean(found, axis=0) - expected) < 5 * error)
+  one_batch = np.mean(jax.vmap(mtl.gramian)(first), axis=0)
+  bias = one_batch - np.asarray(expected)
+  np.testing.assert_allclose(bias, 4 * np.eye(3), atol=0.5)
+
+
 def test_cross_gramian_adds_in_float32():
   low = jnp.full((2, 400), 20.0, jnp.float16)
   found = mtl.cross_gramian(low, low.astype(jnp.bfloat16))

@@ -197,7 +197,7 @@ def test_sizes_are_those_of_array_split():
     (
       lambda: _parts.split_batch({'x': BATCH, 'n': 3.0}, plain, 3),
       ValueError,
-      r"batch: 'n' has shape \(\)",
+      r"array 'n' has shape \(\)",
     ),
     (
       lambda: _parts.split_batch({'x': BATCH, 'n': jnp.ones(5)}, STAGED, 3),
@@ -207,12 +207,12 @@ def test_sizes_are_those_of_array_split():
     (
       lambda: run(METHODS['modo'], route='features'),
       ValueError,
-      "route='features': modo compares two batches",
+      "route='features': modo compares the gradients",
     ),
     (
       lambda: run(METHODS['modo'], route='losses'),
       ValueError,
-      "route='losses': modo reads the Gramian",
+      "route='losses': modo compares the gradients",
     ),
   ],
 )

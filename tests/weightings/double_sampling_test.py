@@ -134,6 +134,18 @@ def test_normalize_makes_the_weights_free_of_the_common_scale():
   np.testing.assert_allclose(zero, 1 / 3, rtol=1e-6)
 
 
+@pytest.mark.parametrize(
+  'weighting, left',
+  [(weightings.modo(), 0), (weightings.sdmgrad(), 0.3 * 0.5 / 1.3)],
+)
+def test_a_long_row_loses_its_weight(weighting, left):
+  over = jnp.diag(jnp.array([2.1 / 0.1, 1e-6]))
+  np.testing.assert_allclose(run(weighting, over)[0][0], left, atol=1e-6)
+  under = jnp.diag(jnp.array([1.5 / 0.1, 1e-6]))
+  first, _ = run(weightings.modo(), under)
+  assert first[0] > 0.01
+
+
 @pytest.mark.parametrize('name', ['modo', 'sdmgrad'])
 def test_absent_task_keeps_its_share(name):
   weighting = getattr(weightings, name)()
