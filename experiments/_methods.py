@@ -19,18 +19,14 @@ def plain_names() -> list[str]:
   return [m.name for m in mtl.methods()]
 
 
-def _brings_optimizer(name: str) -> bool:
-  return name in ('adatask', 'per_task_optimizer')
-
-
 def method_names() -> list[str]:
   """Every name that `make_method` takes."""
   wrapped = [
     f'{prefix}_{m.name}'
     for prefix in WRAPPERS
     for m in mtl.methods()
-    # Those that compare two batches cannot be made sharpness-aware.
-    if 'cross_gramian' not in m.needs and not _brings_optimizer(m.name)
+    # Neither what compares two batches nor what steps can be wrapped.
+    if 'cross_gramian' not in m.needs and not m.is_optimizer
   ]
   return [*plain_names(), *wrapped]
 

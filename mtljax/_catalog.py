@@ -23,7 +23,6 @@ EXAMPLE_ARGUMENTS: dict[str, dict[str, Any]] = {
   'pivrg': {'scores': (1.0, 1.0)},
   'trimmed_mean': {'trim': 0},
 }
-# They return the step itself; no optimizer comes after them.
 OPTIMIZERS = ('adatask', 'per_task_optimizer')
 _HEADER = (
   'method',
@@ -55,6 +54,8 @@ class MethodSummary:
     signed: whether a weight can be negative.
     stateful: whether a step depends on the steps before it, apart from keys.
     random: whether it draws numbers.
+    is_optimizer: whether it returns the step itself, and no optimizer comes
+      after it.
     paper: authors, year and link.
   """
 
@@ -66,6 +67,7 @@ class MethodSummary:
   signed: bool
   stateful: bool
   random: bool
+  is_optimizer: bool
   paper: str
 
 
@@ -173,6 +175,7 @@ def _summary(name: str) -> MethodSummary:
     signed=info.signed,
     stateful=_stateful(method),
     random=info.random,
+    is_optimizer=info.is_optimizer,
     paper=info.paper,
   )
 

@@ -49,6 +49,8 @@ class MethodInfo:
     weight_heads: whether the paper weights the task-specific parameters too.
     signed: whether a weight can be negative; heads are then never weighted.
     random: whether the state holds a key.
+    is_optimizer: whether the update is the step itself, with the sign and the
+      learning rate, so that no optimizer comes after it.
   """
 
   name: str
@@ -57,6 +59,7 @@ class MethodInfo:
   weight_heads: bool = False
   signed: bool = False
   random: bool = False
+  is_optimizer: bool = False
 
 
 class Weighting(NamedTuple):

@@ -217,6 +217,7 @@ def per_task_optimizer(
   info = MethodInfo(
     name='per_task_optimizer',
     paper='Elich et al., 2023, https://arxiv.org/abs/2311.04698',
+    is_optimizer=True,
   )
   return _per_task_optimizer(tx, num_tasks, labels, info)
 
@@ -282,6 +283,7 @@ def adatask(
     name='adatask',
     paper='Yang et al., 2023, https://arxiv.org/abs/2211.15055',
     invariance='full',
+    is_optimizer=True,
   )
   tx = optax.adam(learning_rate, b1=b1, b2=b2, eps=eps)
   return _per_task_optimizer(tx, num_tasks, labels, info)
