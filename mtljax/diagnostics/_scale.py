@@ -63,7 +63,8 @@ def scale_sensitivity(
   non-finite gradients         NaN
   ============================ =============================================
 
-  Costs T + 1 runs of the chain, one after the other.
+  Costs T + 1 runs of the chain, one after the other, and T + 1 copies of the
+  parameters. Call it inside ``jax.jit``.
 
   Args:
     tx: method and optimizer, such as ``optax.chain(mtl.sum_losses(2),
@@ -138,26 +139,24 @@ def scale_sensitivity(
     _, updates = jax.lax.scan(step, (params, tx.init(params)), xs)
     return [jnp.sum(u, axis=0) for u in jax.tree.leaves(updates)]
 
-  alphas = jnp.where(jnp.eye(num_tasks, dtype=bool), scale, 1.0)
-  base = run(jnp.ones(num_tasks))
-
-  def compare(xs):
-    t, alpha = xs
-    moved = run(alpha)
-    shared, own = [], []
-    for x, y, label in zip(base, moved, flat, strict=True):
+  # The plain run goes through the same program, so that equal is bitwise equal.
+  scaled = jnp.where(jnp.eye(num_tasks, dtype=bool), scale, 1.0)
+  alphas = jnp.concatenate([jnp.ones((1, num_tasks)), scaled])
+  totals = jax.lax.map(run, alphas)
+  shared, own = [], []
+  for t in range(num_tasks):
+    parts = [], []
+    for total, label in zip(totals, flat, strict=True):
+      pair = total[0], total[t + 1]
       if label == _labels.SHARED:
-        shared.append((x, y))
+        parts[0].append(pair)
       elif label == _labels.STACKED:
-        own.append((x[t], y[t]))
-      else:
-        own.append(tuple(jnp.where(label == t, z, 0) for z in (x, y)))
-    return _change(shared), _change(own)
-
-  shared, own = jax.lax.map(compare, (jnp.arange(num_tasks), alphas))
-  stacked = _labels.STACKED in flat
-  owns = jnp.array([stacked or t in flat for t in range(num_tasks)])
-  return ScaleSensitivity(shared, jnp.where(owns, own, jnp.nan))
+        parts[1].append((pair[0][t], pair[1][t]))
+      elif label == t:
+        parts[1].append(pair)
+    shared.append(_change(parts[0]))
+    own.append(_change(parts[1]))
+  return ScaleSensitivity(jnp.stack(shared), jnp.stack(own))
 
 
 def _read(grads, leaves, labels, losses):
