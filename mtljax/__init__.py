@@ -63,6 +63,7 @@ from mtljax.gradients import Staged as Staged
 from mtljax.gradients import task_grad_fn as task_grad_fn
 from mtljax.gradients import value_and_gramian as value_and_gramian
 from mtljax.gradients import value_and_task_grads as value_and_task_grads
+from mtljax.sharpness import adaptive_ascent as adaptive_ascent
 from mtljax.sharpness import flat_regions as flat_regions
 from mtljax.sharpness import normalized_ascent as normalized_ascent
 from mtljax.sharpness import sam as sam

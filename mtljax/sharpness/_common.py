@@ -20,6 +20,11 @@ def check_inner(name: str, method: Any) -> None:
       'such as mtl.cagrad(num_tasks=2); put the optimizer after it in '
       'optax.chain.'
     )
+  if 'cross_gramian' in method.needs:
+    raise TypeError(
+      f'{name}: {method.info.name} reads the gradients of two batches, and '
+      'both phases take one; wrap a method of one batch.'
+    )
   if 'task_grads' in method.needs:
     raise TypeError(
       f'{name}: method is already sharpness-aware ({method.info.name}); wrap '
@@ -39,6 +44,42 @@ def require_params(name: str, params: Any) -> None:
 def add(params: Any, epsilon: Any) -> Any:
   """``params + epsilon``, in the parameters' dtypes."""
   return jax.tree.map(lambda p, e: p + e.astype(p.dtype), params, epsilon)
+
+
+def _is_key(x: Any) -> bool:
+  return isinstance(x, jax.Array) and jnp.issubdtype(
+    x.dtype, jax.dtypes.prng_key
+  )
+
+
+def keys_of(state: Any) -> list[jax.Array]:
+  """The keys in a state."""
+  return [x for x in jax.tree.leaves(state) if _is_key(x)]
+
+
+def rekeyed(state: Any, number: int, key: jax.Array | None = None) -> Any:
+  """The state with other keys, so that copies of it draw other numbers."""
+  return jax.tree.map(
+    lambda x: (
+      jax.random.fold_in(x if key is None else key, number) if _is_key(x) else x
+    ),
+    state,
+  )
+
+
+def choose(pred: jax.Array, new: Any, old: Any) -> Any:
+  """The new state where the predicate holds, else the old one."""
+  return jax.tree.map(lambda a, b: jnp.where(pred, a, b), new, old)
+
+
+def any_nonzero(
+  leaves: Sequence[jax.Array], mask: jax.Array | None = None
+) -> jax.Array:
+  """Whether any number is not 0, in the rows of the tasks present."""
+  found = jnp.zeros((), bool)
+  for x in leaves:
+    found = found | jnp.any(_tree.present(mask, x != 0))
+  return found
 
 
 def own_slice(
