@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from mtljax import _labels, _tree
 from mtljax._types import Aggregator
+from mtljax.aggregators import _checks
 
 
 def check_inner(name: str, method: Any) -> None:
@@ -29,6 +30,16 @@ def check_inner(name: str, method: Any) -> None:
     raise TypeError(
       f'{name}: method is already sharpness-aware ({method.info.name}); wrap '
       'a plain aggregator once.'
+    )
+
+
+def refuse_drop_task(name: str, method: Aggregator) -> None:
+  """Raises ValueError if the method looks for tasks to drop."""
+  if method.conventions and method.conventions.nonfinite == 'drop_task':
+    raise ValueError(
+      f"{name}(method built with nonfinite='drop_task'): the gradient of the "
+      f'sum, along which {name} moves, has no tasks to drop; use '
+      "nonfinite='propagate' or mtl.flat_regions."
     )
 
 
@@ -113,6 +124,24 @@ def present_tasks(
     return _tree.present(mask if rows else mask[label], leaf)
 
   return [present(x, label) for x, label in zip(leaves, labels, strict=True)]
+
+
+def summed_gradients(
+  method: Aggregator, updates: Any, params: Any, mask: Any | None
+) -> Any:
+  """The gradient of the sum of the losses of the tasks present."""
+  labels = _labels.flatten_labels(method.labels, updates, method.num_tasks)
+  _checks.check_gradients(updates, labels, method.num_tasks, params)
+  mask = _checks.checked_mask(mask, method.num_tasks)
+  return jax.tree.unflatten(
+    jax.tree.structure(updates),
+    [
+      jnp.sum(x, axis=0) if label == _labels.SHARED else x
+      for x, label in zip(
+        present_tasks(updates, labels, mask), labels, strict=True
+      )
+    ],
+  )
 
 
 def stack_tasks(grads: Sequence[Any], labels: Sequence[_labels.Label]) -> Any:

@@ -139,8 +139,8 @@ def read_first(leaves: Leaves, results: Leaves) -> Leaves:
   """The leaves, unchanged, but not before the results were computed.
 
   What reads them for the results is then done when they are overwritten, and
-  no copy of them is kept. XLA's CPU backend drops `jax.lax.optimization_barrier`
-  before it orders the program; it cannot know that a norm is not negative.
+  no copy of them is kept. `jax.lax.optimization_barrier` did not order them on
+  CPU; that a norm is never negative is something XLA cannot know.
   """
   if not results:
     return leaves

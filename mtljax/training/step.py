@@ -161,6 +161,10 @@ def _direction(
   extra: dict[str, Any],
 ) -> tuple[Any, Any]:
   """The update that the method makes of this pass, and its next state."""
+  if method.update_from_sum is not None:
+    return method.update_from_sum(
+      pullback.summed(), state, params, losses=pullback.losses, **extra
+    )
   if route == 'jacobian' and recompute is None and method.weighting is None:
     return method.update(
       pullback.task_grads(mode), state, params, losses=pullback.losses, **extra
@@ -232,7 +236,7 @@ def make_train_step(
 
   Args:
     method: a weighting, or an aggregator (which also carries conventions and
-      labels), `mtljax.sam` and `mtljax.flat_regions` included.
+      labels), the sharpness-aware ones included.
     optimizer: plain optax; it gets one update in the parameters' shapes.
     loss_fn: the task losses.
     labels: for a weighting, see `mtljax.label_params`; an aggregator has its
@@ -323,9 +327,7 @@ def make_train_step(
       )
     method_state = state.method_state
     if method.perturb is not None:
-      ones = pullback.ones()
-      summed = pullback.split.merge(pullback.combined(ones), pullback.own(ones))
-      pullback = pull(method.perturb(state.params, summed))
+      pullback = pull(method.perturb(state.params, pullback.summed()))
       method_state = method_state.inner_state
     direction, method_state = _direction(
       base,
