@@ -81,8 +81,11 @@ from mtljax.gradients import value_and_task_grads as value_and_task_grads
 from mtljax.optimizers import adatask as adatask
 from mtljax.optimizers import per_task_optimizer as per_task_optimizer
 from mtljax.optimizers import signsgd as signsgd
+from mtljax.sharpness import adaptive_ascent as adaptive_ascent
 from mtljax.sharpness import flat_regions as flat_regions
+from mtljax.sharpness import gradient_norm_penalty as gradient_norm_penalty
 from mtljax.sharpness import normalized_ascent as normalized_ascent
 from mtljax.sharpness import sam as sam
+from mtljax.sharpness import samo as samo
 
 __version__ = '0.1.0'

@@ -137,6 +137,8 @@ class Aggregator(optax.GradientTransformationExtraArgs):
     inner: the aggregator that a wrapper wraps, or None.
     perturb: ``perturb(params, summed_grads) -> params``, where a wrapper takes
       all its gradients at one perturbed point, or None.
+    update_from_sum: ``update`` for the gradient of the summed loss in place of
+      per-task gradients, where that is all it reads of them, or None.
   """
 
   num_tasks: int
@@ -149,6 +151,7 @@ class Aggregator(optax.GradientTransformationExtraArgs):
   info: MethodInfo
   inner: Aggregator | None
   perturb: Callable[[Any, Any], Any] | None
+  update_from_sum: Callable[..., Any] | None
 
   def __new__(
     cls,
@@ -165,6 +168,7 @@ class Aggregator(optax.GradientTransformationExtraArgs):
     key: jax.Array | int | None = None,
     inner: Aggregator | None = None,
     perturb: Callable[[Any, Any], Any] | None = None,
+    update_from_sum: Callable[..., Any] | None = None,
   ) -> Aggregator:
     """Builds the transformation and attaches the facts."""
     self = super().__new__(cls, init, update)
@@ -178,6 +182,7 @@ class Aggregator(optax.GradientTransformationExtraArgs):
     self.key = key
     self.inner = inner
     self.perturb = perturb
+    self.update_from_sum = update_from_sum
     return self
 
   @property

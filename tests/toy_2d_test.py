@@ -46,9 +46,9 @@ def ends(method, steps, learning_rate):
   return np.asarray(jax.jit(jax.vmap(run))(jnp.array(toy_2d.STARTS)))
 
 
-# As published, and a tenth of it at ten times the rate.
+# As published, and fewer steps at ten times the rate.
 FULL = pytest.param(100_000, 1e-3, marks=pytest.mark.slow, id='published')
-SHORT = pytest.param(10_000, 1e-2, id='short')
+SHORT = pytest.param(15_000, 1e-2, id='short')
 LENGTHS = pytest.mark.parametrize('steps, rate', [FULL, SHORT])
 
 
@@ -56,9 +56,10 @@ LENGTHS = pytest.mark.parametrize('steps, rate', [FULL, SHORT])
 def test_mean_is_stuck_from_two_of_three_starts(steps, rate, x64):
   points = ends(mtl.mean(2), steps, rate)
   np.testing.assert_allclose(points[1], toy_2d.MEAN_OPTIMUM, atol=0.01)
-  # Still in the valleys above.
-  np.testing.assert_allclose(points[0], (-5.06, 2.17), atol=0.1)
-  np.testing.assert_allclose(points[2], (5.05, 2.34), atol=0.1)
+  assert np.all(points[[0, 2], 1] > 1)  # still in the valleys above
+  if steps == 100_000:
+    np.testing.assert_allclose(points[0], (-5.06, 2.17), atol=0.05)
+    np.testing.assert_allclose(points[2], (5.05, 2.34), atol=0.05)
 
 
 @LENGTHS

@@ -78,6 +78,11 @@ class Pullback:
     """The tree of per-task gradients."""
     return self.split.merge(self.rows(mode), self.own(self.ones()))
 
+  def summed(self) -> Any:
+    """The gradient of the sum of the losses, by one backward pass."""
+    ones = self.ones()
+    return self.split.merge(self.combined(ones), self.own(ones))
+
   def ones(self) -> jax.Array:
     """Weights of the plain sum."""
     return jnp.ones_like(self.losses)

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from mtljax import _labels, _tree
 from mtljax._types import Aggregator
+from mtljax.aggregators import _checks
 
 
 def check_inner(name: str, method: Any) -> None:
@@ -19,6 +20,11 @@ def check_inner(name: str, method: Any) -> None:
       f'{name}(method={type(method).__name__}): method must be an aggregator '
       'such as mtl.cagrad(num_tasks=2); put the optimizer after it in '
       'optax.chain.'
+    )
+  if method.info.is_optimizer:
+    raise TypeError(
+      f'{name}: {method.info.name} returns steps, not an update of gradients; '
+      'use it without.'
     )
   if 'task_grads' in method.needs:
     raise TypeError(
@@ -30,6 +36,16 @@ def check_inner(name: str, method: Any) -> None:
       f'{name}: {method.info.name} compares the gradients of two further '
       'batches, which would have to be taken at perturbed parameters too; use '
       'it without.'
+    )
+
+
+def refuse_drop_task(name: str, method: Aggregator) -> None:
+  """Raises ValueError if the method looks for tasks to drop."""
+  if method.conventions and method.conventions.nonfinite == 'drop_task':
+    raise ValueError(
+      f"{name}(method built with nonfinite='drop_task'): the gradient of the "
+      f'sum, along which {name} moves, has no tasks to drop; use '
+      "nonfinite='propagate' or mtl.flat_regions."
     )
 
 
@@ -45,6 +61,42 @@ def require_params(name: str, params: Any) -> None:
 def add(params: Any, epsilon: Any) -> Any:
   """``params + epsilon``, in the parameters' dtypes."""
   return jax.tree.map(lambda p, e: p + e.astype(p.dtype), params, epsilon)
+
+
+def _is_key(x: Any) -> bool:
+  return isinstance(x, jax.Array) and jnp.issubdtype(
+    x.dtype, jax.dtypes.prng_key
+  )
+
+
+def keys_of(state: Any) -> list[jax.Array]:
+  """The keys in a state."""
+  return [x for x in jax.tree.leaves(state) if _is_key(x)]
+
+
+def rekeyed(state: Any, number: int, key: jax.Array | None = None) -> Any:
+  """The state with other keys, so that copies of it draw other numbers."""
+  return jax.tree.map(
+    lambda x: (
+      jax.random.fold_in(x if key is None else key, number) if _is_key(x) else x
+    ),
+    state,
+  )
+
+
+def choose(pred: jax.Array, new: Any, old: Any) -> Any:
+  """The new state where the predicate holds, else the old one."""
+  return jax.tree.map(lambda a, b: jnp.where(pred, a, b), new, old)
+
+
+def any_nonzero(
+  leaves: Sequence[jax.Array], mask: jax.Array | None = None
+) -> jax.Array:
+  """Whether any number is not 0, in the rows of the tasks present."""
+  found = jnp.zeros((), bool)
+  for x in leaves:
+    found = found | jnp.any(_tree.present(mask, x != 0))
+  return found
 
 
 def own_slice(
@@ -78,6 +130,24 @@ def present_tasks(
     return _tree.present(mask if rows else mask[label], leaf)
 
   return [present(x, label) for x, label in zip(leaves, labels, strict=True)]
+
+
+def summed_gradients(
+  method: Aggregator, updates: Any, params: Any, mask: Any | None
+) -> Any:
+  """The gradient of the sum of the losses of the tasks present."""
+  labels = _labels.flatten_labels(method.labels, updates, method.num_tasks)
+  _checks.check_gradients(updates, labels, method.num_tasks, params)
+  mask = _checks.checked_mask(mask, method.num_tasks)
+  return jax.tree.unflatten(
+    jax.tree.structure(updates),
+    [
+      jnp.sum(x, axis=0) if label == _labels.SHARED else x
+      for x, label in zip(
+        present_tasks(updates, labels, mask), labels, strict=True
+      )
+    ],
+  )
 
 
 def stack_tasks(grads: Sequence[Any], labels: Sequence[_labels.Label]) -> Any:

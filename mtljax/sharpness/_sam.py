@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
-import optax
 from jax.typing import ArrayLike
 
 from mtljax import _labels, _validate
@@ -26,9 +23,7 @@ def sam(
   method: Aggregator,
   *,
   rho: ArrayLike = 0.05,
-  ascent: Callable[
-    [ArrayLike], optax.GradientTransformation
-  ] = _ascent.normalized_ascent,
+  ascent: _ascent.Ascent = 'plain',
 ) -> Aggregator:
   r"""The method at one point that is worst for the sum of the losses (G-SAM).
 
@@ -45,15 +40,16 @@ def sam(
   Args:
     method: the aggregator A.
     rho: radius, at least 0; 0 is the plain method.
-    ascent: from a radius to a stateless ascent rule, itself an optax
-      transformation.
+    ascent: ``'plain'``, ``'adaptive'`` or a function of the radius, as for
+      `mtljax.flat_regions`.
 
   Returns:
     The `mtljax.Aggregator`.
 
   Raises:
     TypeError: the method is not an aggregator, or is itself sharpness-aware.
-    ValueError: rho is negative, or the method drops non-finite tasks.
+    ValueError: rho is negative, the ascent is not known, or the method drops
+      non-finite tasks.
 
   Examples:
     >>> import jax.numpy as jnp, mtljax as mtl
@@ -74,14 +70,9 @@ def sam(
     <https://arxiv.org/abs/2507.07883>`_, 2025
   """
   _common.check_inner('sam', method)
-  if method.conventions and method.conventions.nonfinite == 'drop_task':
-    raise ValueError(
-      "sam(method built with nonfinite='drop_task'): the gradient of the sum, "
-      "along which sam moves, has no tasks to drop; use nonfinite='propagate' "
-      'or mtl.flat_regions.'
-    )
+  _common.refuse_drop_task('sam', method)
   _validate.in_range('rho', rho, 0)
-  rule = ascent(rho)
+  rule = _ascent.make_rule(ascent, rho)
   num_tasks = method.num_tasks
 
   def init_fn(params):
@@ -103,23 +94,15 @@ def sam(
   ):
     del losses  # the method sees those at the perturbed point
     _common.require_params('sam', params)
-    flat = _labels.flatten_labels(method.labels, updates, num_tasks)
-    _checks.check_gradients(updates, flat, num_tasks, params)
     task_mask = _checks.checked_mask(task_mask, num_tasks)
-    tasks = _common.present_tasks(updates, flat, task_mask)
-    summed = jax.tree.unflatten(
-      jax.tree.structure(updates),
-      [
-        jnp.sum(x, axis=0) if label == _labels.SHARED else x
-        for x, label in zip(tasks, flat, strict=True)
-      ],
-    )
+    summed = _common.summed_gradients(method, updates, params, task_mask)
+    labels = _labels.flatten_labels(method.labels, updates, num_tasks)
     point = perturb(params, summed)
     values, grads = zip(
       *[task_grad_fn(point, t) for t in range(num_tasks)], strict=True
     )
     update, inner_state = method.update(
-      _common.stack_tasks(grads, flat),
+      _common.stack_tasks(grads, labels),
       state.inner_state,
       params,
       losses=jnp.stack(values),

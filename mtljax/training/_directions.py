@@ -77,6 +77,10 @@ def direction(
       None if the method does not read it.
     extra: further arguments of the method's ``update``.
   """
+  if method.update_from_sum is not None:
+    return method.update_from_sum(
+      pullback.summed(), state, params, losses=pullback.losses, **extra
+    )
   if route == 'jacobian' and recompute is None and method.weighting is None:
     if cross is not None:
       extra = {**extra, 'cross_gramian': cross()}

@@ -217,7 +217,7 @@ def make_train_step(
 
   Args:
     method: a weighting, or an aggregator (which also carries conventions and
-      labels), `mtljax.sam` and `mtljax.flat_regions` included.
+      labels), the sharpness-aware ones included.
     optimizer: plain optax; it gets one update in the parameters' shapes.
     loss_fn: the task losses.
     labels: for a weighting, see `mtljax.label_params`; an aggregator has its
@@ -323,9 +323,7 @@ def make_train_step(
       )
     method_state = state.method_state
     if method.perturb is not None:
-      ones = pullback.ones()
-      summed = pullback.split.merge(pullback.combined(ones), pullback.own(ones))
-      pullback = pull(method.perturb(state.params, summed), args)
+      pullback = pull(method.perturb(state.params, pullback.summed()), args)
       method_state = method_state.inner_state
     direction, method_state = _directions.direction(
       base,

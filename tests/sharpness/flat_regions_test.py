@@ -4,103 +4,25 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from sharp import (
+  HEADS,
+  LABELS,
+  LINEAR,
+  NONLINEAR,
+  PARAMS,
+  STAGED,
+  T,
+  X,
+  by_name,
+  direct,
+  losses_of,
+  sam_gradient,
+  task_gradient,
+  trunk,
+  update_of,
+)
 
 import mtljax as mtl
-
-T = 3
-KEYS = jax.random.split(jax.random.key(0), 8)
-PARAMS = {
-  'trunk': {'w': jax.random.normal(KEYS[0], (4, 6)), 'b': jnp.ones(6)},
-  'heads': [jax.random.normal(KEYS[1 + t], (6,)) for t in range(T)],
-}
-LABELS = {'trunk': 'shared', 'heads': [0, 1, 2]}
-X = jax.random.normal(KEYS[5], (16, 4))
-
-
-def trunk(params, x):
-  bias = params['trunk']['b'][None]
-  return jnp.tanh(x @ params['trunk']['w'] + bias.astype(x.dtype))
-
-
-HEADS = [
-  lambda params, z, x, t=t: jnp.mean(
-    (jnp.sin(z @ params['heads'][t]) - x[:, t]) ** 2
-  )
-  for t in range(T)
-]
-STAGED = mtl.Staged(trunk, HEADS)
-
-
-def losses_of(params, x):
-  z = trunk(params, x)
-  return jnp.stack([h(params, z, x) for h in HEADS])
-
-
-def update_of(method, params=PARAMS, x=X, **options):
-  grad_fn = mtl.value_and_task_grads(STAGED, labels=method.labels)
-  losses, grads = grad_fn(params, x)
-  return method.update(
-    grads,
-    method.init(params),
-    params,
-    losses=losses,
-    task_grad_fn=mtl.task_grad_fn(STAGED, x),
-    **options,
-  )
-
-
-def task_gradient(params, t, x=X):
-  return jax.grad(lambda p: losses_of(p, x)[t])(params)
-
-
-def unit(tree):
-  norm = optax.tree.norm(tree)
-  return jax.tree.map(lambda g: g / norm, tree)
-
-
-def sam_gradient(t, rho_shared, rho_task, params=PARAMS, x=X):
-  """The paper's phase two, written out: two norms, the head moves too."""
-  g = task_gradient(params, t, x)
-  moved = {
-    'trunk': jax.tree.map(
-      lambda p, e: p + rho_shared * e, params['trunk'], unit(g['trunk'])
-    ),
-    'heads': list(params['heads']),
-  }
-  moved['heads'][t] = params['heads'][t] + rho_task * unit(g['heads'][t])
-  return task_gradient(moved, t, x)
-
-
-LINEAR = [
-  mtl.sum_losses(T, labels=LABELS),
-  mtl.mean(T, labels=LABELS),
-  mtl.fixed(T, weights=[1.0, 0.2, 3.0], labels=LABELS),
-  mtl.fixed(T, weights=[1.0, 0.2, 3.0], labels=LABELS, weight_heads=False),
-  mtl.rlw(T, labels=LABELS),
-]
-NONLINEAR = [
-  mtl.mgda(T, labels=LABELS),
-  mtl.pcgrad(T, labels=LABELS),
-  mtl.cagrad(T, labels=LABELS),
-  mtl.imtl_g(T, labels=LABELS),
-  mtl.nash_mtl(T, labels=LABELS),
-  mtl.fairgrad(T, labels=LABELS),
-]
-
-
-def by_name(m):
-  return m.info.name
-
-
-def direct(method, rho_shared, rho_task):
-  """The method applied to the SAM gradients themselves."""
-  sams = [sam_gradient(t, rho_shared, rho_task) for t in range(T)]
-  grads = {
-    'trunk': jax.tree.map(lambda *g: jnp.stack(g), *[s['trunk'] for s in sams]),
-    'heads': [s['heads'][t] for t, s in enumerate(sams)],
-  }
-  losses = losses_of(PARAMS, X)
-  return method.update(grads, method.init(PARAMS), PARAMS, losses=losses)[0]
 
 
 @pytest.mark.parametrize('m', LINEAR, ids=by_name)
@@ -257,20 +179,6 @@ def test_perturbation_ignores_the_loss_scale():
     )
 
 
-def test_zero_gradients_are_not_perturbed():
-  ascent = mtl.normalized_ascent(0.5)
-  out, _ = ascent.update({'a': jnp.zeros(3)}, ascent.init(None))
-  assert not np.any(out['a'])
-  empty, _ = ascent.update([], ascent.init(None))
-  assert empty == []
-
-
-def test_ascent_has_length_rho():
-  ascent = mtl.normalized_ascent(0.5)
-  out, _ = ascent.update(PARAMS, ascent.init(None))
-  np.testing.assert_allclose(optax.tree.norm(out), 0.5, rtol=1e-5)
-
-
 def test_stacked_heads_are_perturbed_like_separate_ones():
   stacked = {'trunk': PARAMS['trunk'], 'heads': jnp.stack(PARAMS['heads'])}
   labels = {'trunk': 'shared', 'heads': 'stacked'}
@@ -283,34 +191,6 @@ def test_stacked_heads_are_perturbed_like_separate_ones():
     chex.assert_trees_all_close(
       out['trunk'], separate['trunk'], rtol=1e-3, atol=1e-5
     )
-
-
-def test_sam_moves_along_the_summed_gradient():
-  method = mtl.sam(mtl.mean(T, labels=LABELS), rho=0.2)
-  out, _ = update_of(method)
-  total = jax.grad(lambda p: jnp.sum(losses_of(p, X)))(PARAMS)
-  point = jax.tree.map(lambda p, e: p + 0.2 * e, PARAMS, unit(total))
-  expected = jax.grad(lambda p: jnp.mean(losses_of(p, X)))(point)
-  chex.assert_trees_all_close(out, expected, rtol=1e-4, atol=1e-6)
-
-
-def test_sam_shows_the_method_the_losses_at_the_perturbed_point():
-  method = mtl.sam(mtl.uncertainty(T, labels=LABELS), rho=0.5)
-  seen = {}
-
-  def spying(params, t):
-    loss, grads = mtl.task_grad_fn(STAGED, X)(params, t)
-    seen[t] = loss
-    return loss, grads
-
-  losses, grads = mtl.value_and_task_grads(STAGED, labels=LABELS)(PARAMS, X)
-  _, state = method.update(
-    grads, method.init(PARAMS), PARAMS, losses=losses, task_grad_fn=spying
-  )
-  mu = state.inner_state.weighting_state.optimizer_state.mu
-  np.testing.assert_allclose(
-    mu, 0.1 * (0.5 - 0.5 * jnp.stack(list(seen.values()))), rtol=1e-4
-  )
 
 
 def test_masked_task_changes_nothing():
@@ -358,73 +238,3 @@ def test_inside_a_chain_under_jit():
     params, state, losses = step(params, state, X)
     history.append(float(losses.sum()))
   assert history[-1] < 0.8 * history[0]
-
-
-@pytest.mark.parametrize(
-  'call, error, message',
-  [
-    (lambda: mtl.flat_regions(mtl.mean(2), rho_shared=-1), ValueError, 'rho_s'),
-    (lambda: mtl.flat_regions(mtl.mean(2), rho_task=-1), ValueError, 'rho_t'),
-    (lambda: mtl.sam(mtl.mean(2), rho=-0.1), ValueError, 'rho=-0.1'),
-    (
-      lambda: mtl.sam(mtl.mean(2, nonfinite='drop_task')),
-      ValueError,
-      'no tasks to drop',
-    ),
-    (
-      lambda: mtl.sam(mtl.mean(2)).update(
-        jnp.ones(3),
-        mtl.sam(mtl.mean(2)).init(None),
-        jnp.ones(3),
-        task_grad_fn=None,
-      ),
-      ValueError,
-      'on axis 0',
-    ),
-    (
-      lambda: mtl.task_grad_fn(lambda w: jnp.stack([w, w]))(jnp.ones(()), 2),
-      ValueError,
-      'task 2 of 2',
-    ),
-    (lambda: mtl.sam(optax.adam(0.1)), TypeError, 'must be an aggregator'),
-    (
-      lambda: mtl.flat_regions(mtl.sam(mtl.mean(2))),
-      TypeError,
-      'already sharpness-aware',
-    ),
-    (
-      lambda: mtl.sam(mtl.mean(2)).update(
-        jnp.ones((2, 3)), mtl.sam(mtl.mean(2)).init(None)
-      ),
-      TypeError,
-      'task_grad_fn',
-    ),
-    (
-      lambda: mtl.flat_regions(mtl.mean(2)).update(
-        jnp.ones((2, 3)),
-        mtl.flat_regions(mtl.mean(2)).init(None),
-        task_grad_fn=None,
-      ),
-      ValueError,
-      'pass them',
-    ),
-  ],
-)
-def test_bad_input(call, error, message):
-  with pytest.raises(error, match=message):
-    call()
-
-
-def test_schedule_of_the_radius():
-  rho = optax.linear_schedule(0.0, 0.5, 1)
-  tx = mtl.inject_hyperparams(mtl.sam)(mtl.mean(T, labels=LABELS), rho=rho)
-  losses, grads = mtl.value_and_task_grads(STAGED, labels=LABELS)(PARAMS, X)
-  args = dict(
-    params=PARAMS, losses=losses, task_grad_fn=mtl.task_grad_fn(STAGED, X)
-  )
-  first, state = tx.update(grads, tx.init(PARAMS), **args)
-  second, state = tx.update(grads, state, **args)
-  plain, _ = update_of(mtl.sam(mtl.mean(T, labels=LABELS), rho=0.0))
-  moved, _ = update_of(mtl.sam(mtl.mean(T, labels=LABELS), rho=0.5))
-  chex.assert_trees_all_close(first, plain, rtol=1e-5)
-  chex.assert_trees_all_close(second, moved, rtol=1e-5)
