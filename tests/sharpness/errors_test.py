@@ -5,18 +5,6 @@ import pytest
 import mtljax as mtl
 
 
-def two_batches():
-  """A method that reads the gradients of two batches, as far as it says."""
-  plain = mtl.mean(2)
-  return mtl.Aggregator(
-    plain.init,
-    plain.update,
-    num_tasks=2,
-    needs=frozenset({'cross_gramian'}),
-    info=plain.info,
-  )
-
-
 @pytest.mark.parametrize(
   'call, error, message',
   [
@@ -108,9 +96,14 @@ def two_batches():
       'no rule for weights',
     ),
     (
-      lambda: mtl.flat_regions(two_batches()),
+      lambda: mtl.flat_regions(mtl.modo(2)),
       TypeError,
-      'reads the gradients of two batches',
+      'compares the gradients of two further',
+    ),
+    (
+      lambda: mtl.sam(mtl.adatask(2, 0.1)),
+      TypeError,
+      'adatask returns steps',
     ),
     (
       lambda: mtl.flat_regions(mtl.uncertainty(2)).update(

@@ -3,10 +3,13 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-from battery import ALL
+import pytest
+from battery import FIRST, weights_of
 
 import mtljax as mtl
 
+# Those that compare two batches are refused.
+METHODS = [m for m in FIRST if 'cross_gramian' not in m(2).needs]
 LABELS = {'trunk': 'shared', 'heads': [0, 1]}
 PARAMS = {
   'trunk': jnp.array([0.5, -1.0, 2.0]),
@@ -22,7 +25,7 @@ def task_loss(params, t):
 LOSS = [lambda params, batch, t=t: task_loss(params, t) for t in range(2)]
 
 
-@ALL
+@pytest.mark.parametrize('m', METHODS, ids=lambda m: m.name)
 def test_zero_radius_masks_and_radii(m):
   """One program: no radius is the plain method; an absent task is not read."""
   inner = m(2, labels=LABELS)
@@ -41,7 +44,7 @@ def test_zero_radius_masks_and_radii(m):
       task_grad_fn=mtl.task_grad_fn(LOSS, [None, None]),
       **args,
     )
-    return plain, flat, mtl.get_weights(state)
+    return plain, flat, weights_of(state)
 
   both, first = jnp.array([True, True]), jnp.array([True, False])
   plain, flat, weights = updates(0.0, both, 0.0)
@@ -49,7 +52,7 @@ def test_zero_radius_masks_and_radii(m):
     np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7)
   _, moved, _ = updates(0.2, both, 0.0)
   assert all(np.isfinite(x).all() for x in jax.tree.leaves(moved))
-  if np.any(weights):
+  if weights is None or np.any(weights):
     assert not np.allclose(moved['trunk'], flat['trunk'], rtol=1e-3)
   clean = updates(0.2, first, 0.0)
   poisoned = updates(0.2, first, jnp.nan)
@@ -57,5 +60,5 @@ def test_zero_radius_masks_and_radii(m):
     jax.tree.leaves(clean[1:]), jax.tree.leaves(poisoned[1:]), strict=True
   ):
     np.testing.assert_array_equal(a, b)
-  assert poisoned[2][1] == 0
+  assert poisoned[2] is None or poisoned[2][1] == 0
   assert not np.any(poisoned[1]['heads'][1])
