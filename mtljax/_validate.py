@@ -39,9 +39,18 @@ def in_range(
   if not math.isfinite(value) or below or value > high:
     finite = '' if math.isfinite(value) else 'finite and '
     bound = f'{finite}{"above" if open_low else "at least"} {low:g}'
+    if low == -math.inf:
+      bound = 'finite'
     if high != math.inf:
       bound += f' and at most {high:g}'
     raise ValueError(f'{name}={value!r} must be {bound}.')
+
+
+def integer(name: str, value: Any, low: int) -> None:
+  """Raises unless the value is a Python or numpy integer of at least low."""
+  if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+    raise TypeError(f'{name}={value!r} must be an int: it is static.')
+  in_range(name, value, low)
 
 
 def num_tasks(value: Any) -> int:

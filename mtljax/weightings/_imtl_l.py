@@ -70,6 +70,7 @@ def imtl_l(
     <https://openreview.net/forum?id=IMPnRXEWpvr>`_, 2021
   """
   _validate.in_range('learning_rate', learning_rate, 0)
+  _validate.in_range('log_scale', log_scale)
 
   def init_fn(num_tasks, key=None):
     del key

@@ -69,6 +69,7 @@ def uncertainty(
   """
   _validate.one_of('likelihood', likelihood, ('gaussian', 'softmax'))
   _validate.in_range('learning_rate', learning_rate, 0)
+  _validate.in_range('log_variance', log_variance)
   factor = 0.5 if likelihood == 'gaussian' else 1.0
   direction = optax.scale_by_adam()
 
