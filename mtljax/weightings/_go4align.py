@@ -100,6 +100,8 @@ def go4align(*, num_groups: int = 2, step_size: ArrayLike = 1e-4) -> Weighting:
   step for the same losses, and never worse. Where groupings are equally good,
   one is chosen by the values alone.
 
+  Scaling a task's loss changes the update's direction (invariance ``'none'``).
+
   ========================  ==================================================
   input                     weights
   ========================  ==================================================

@@ -35,6 +35,8 @@ def imtl_l(
   method weights losses. Adam updates s here, apart from the model's optimizer,
   so that its weight decay and learning rate do not touch it.
 
+  Scaling a task's loss changes the update's direction (invariance ``'none'``).
+
   ========================  ==================================================
   input                     weights
   ========================  ==================================================
