@@ -39,15 +39,18 @@ def in_range(
   if not math.isfinite(value) or below or value > high:
     finite = '' if math.isfinite(value) else 'finite and '
     bound = f'{finite}{"above" if open_low else "at least"} {low:g}'
+    if low == -math.inf:
+      bound = 'finite'
     if high != math.inf:
       bound += f' and at most {high:g}'
     raise ValueError(f'{name}={value!r} must be {bound}.')
 
 
-def positive_int(name: str, value: Any) -> None:
-  """Raises ValueError unless it is a Python int of at least 1."""
-  if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-    raise ValueError(f'{name}={value!r} must be an int of at least 1.')
+def integer(name: str, value: Any, low: int) -> None:
+  """Raises ValueError unless the value is an int of at least ``low``."""
+  integral = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+  if not integral or value < low:
+    raise ValueError(f'{name}={value!r} must be an int of at least {low}.')
 
 
 def num_tasks(value: Any) -> int:

@@ -103,14 +103,7 @@ def excess_mtl(
   """
   _validate.in_range('step_size', step_size, 0)
   _validate.one_of('first_step', first_step, ('relative', 'absolute'))
-  if (
-    isinstance(warmup_steps, bool)
-    or not isinstance(warmup_steps, int)
-    or warmup_steps < 0
-  ):
-    raise ValueError(
-      f'warmup_steps={warmup_steps!r} must be an int of at least 0.'
-    )
+  _validate.integer('warmup_steps', warmup_steps, 0)
 
   def init_fn(num_tasks, shared, key):
     del key

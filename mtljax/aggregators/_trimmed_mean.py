@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mtljax import _tree
+from mtljax import _tree, _validate
 from mtljax._types import MethodInfo
 from mtljax.aggregators import _gradient_based as _base
 
@@ -131,8 +131,7 @@ def trimmed_mean(*, trim: int = 1) -> _base.GradientRule:
     Yin et al., `Byzantine-Robust Distributed Learning: Towards Optimal
     Statistical Rates <https://arxiv.org/abs/1803.01498>`_, 2018
   """
-  if isinstance(trim, bool) or not isinstance(trim, int) or trim < 0:
-    raise ValueError(f'trim={trim!r} must be an int of at least 0.')
+  _validate.integer('trim', trim, 0)
 
   def init_fn(num_tasks, shared, key):
     del num_tasks, shared, key

@@ -97,7 +97,7 @@ def _amortised(
   The step's own counter takes the place of that of a wrapper, so that the
   gradients of the other steps are skipped too.
   """
-  _validate.positive_int('every', every)
+  _validate.integer('every', every, 1)
   reuse = None if method.weighting is None else method.weighting.reuse
   only_jacobian = _only_jacobian(method)
   if every > 1 and only_jacobian:

@@ -36,6 +36,8 @@ def cagrad(
   ``c`` has the direction of `mgda`. For ``c < 1`` it converges to a minimum of
   the mean loss. Heads are not weighted.
 
+  Scaling a task's loss changes the update's direction (invariance ``'none'``).
+
   ========================  ==================================================
   input                     weights
   ========================  ==================================================

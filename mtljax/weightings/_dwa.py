@@ -36,6 +36,8 @@ def dwa(*, temperature: ArrayLike = 2.0, window: int = 25) -> Weighting:
   weighted: the method weights losses. A factor on a loss leaves the weights as
   they are, so it acts as it would without weights.
 
+  Scaling a task's loss changes the update's direction (invariance ``'none'``).
+
   ========================  ==================================================
   input                     weights
   ========================  ==================================================
@@ -73,7 +75,7 @@ def dwa(*, temperature: ArrayLike = 2.0, window: int = 25) -> Weighting:
     <https://arxiv.org/abs/1803.10704>`_, 2019
   """
   _validate.in_range('temperature', temperature, 0, open_low=True)
-  _validate.in_range('window', window, 1)
+  _validate.integer('window', window, 1)
 
   def init_fn(num_tasks, key=None):
     del key

@@ -36,6 +36,9 @@ def fairgrad(*, alpha: ArrayLike = 2.0) -> Weighting:
   :math:`\alpha = 1` does not depend on the losses' scales. Heads are not
   weighted. (The official code multiplies the update by T and clips its norm.)
 
+  Scaling a task's loss leaves the update as it is for ``alpha=1`` (invariance
+  ``'full'``), and changes its direction otherwise (``'none'``).
+
   ========================  ==================================================
   input                     weights
   ========================  ==================================================

@@ -52,6 +52,10 @@ def famo(
   pass. The optax face sees them only with the next call, so on the next batch.
   (The authors' code also clips the update's norm to 1: ``max_norm``.)
 
+  Scaling a task's loss changes at most the update's length (invariance
+  ``'direction'``); with ``min_losses``, which do not scale along, it changes
+  the direction too (invariance ``'none'``).
+
   ========================  ==================================================
   input                     weights
   ========================  ==================================================

@@ -23,6 +23,9 @@ def geometric() -> Weighting:
   weighted: the method is a function of the losses. The objective falls to 0 as
   soon as one loss does.
 
+  Scaling a task's loss changes at most the update's length (invariance
+  ``'direction'``).
+
   ========================  ==================================================
   input                     weights
   ========================  ==================================================

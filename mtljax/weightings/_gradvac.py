@@ -89,9 +89,10 @@ def gradvac(*, beta: ArrayLike = 0.01) -> Weighting:
   \leftarrow (1 - \beta) \hat\phi_{ij} + \beta \phi`. The update adds up the
   results. They are combinations of the gradients, so only their coefficients
   are computed, from the Gramian. Targets start at 0: the first step is
-  `pcgrad`. The weights are not negative, and each is at least 1. Heads are not
-  weighted: only the shared parameters are in conflict. Scaling a task's loss
-  changes the update (invariance ``'none'``), though not the targets.
+  `pcgrad`. The weights are not negative and have no fixed sum; each is at
+  least 1. Heads are not weighted: only the shared parameters are in conflict.
+  Scaling a task's loss changes the update (invariance ``'none'``), though not
+  the targets.
 
   ========================  ==================================================
   input                     weights

@@ -45,6 +45,9 @@ def imtl_g() -> Weighting:
   common projection is negative too, which means that the update is against
   every task. That is the paper's definition and is kept; see the guard below.
 
+  Scaling a task's loss changes at most the update's length (invariance
+  ``'direction'``).
+
   ========================  ==================================================
   input                     weights
   ========================  ==================================================

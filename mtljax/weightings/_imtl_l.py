@@ -35,6 +35,8 @@ def imtl_l(
   method weights losses. Adam updates s here, apart from the model's optimizer,
   so that its weight decay and learning rate do not touch it.
 
+  Scaling a task's loss changes the update's direction (invariance ``'none'``).
+
   ========================  ==================================================
   input                     weights
   ========================  ==================================================
@@ -70,6 +72,7 @@ def imtl_l(
     <https://openreview.net/forum?id=IMPnRXEWpvr>`_, 2021
   """
   _validate.in_range('learning_rate', learning_rate, 0)
+  _validate.in_range('log_scale', log_scale)
 
   def init_fn(num_tasks, key=None):
     del key

@@ -109,15 +109,15 @@ def krum(
     Blanchard et al., `Byzantine-Tolerant Machine Learning
     <https://arxiv.org/abs/1703.02757>`_, 2017
   """
-  _validate.in_range('num_byzantine', num_byzantine, 0)
-  _validate.in_range('num_selected', num_selected, 1)
+  _validate.integer('num_byzantine', num_byzantine, 0)
+  _validate.integer('num_selected', num_selected, 1)
 
   def init_fn(num_tasks, key=None):
     del key
     if num_byzantine and num_tasks < num_byzantine + 3:
       raise ValueError(
-        f'num_byzantine={num_byzantine} needs num_tasks of at least '
-        f'{num_byzantine + 3}, and there are {num_tasks}: lower num_byzantine.'
+        f'num_byzantine={num_byzantine} must be at most num_tasks - 3, and '
+        f'num_tasks={num_tasks}: lower num_byzantine.'
       )
     return KrumState()
 

@@ -34,6 +34,8 @@ def sum_losses() -> Weighting:
   weights sum to the number of tasks present. Heads get the same weight, so
   the update is the gradient of :math:`\sum_t L_t`.
 
+  Scaling a task's loss changes the update's direction (invariance ``'none'``).
+
   Returns:
     The `mtljax.Weighting`. Reads nothing.
 
@@ -65,6 +67,8 @@ def mean() -> Weighting:
   The weights sum to 1; with absent tasks, T counts those present. Heads get
   the same weight.
 
+  Scaling a task's loss changes the update's direction (invariance ``'none'``).
+
   Returns:
     The `mtljax.Weighting`. Reads nothing.
 
@@ -90,10 +94,14 @@ def mean() -> Weighting:
 
 
 def fixed(*, weights: Sequence[float] | jax.Array) -> Weighting:
-  """Fixed weights, as given: scalarization.
+  r"""Fixed weights, as given: scalarization.
+
+  .. math:: w_t = \text{weights}_t
 
   The weights are not normalised, and an absent task's share is not given to
   the others. Heads get the same weights.
+
+  Scaling a task's loss changes the update's direction (invariance ``'none'``).
 
   Args:
     weights: shape ``(T,)``, finite and not negative.

@@ -31,6 +31,8 @@ def mgda(
   Pareto stationary points. It is solved to rounding, not by a fixed number of
   Frank-Wolfe steps. Heads are not weighted.
 
+  Scaling a task's loss changes the update's direction (invariance ``'none'``).
+
   ========================  ==================================================
   input                     weights
   ========================  ==================================================

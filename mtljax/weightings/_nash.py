@@ -31,6 +31,8 @@ def nash_mtl() -> Weighting:
   norm of the update afterwards: an option of the aggregator. Heads are
   weighted. For two tasks :math:`w_t = 1 / (\|g_t\| \sqrt{1 + \cos})`.
 
+  Scaling a task's loss leaves the update as it is (invariance ``'full'``).
+
   ========================  ==================================================
   input                     weights
   ========================  ==================================================

@@ -162,7 +162,7 @@ def pcd(
     Descent for Hierarchical Multi-Objective Optimization
     <https://arxiv.org/abs/2606.29521>`_, 2026
   """
-  _validate.in_range('primary', primary, 0)
+  _validate.integer('primary', primary, 0)
   _validate.in_range('tau', tau, 0, 1)
   _validate.in_range('beta', beta, 0, 1)
   if isinstance(beta, (int, float)) and beta == 1:

@@ -70,8 +70,10 @@ def pcgrad(*, reduction: Literal['sum', 'mean'] = 'sum') -> Weighting:
 
   with the original :math:`g_j`; the update adds up the results. They are
   combinations of the gradients, so only their coefficients are computed, from
-  the Gramian. The weights are not negative, and each is at least 1 (1/T for
-  the mean). Heads are not weighted.
+  the Gramian. The weights are not negative and have no fixed sum; each is at
+  least 1 (1/T for the mean). Heads are not weighted.
+
+  Scaling a task's loss changes the update's direction (invariance ``'none'``).
 
   ========================  ==================================================
   input                     weights

@@ -131,7 +131,7 @@ def pivrg(
     <https://github.com/jianke0604/MTLlib>`_, 2025
   """
   _loss_common.check_vector('scores', scores, math.ulp(0.0))
-  _validate.in_range('window', window, 1)
+  _validate.integer('window', window, 1)
   _validate.in_range('bound', bound, 1, open_low=True)
   _validate.in_range('min_temperature', min_temperature, 0, open_low=True)
 

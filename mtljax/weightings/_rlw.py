@@ -28,6 +28,8 @@ def rlw(
   The weights sum to 1 over the tasks present. Heads are weighted: the method
   weights losses.
 
+  Scaling a task's loss changes the update's direction (invariance ``'none'``).
+
   Args:
     distribution: of the weights: ``'normal'`` as above, ``'dirichlet'`` flat
       on the simplex, ``'uniform'`` softmax of uniform numbers in [0, 1].

@@ -59,6 +59,9 @@ def stch(
   which does not depend on the losses' scales. Theirs is a warm-up of five
   epochs, of which the last gives the nadir.
 
+  Scaling a task's loss changes the update's direction (invariance ``'none'``);
+  with ``warmup_steps`` it leaves the update as it is (invariance ``'full'``).
+
   ========================  ==================================================
   input                     weights
   ========================  ==================================================

@@ -6,11 +6,11 @@ from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 from jax.typing import ArrayLike
 
 from mtljax import _validate
 from mtljax._types import MethodInfo, Weighting
+from mtljax.weightings import _loss_common
 
 
 class UncertaintyState(NamedTuple):
@@ -37,6 +37,18 @@ def uncertainty(
   softmax. The weights sum to nothing in particular. Heads are weighted: the
   method weights losses. Adam updates s here, apart from the model's optimizer,
   so that its weight decay and learning rate do not touch it.
+
+  Scaling a task's loss changes the update's direction (invariance ``'none'``).
+
+  ========================  ==================================================
+  input                     weights
+  ========================  ==================================================
+  one task                  :math:`a e^{-s}`, as for any other
+  a loss of 0 or less       finite: s falls, and the weight grows
+  absent tasks              0; their log variance and Adam stand still
+  NaN or infinity           those of this step do not read the losses; the
+                            task's own are NaN from the next step on
+  ========================  ==================================================
 
   Args:
     learning_rate: of the log variances; 0.025 is what later papers use.
@@ -69,25 +81,25 @@ def uncertainty(
   """
   _validate.one_of('likelihood', likelihood, ('gaussian', 'softmax'))
   _validate.in_range('learning_rate', learning_rate, 0)
+  _validate.in_range('log_variance', log_variance)
   factor = 0.5 if likelihood == 'gaussian' else 1.0
-  direction = optax.scale_by_adam()
 
   def init_fn(num_tasks, key=None):
     del key
     start = jnp.zeros((num_tasks,), float) + jnp.asarray(log_variance, float)
-    return UncertaintyState(start, direction.init(start))
+    return UncertaintyState(start, _loss_common.adam_init(start))
 
   def update_fn(stats, state):
-    s = state.log_variance
-    weights = factor * jnp.exp(-s)
-    gradient = 0.5 - weights * stats.losses.astype(s.dtype)
-    step, optimizer_state = direction.update(gradient, state.optimizer_state)
-    new = UncertaintyState(s - learning_rate * step, optimizer_state)
-    if stats.mask is not None:
-      new = jax.tree.map(
-        lambda a, b: jnp.where(stats.mask, a, b) if a.ndim else a, new, state
-      )
-    return weights, new
+    losses, mask = _loss_common.losses_and_mask(stats, 'uncertainty')
+    weights = factor * jnp.exp(-state.log_variance)
+    direction, optimizer_state = _loss_common.adam_step(
+      0.5 - weights * losses, state.optimizer_state, mask
+    )
+    rate = jnp.asarray(learning_rate, weights.dtype)
+    new = UncertaintyState(
+      state.log_variance - rate * direction, optimizer_state
+    )
+    return jnp.where(mask, weights, 0), new
 
   return Weighting(
     init_fn,

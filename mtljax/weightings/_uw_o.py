@@ -26,6 +26,8 @@ def uw_o() -> Weighting:
   parameters and for the heads. The weights sum to nothing in particular, and
   grow as the losses fall. Heads are weighted: the method weights losses.
 
+  Scaling a task's loss leaves the update as it is (invariance ``'full'``).
+
   ========================  ==================================================
   input                     weights
   ========================  ==================================================
@@ -80,6 +82,8 @@ def uw_so(*, temperature: ArrayLike = 1.0) -> Weighting:
   The weights sum to 1 over the tasks present. The smallest loss weighs most,
   more so with a small temperature; a large one gives the mean. Heads are
   weighted: the method weights losses.
+
+  Scaling a task's loss changes the update's direction (invariance ``'none'``).
 
   ========================  ==================================================
   input                     weights

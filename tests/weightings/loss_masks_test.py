@@ -15,6 +15,7 @@ from mtljax.weightings._go4align import go4align
 from mtljax.weightings._imtl_l import imtl_l
 from mtljax.weightings._slaw import slaw
 from mtljax.weightings._stch import stch
+from mtljax.weightings._uncertainty import uncertainty
 from mtljax.weightings._uw_o import uw_o, uw_so
 
 METHODS = {
@@ -30,6 +31,7 @@ METHODS = {
   'slaw': lambda: slaw(decay=0.75),
   'go4align': lambda: go4align(step_size=0.1),
   'imtl_l': imtl_l,
+  'uncertainty': uncertainty,
 }
 EVERY = pytest.mark.parametrize('name', METHODS)
 STEPS = 8
