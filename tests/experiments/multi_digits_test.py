@@ -12,6 +12,8 @@ import time
 
 import pytest
 
+import mtljax as mtl
+
 SMALL = (
   '--data.num-train 256 --data.num-validation 64 --data.num-test 64 '
   '--batch-size 32 --epochs 2 --log-every 4 --no-progress --no-tensorboard'
@@ -220,3 +222,17 @@ def test_out_that_cannot_be_written(data_dir):
   assert code == 1
   assert '--out /proc/out cannot be written to' in err
   assert 'Traceback' not in err
+
+
+@pytest.mark.slow
+def test_every_method_runs(tmp_path, data_dir):
+  process = start(
+    tmp_path / 'out',
+    data_dir,
+    *'--methods all --no-baselines --seeds 1 --epochs 1'.split(),
+  )
+  out, err = process.communicate(timeout=1800)
+  assert process.returncode == 0, err
+  names = {row['method'] for row in results(tmp_path / 'out')}
+  assert names == {m.name for m in mtl.methods()}
+  assert all(row['status'] == 'ok' for row in results(tmp_path / 'out')), out
