@@ -17,14 +17,22 @@ def dot(a: jax.Array, b: jax.Array) -> jax.Array:
 
 
 def ridge(matrix: jax.Array, used: jax.Array) -> jax.Array:
-  """Adds ``T eps`` to the diagonal: the rounding error of a unit Gramian.
+  """Adds ``T eps``, the rounding of a unit Gramian, if nearly singular.
 
   It makes a singular unit Gramian definite, and picks the solution of least
-  norm among many.
+  norm among many. A matrix whose pivots are above ``sqrt(eps)`` needs none,
+  and would pay for it with an error of ``T eps`` times its condition number.
   """
+  eps = jnp.finfo(matrix.dtype).eps
   size = jnp.sum(used).astype(matrix.dtype)
-  eps = size * jnp.finfo(matrix.dtype).eps
-  return matrix + eps * jnp.eye(matrix.shape[0], dtype=matrix.dtype)
+  eye = jnp.eye(matrix.shape[0], dtype=matrix.dtype)
+  both = used[:, None] & used[None, :]
+  factor = jax.lax.linalg.cholesky(
+    jnp.where(both, matrix, eye), symmetrize_input=False
+  )
+  # Written so that a NaN, of an indefinite matrix, fails.
+  definite = jnp.min(jnp.square(jnp.diagonal(factor))) > jnp.sqrt(eps)
+  return matrix + jnp.where(definite, 0, size * eps) * eye
 
 
 class InteriorPoint(NamedTuple):
@@ -146,8 +154,11 @@ def _scaled_qp(matrix, linear, used):
 def pivoted_qp(matrix, linear, used, free=None):
   """`block_pivoting` for any scale of ``q``, `interior_point` where it fails.
 
+  Only the second needs a ridge, so well conditioned problems pay nothing for
+  it.
+
   Args:
-    matrix: ``P``, with its ridge, shape ``(T, T)``.
+    matrix: ``P``, without a ridge, shape ``(T, T)``.
     linear: ``q``, of any scale, shape ``(T,)``.
     used: true for the variables that take part, shape ``(T,)``.
     free: a guess at what is not 0, shape ``(T,)``, or None.
@@ -158,7 +169,8 @@ def pivoted_qp(matrix, linear, used, free=None):
   """
   linear, scale, finite = _scaled(matrix, linear, used)
   x, free, solved, first = block_pivoting(matrix, linear, used, free)
-  out = interior_point(matrix, linear, used, skip=solved | ~finite)
+  skip = solved | ~finite
+  out = interior_point(ridge(matrix, used), linear, used, skip)
   x = jnp.where(solved, x, out.x)
   x = jnp.where(jnp.all(linear >= 0), 0, x)
   free = jnp.where(solved, free, x > out.slack)
@@ -173,8 +185,8 @@ def nonneg_qp(
 
   Args:
     matrix: :math:`P`, positive semidefinite with a diagonal of order one (a
-      unit Gramian, see `row_normalize`), shape ``(T, T)``. ``T eps`` is added
-      to its diagonal.
+      unit Gramian, see `row_normalize`), shape ``(T, T)``. Where it is nearly
+      singular ``T eps`` is added to its diagonal.
     linear: :math:`q`, of any scale, shape ``(T,)``.
     mask: true for the variables to use, shape ``(T,)``; None means all. The
       others are 0 and the rest is the answer of the smaller problem.
@@ -192,7 +204,7 @@ def nonneg_qp(
   used = jnp.ones(linear.shape, bool) if mask is None else mask
   both = used[:, None] & used[None, :]
   matrix = jnp.where(both, matrix, jnp.eye(len(linear), dtype=matrix.dtype))
-  x, scale, _, _ = pivoted_qp(ridge(matrix, used), linear, used)
+  x, scale, _, _ = pivoted_qp(matrix, linear, used)
   slack = dot(matrix, x) + jnp.where(used, linear, 0) / scale
   off = jnp.where(used, jnp.abs(jnp.minimum(x, slack)), 0)
   return scale * x, jnp.max(off) / (1 + jnp.max(jnp.abs(x)))
