@@ -8,7 +8,7 @@ Gramian, and to ten times eps times the condition number beyond.
 import accuracy
 import pytest
 
-FAST = ('mgda', 'nash_mtl', 'upgrad', 'conflict_free')
+FAST = ('mgda', 'nash_mtl', 'conflict_free')
 
 
 @pytest.fixture(scope='module')
