@@ -1,201 +1,121 @@
-"""Accuracy and time of the solvers: ``python -m benchmarks.solvers``.
+"""Times and accuracy of the weightings alone: ``python -m benchmarks.solvers``.
 
-For each number of tasks and family of Gramians, in float32: the error against
-the same solver in float64 (whose residual is checked), the worst residual, the
-iterations, and the time of one jitted call. The error is that of the update,
-relative to the length of the combination's longest term, so it does not depend
-on the lengths of the rows. Where ``qpax`` can be imported it solves MGDA's
-problem and the projection too: as posed, and in this package's variables.
+From a Gramian to weights: one jitted call, and 64 Gramians at once under
+``jax.vmap``, per solve. With ``--torchjd PYTHON`` TorchJD's weighting is timed
+in the same run, on the same Gramian. ``--accuracy`` prints instead the largest
+float32 error of the update over the zoo of the tests, and where it is.
 """
 
 from __future__ import annotations
 
 import argparse
-import statistics
-import time
-import warnings
-from collections.abc import Callable
+import pathlib
+import sys
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from mtljax import solvers
-from mtljax.solvers import _newton, _qp, _simplex
+import mtljax as mtl
+from benchmarks import _methods, _torchjd
+from mtljax import weightings
 
-Solver = Callable[[jax.Array], tuple[jax.Array, jax.Array]]
-
-
-def families(num_tasks: int, seeds: int) -> dict[str, np.ndarray]:
-  """Jacobians ``(seeds, T, P)`` with rows of like and of unlike lengths."""
-  rng = np.random.default_rng(num_tasks)
-  rows = rng.normal(size=(seeds, num_tasks, 2 * num_tasks + 20))
-  conflict = rows - 0.5 * rows.mean(1, keepdims=True)
-  lengths = np.logspace(-4, 4, num_tasks)
-  lengths = np.stack([rng.permutation(lengths) for _ in range(seeds)])
-  return {'even': conflict, '1e8': conflict * lengths[..., None]}
+TESTS = pathlib.Path(__file__).parents[1] / 'tests' / 'helpers'
 
 
-def upgrad(gramian: jax.Array) -> tuple[jax.Array, jax.Array]:
-  """One projection for every task, summed."""
-  eye = jnp.eye(gramian.shape[0], dtype=gramian.dtype) / gramian.shape[0]
-  v, off = jax.vmap(lambda u: solvers.dual_cone(gramian, u))(eye)
-  return jnp.sum(v, 0), jnp.max(off)
-
-
-SOLVERS: dict[str, Solver] = {
-  'min_norm (MGDA)': solvers.min_norm_simplex,
-  'ball (CAGrad .4)': lambda g: solvers.ball_max_min(g, 0.4),
-  'dual cone x T (UPGrad)': upgrad,
-  'newton (Nash)': solvers.fair_newton,
-  'newton (FairGrad 2)': lambda g: solvers.fair_newton(g, 2.0),
-}
-
-
-def _iterations(name: str, gramian: jax.Array) -> jax.Array:
-  """Newton systems solved: Cholesky factorisations of ``T x T``."""
-  unit, norms = solvers.row_normalize(gramian)
-  used = norms > 0
-  a = _simplex._inverse_norms(norms, used)
-  if name.startswith('min_norm'):
-    return _simplex._min_norm_point(unit, a, used)[1]
-  if name.startswith('ball'):
-    share = norms / jnp.max(norms) / norms.shape[0]
-    slope = _qp.dot(unit, share)
-    slope = slope / jnp.sqrt(_qp.dot(share, slope)) / 1.4
-    radius = jnp.asarray(0.4 / 1.4, unit.dtype)
-    return _simplex._largest_level(unit, a, slope, radius, used).inner
-  if name.startswith('dual'):
-    matrix = _qp.ridge(unit, used)
-    return jnp.max(jax.vmap(lambda q: _qp._scaled_qp(matrix, q, used)[2])(unit))
-  alpha = 1.0 if 'Nash' in name else 2.0
-  logs = jnp.log(norms)
-  start = jnp.exp((1 - alpha) / (1 + alpha) * (logs - jnp.mean(logs)))
-  return _newton._solve(unit, start, 1 / alpha, used, 100).iterations
-
-
-def _qpax_solvers() -> dict[str, Solver]:
-  """MGDA's problem and one projection, by qpax."""
-  try:
-    with warnings.catch_warnings():
-      warnings.simplefilter('ignore')
-      import qpax  # pyrefly: ignore[missing-import]
-  except ImportError:
+def _calls(name: str, num_tasks: int, gramian: jax.Array, lanes: int):
+  """One solve, and ``lanes`` at once, each jitted."""
+  kwargs = _methods.options(name, num_tasks)
+  factory = getattr(weightings, name, None)
+  if kwargs is None or factory is None:
     return {}
+  weighting = factory(**kwargs)
+  state = weighting.init(num_tasks)
+  losses = jnp.ones(num_tasks)
 
-  def min_norm(gramian, a):
-    size = gramian.shape[0]
-    zero, eye = jnp.zeros(size, gramian.dtype), jnp.eye(size)
-    one = jnp.ones(1, gramian.dtype)
-    out = qpax.solve_qp(gramian, zero, a[None], one, -eye, zero)
-    return out[0], out[4]
+  def update(gramian):
+    stats = mtl.TaskStats(losses=losses, gramian=gramian)
+    return weighting.update(stats, state)
 
-  def raw(gramian):
-    return min_norm(gramian, jnp.ones(gramian.shape[0], gramian.dtype))
-
-  def unit(gramian):
-    cosines, norms = solvers.row_normalize(gramian)
-    a = jnp.min(norms) / norms
-    y, converged = min_norm(cosines, a)
-    return y * a, converged
-
-  def dual_cone(gramian):
-    size = gramian.shape[0]
-    cosines, norms = solvers.row_normalize(gramian)
-    eye, zero = jnp.eye(size), jnp.zeros(size, gramian.dtype)
-    none = jnp.zeros((0, size), gramian.dtype)
-    matrix = _qp.ridge(cosines, norms > 0)
-
-    def one(q, n):
-      out = qpax.solve_qp(matrix, q * n, none, zero[:0], -eye, zero)
-      return out[0] / norms, out[4]
-
-    x, converged = jax.vmap(one)(cosines, norms / size)
-    return 1 / size + jnp.sum(x, 0), jnp.min(converged)
-
-  return {
-    'min_norm (MGDA), qpax raw': raw,
-    'min_norm (MGDA), qpax': unit,
-    'dual cone x T (UPGrad), qpax': dual_cone,
-  }
+  one, many = jax.jit(update), jax.jit(jax.vmap(update))
+  size = 2 * num_tasks + 20
+  rows = jax.random.normal(jax.random.key(0), (lanes, num_tasks, size))
+  rows = rows - 0.9 * jnp.mean(rows, 1, keepdims=True)
+  batch = jnp.einsum('bip,bjp->bij', rows, rows)
+  return {'one': lambda: one(gramian), 'many': lambda: many(batch)}
 
 
-def _error(jacobian: np.ndarray, w: np.ndarray, exact: np.ndarray) -> float:
-  """Distance of the updates, relative to the exact one's longest term."""
-  terms = np.linalg.norm(jacobian, axis=1) * np.abs(exact)
-  off = np.linalg.norm((w - exact) @ jacobian)
-  return float(off / terms.max())
+def _print_accuracy() -> None:
+  """The largest error of every method, by condition number."""
+  sys.path.insert(0, str(TESTS))
+  import accuracy  # pyrefly: ignore[missing-import]
 
+  _methods.head(
+    [
+      'method',
+      'error, condition up to 1e3',
+      'error beyond',
+      'of the bound',
+      'there',
+      'finite',
+    ]
+  )
+  with jax.enable_x64(True):
+    given = accuracy.cases()
+    for name, weighting in accuracy.METHODS.items():
+      results = accuracy.measure(weighting, given)
+      well = [r for r in results if r.case.condition <= 1e3]
+      ill = [r for r in results if r.case.condition > 1e3]
 
-def _median_ms(calls: dict[str, Callable[[], object]], repeats: int):
-  """Median times in ms; the calls take turns, so that load hits all alike."""
-  times: dict[str, list[float]] = {name: [] for name in calls}
-  for call in calls.values():
-    jax.block_until_ready(call())
-  for _ in range(repeats):
-    for name, call in calls.items():
-      start = time.perf_counter()
-      jax.block_until_ready(call())
-      times[name].append(1e3 * (time.perf_counter() - start))
-  return {name: statistics.median(t) for name, t in times.items()}
+      def part(result, name=name):
+        return result.error / accuracy.allowed(name, result.case)
+
+      worst = max(ill, key=part)
+      _methods.row(
+        [
+          f'`{name}`',
+          f'{max(r.error for r in well):.1e}',
+          f'{max(r.error for r in ill):.1e}',
+          f'{part(worst):.1e}',
+          worst.case.name,
+          'yes' if all(r.finite for r in results) else 'no',
+        ]
+      )
 
 
 def main() -> None:
   """Prints the table."""
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-  parser.add_argument('--tasks', type=int, nargs='*', default=[2, 3, 8, 10, 40])
-  parser.add_argument('--seeds', type=int, default=10)
+  _methods.add_arguments(parser)
+  parser.add_argument('--accuracy', action='store_true')
+  parser.add_argument('--lanes', type=int, default=64)
   parser.add_argument('--repeats', type=int, default=30)
   args = parser.parse_args()
-  others = _qpax_solvers()
-  everything = {**SOLVERS, **others}
-  print(
-    '| T | rows | solver | worst error | worst residual | iterations '
-    '(median, max) | ms |\n|---|---|---|---|---|---|---|'
-  )
-  for num_tasks in args.tasks:
-    jitted = {name: jax.jit(fun) for name, fun in everything.items()}
-    counts = {
-      name: jax.jit(lambda g, name=name: _iterations(name, g))
-      for name in SOLVERS
-    }
-    for family, jacobians in families(num_tasks, args.seeds).items():
-      gramians = jacobians @ jacobians.swapaxes(1, 2)
-      singles = [jnp.asarray(g, jnp.float32) for g in gramians]
-      times = _median_ms(
-        {n: lambda f=f, g=singles[0]: f(g) for n, f in jitted.items()},
-        args.repeats,
+  if args.accuracy:
+    _print_accuracy()
+    return
+  tasks = [8] if args.quick else args.tasks
+  repeats = 10 if args.quick else args.repeats
+  peer = _torchjd.Peer(args.torchjd) if args.torchjd else None
+  theirs = ['TorchJD', 'ratio'] if peer else []
+  _methods.head(['method', 'T', 'ms', *theirs, f'ms of {args.lanes}, each'])
+  for num_tasks in tasks:
+    rows = jnp.asarray(_torchjd.jacobian(num_tasks, 100_000))
+    gramian = rows @ rows.T
+    for name in args.methods or _methods.names():
+      calls = _calls(name, num_tasks, gramian, args.lanes)
+      if not calls:
+        continue
+      times = _methods.median_ms(calls, repeats, seconds=2)
+      other = []
+      if peer:
+        ask = peer.ask('weighting', name, num_tasks, 100_000, 0.7)
+        other = [_methods.ms(ask), _methods.ratio(times['one'], ask)]
+      many = _methods.ms(times['many'] / args.lanes)
+      _methods.row(
+        [f'`{name}`', str(num_tasks), _methods.ms(times['one']), *other, many]
       )
-      exact = {}
-      with jax.enable_x64(True):
-        for name in SOLVERS:
-          out = [jitted[name](jnp.asarray(g)) for g in gramians]
-          assert max(float(r) for _, r in out) < 1e-6, name
-          exact[name] = [np.asarray(w) for w, _ in out]
-      for name, fun in jitted.items():
-        base = name.partition(',')[0]
-        errors, residuals = [], []
-        for jacobian, gramian, reference in zip(
-          jacobians, singles, exact[base], strict=True
-        ):
-          w, residual = fun(gramian)
-          w = np.asarray(w, np.float64)
-          if base.startswith('min_norm') and name != base:
-            w = w / w.sum()
-          errors.append(_error(jacobian, w, reference))
-          residuals.append(float(residual))
-        if name in counts:
-          its = [int(counts[name](g)) for g in singles]
-          done = f'{statistics.median(its):.0f}, {max(its)}'
-          off = f'{max(residuals):.0e}'
-        else:
-          done, off = '', f'{int(sum(residuals))}/{len(residuals)} converged'
-        worst = np.max(errors)  # NaN if one is
-        print(
-          f'| {num_tasks} | {family} | {name} | {worst:.0e} | {off} | {done} '
-          f'| {times[name]:.3f} |',
-          flush=True,
-        )
+  if peer:
+    peer.close()
 
 
 if __name__ == '__main__':

@@ -106,7 +106,7 @@ def fair_newton(
     ============================  ===========================================
     zero rows                     0 for them, the smaller problem's answer
                                   for the rest
-    singular Gramian              ``T eps`` is added to the diagonal of the
+    nearly singular Gramian       ``T eps`` is added to the diagonal of the
                                   unit Gramian
     0 in the hull (Pareto         there is no solution; the ridge's weights
     stationary)                   are finite, their combination is bounded,

@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 from jax.scipy.linalg import cho_solve
 
+from mtljax.solvers._pivot import block_pivoting
+
 
 def dot(a: jax.Array, b: jax.Array) -> jax.Array:
   """Matrix product in the full precision of its operands."""
@@ -15,14 +17,22 @@ def dot(a: jax.Array, b: jax.Array) -> jax.Array:
 
 
 def ridge(matrix: jax.Array, used: jax.Array) -> jax.Array:
-  """Adds ``T eps`` to the diagonal: the rounding error of a unit Gramian.
+  """Adds ``T eps``, the rounding of a unit Gramian, if nearly singular.
 
   It makes a singular unit Gramian definite, and picks the solution of least
-  norm among many.
+  norm among many. A matrix whose pivots are above ``sqrt(eps)`` needs none,
+  and would pay for it with an error of ``T eps`` times its condition number.
   """
+  eps = jnp.finfo(matrix.dtype).eps
   size = jnp.sum(used).astype(matrix.dtype)
-  eps = size * jnp.finfo(matrix.dtype).eps
-  return matrix + eps * jnp.eye(matrix.shape[0], dtype=matrix.dtype)
+  eye = jnp.eye(matrix.shape[0], dtype=matrix.dtype)
+  both = used[:, None] & used[None, :]
+  factor = jax.lax.linalg.cholesky(
+    jnp.where(both, matrix, eye), symmetrize_input=False
+  )
+  # Written so that a NaN, of an indefinite matrix, fails.
+  definite = jnp.min(jnp.square(jnp.diagonal(factor))) > jnp.sqrt(eps)
+  return matrix + jnp.where(definite, 0, size * eps) * eye
 
 
 class InteriorPoint(NamedTuple):
@@ -41,7 +51,11 @@ def _longest(x: jax.Array, step: jax.Array, used: jax.Array) -> jax.Array:
 
 
 def interior_point(
-  matrix: jax.Array, linear: jax.Array, used: jax.Array, max_iters: int = 40
+  matrix: jax.Array,
+  linear: jax.Array,
+  used: jax.Array,
+  skip: jax.Array | bool = False,
+  max_iters: int = 40,
 ) -> InteriorPoint:
   """Mehrotra's predictor-corrector for ``min 1/2 x'Px + q'x``, ``x >= 0``.
 
@@ -53,6 +67,7 @@ def interior_point(
     linear: ``q``, shape ``(T,)``; the least entry is about -1, the others may
       be much larger.
     used: true for the variables that take part, shape ``(T,)``.
+    skip: true to do no iterations.
     max_iters: the cap on the iterations.
 
   Returns:
@@ -109,25 +124,57 @@ def interior_point(
   slack = jnp.where(used, jnp.maximum(1, linear), 0)
   start = jnp.where(used, 1 / jnp.maximum(1, linear), 0)
   x, s, _, it = jax.lax.while_loop(
-    go_on, step, (start, slack, jnp.array(False), jnp.array(0))
+    go_on, step, (start, slack, jnp.asarray(skip), jnp.array(0))
   )
   # What is left of a variable at its bound.
   at_zero = (x <= s) & (x <= eps * jnp.max(x))
   return InteriorPoint(jnp.where(at_zero, 0, x), s, it)
 
 
-def _scaled_qp(matrix, linear, used):
-  """`interior_point` for any scale of ``q``; also returns that scale."""
+def _scaled(matrix, linear, used):
+  """``q`` in units of its steepest slope down; the unit; whether finite."""
   linear = jnp.where(used, linear, 0)
   # Entries above 0 only hold a variable at its bound, however large they are.
   scale = jnp.max(-linear)
   scale = jnp.where(scale <= 0, 1, scale)
-  # The ridge bounds x, so 1e12 is as good as infinity, and does not overflow.
-  out = interior_point(matrix, jnp.minimum(linear / scale, 1e12), used)
   finite = jnp.all(jnp.isfinite(matrix)) & jnp.all(jnp.isfinite(linear))
+  # The ridge bounds x, so 1e12 is as good as infinity, and does not overflow.
+  return jnp.minimum(linear / scale, 1e12), scale, finite
+
+
+def _scaled_qp(matrix, linear, used):
+  """`interior_point` for any scale of ``q``; also returns that scale."""
+  linear, scale, finite = _scaled(matrix, linear, used)
+  out = interior_point(matrix, linear, used)
   # All slopes up: the optimum is exactly 0.
   x = jnp.where(jnp.all(linear >= 0), 0, out.x)
   return jnp.where(finite, x, jnp.nan), scale, out.iterations
+
+
+def pivoted_qp(matrix, linear, used, free=None):
+  """`block_pivoting` for any scale of ``q``, `interior_point` where it fails.
+
+  Only the second needs a ridge, so well conditioned problems pay nothing for
+  it.
+
+  Args:
+    matrix: ``P``, without a ridge, shape ``(T, T)``.
+    linear: ``q``, of any scale, shape ``(T,)``.
+    used: true for the variables that take part, shape ``(T,)``.
+    free: a guess at what is not 0, shape ``(T,)``, or None.
+
+  Returns:
+    ``x`` in units of the scale, the scale, what is not 0, and how many systems
+    were solved. NaN if the input is not finite.
+  """
+  linear, scale, finite = _scaled(matrix, linear, used)
+  x, free, solved, first = block_pivoting(matrix, linear, used, free)
+  skip = solved | ~finite
+  out = interior_point(ridge(matrix, used), linear, used, skip)
+  x = jnp.where(solved, x, out.x)
+  x = jnp.where(jnp.all(linear >= 0), 0, x)
+  free = jnp.where(solved, free, x > out.slack)
+  return jnp.where(finite, x, jnp.nan), scale, free, first + out.iterations
 
 
 @jax.jit
@@ -138,8 +185,8 @@ def nonneg_qp(
 
   Args:
     matrix: :math:`P`, positive semidefinite with a diagonal of order one (a
-      unit Gramian, see `row_normalize`), shape ``(T, T)``. ``T eps`` is added
-      to its diagonal.
+      unit Gramian, see `row_normalize`), shape ``(T, T)``. Where it is nearly
+      singular ``T eps`` is added to its diagonal.
     linear: :math:`q`, of any scale, shape ``(T,)``.
     mask: true for the variables to use, shape ``(T,)``; None means all. The
       others are 0 and the rest is the answer of the smaller problem.
@@ -157,7 +204,7 @@ def nonneg_qp(
   used = jnp.ones(linear.shape, bool) if mask is None else mask
   both = used[:, None] & used[None, :]
   matrix = jnp.where(both, matrix, jnp.eye(len(linear), dtype=matrix.dtype))
-  x, scale, _ = _scaled_qp(ridge(matrix, used), linear, used)
+  x, scale, _, _ = pivoted_qp(matrix, linear, used)
   slack = dot(matrix, x) + jnp.where(used, linear, 0) / scale
   off = jnp.where(used, jnp.abs(jnp.minimum(x, slack)), 0)
   return scale * x, jnp.max(off) / (1 + jnp.max(jnp.abs(x)))

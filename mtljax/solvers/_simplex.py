@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from mtljax.solvers._normalize import row_normalize
-from mtljax.solvers._qp import _scaled_qp, dot, ridge
+from mtljax.solvers._qp import _scaled_qp, dot, pivoted_qp, ridge
 
 
 def _inverse_norms(norms: jax.Array, used: jax.Array) -> jax.Array:
@@ -23,8 +23,8 @@ def _min_norm_point(unit, a, used):
   The nearest point of the cone of ``(rows, a)`` to ``(0, 1)`` has the same
   direction, and stays bounded at Pareto stationary points.
   """
-  matrix = ridge(unit + a[:, None] * a[None, :], used)
-  y, _, iterations = _scaled_qp(matrix, -a, used)
+  matrix = unit + a[:, None] * a[None, :]
+  y, _, _, iterations = pivoted_qp(matrix, -a, used)
   return y / jnp.sum(y), iterations
 
 

@@ -31,15 +31,26 @@ def _weights(
   count = jnp.maximum(jnp.sum(used), 1).astype(unit.dtype)
   eps = jnp.finfo(unit.dtype).eps
 
-  values, vectors = jnp.linalg.eigh(jnp.where(both, unit, 0))
+  matrix = jnp.where(both, unit, 0)
+  values, vectors = jnp.linalg.eigh(matrix)
   kept = values > count * eps * jnp.max(jnp.abs(values))
-  inner = jnp.matmul(vectors.T, wanted, precision='highest')
-  inner = jnp.where(kept, inner, 0)
+
+  def on_vectors(x):
+    x = jnp.matmul(vectors.T, x, precision='highest')
+    return jnp.where(kept, x, 0)
+
+  def pinv(inner):
+    inner = inner / jnp.where(kept, values, 1)
+    return jnp.matmul(vectors, inner, precision='highest')
+
+  inner = on_vectors(wanted)
   # What the rows can do of the preference; all rounding if they are opposed.
   reach = jnp.sqrt(jnp.sum(inner**2))
   stuck = reach <= 32 * eps * count**1.5
-  inner = inner / jnp.where(kept, values, 1)
-  y = jnp.matmul(vectors, inner, precision='highest')
+  y = pinv(inner)
+  # Once more for what the decomposition's rounding has left over.
+  left = wanted - jnp.matmul(matrix, y, precision='highest')
+  y = y + pinv(on_vectors(left))
   y = jnp.where(used & ~stuck, y, 0)
 
   cosines = jnp.matmul(unit, y, precision='highest')

@@ -21,13 +21,20 @@ class IMTLGState(NamedTuple):
 def _pinv_ones(unit, used):
   """``pinv(U) 1`` over the rows used, with the cut-off ``T eps``."""
   both = used[:, None] & used[None, :]
-  values, vectors = jnp.linalg.eigh(jnp.where(both, unit, 0))
+  matrix = jnp.where(both, unit, 0)
+  values, vectors = jnp.linalg.eigh(matrix)
   size = jnp.maximum(jnp.sum(used), 1).astype(unit.dtype)
   cut = size * jnp.finfo(unit.dtype).eps * jnp.max(jnp.abs(values))
   inverse = jnp.where(values > cut, 1 / jnp.where(values > cut, values, 1), 0)
   ones = used.astype(unit.dtype)
-  inner = jnp.matmul(vectors.T, ones, precision='highest')
-  return jnp.matmul(vectors, inverse * inner, precision='highest')
+
+  def pinv(x):
+    x = jnp.matmul(vectors.T, x, precision='highest')
+    return jnp.matmul(vectors, inverse * x, precision='highest')
+
+  y = pinv(ones)
+  # Once more for what the decomposition's rounding has left over.
+  return y + pinv(ones - jnp.matmul(matrix, y, precision='highest'))
 
 
 def imtl_g() -> Weighting:

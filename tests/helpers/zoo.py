@@ -53,6 +53,36 @@ def degenerate() -> dict[str, np.ndarray]:
   return out
 
 
+def conditioned(rng, rows, condition):
+  """Unit rows whose Gramian has about this condition number."""
+  columns = rows + 16
+  basis = np.linalg.qr(rng.normal(size=(rows, rows)))[0]
+  frame = np.linalg.qr(rng.normal(size=(columns, rows)))[0].T
+  spectrum = np.logspace(0, -0.5 * np.log10(condition), rows)
+  jacobian = (basis * spectrum) @ frame
+  return jacobian / np.linalg.norm(jacobian, axis=1, keepdims=True)
+
+
+def many_tasks() -> dict[str, np.ndarray]:
+  """Name to Jacobian with up to 64 tasks or a known condition number."""
+  rng = np.random.default_rng(2)
+  out = {}
+  for rows in (40, 64):
+    jacobian = rng.normal(size=(rows, 2 * rows))
+    conflict = jacobian - 0.9 * jacobian.mean(0)
+    lengths = rng.permutation(np.logspace(-10, 10, rows))[:, None]
+    out[f'normal_{rows}'] = jacobian
+    out[f'conflict_{rows}'] = conflict
+    out[f'conflict_scales_{rows}'] = conflict * lengths
+  for condition in (1e2, 1e3, 1e4, 1e6):
+    for rows in (3, 10, 40):
+      name = f'condition_{condition:.0e}_{rows}'
+      out[name] = conditioned(rng, rows, condition)
+      lengths = rng.permutation(np.logspace(-3, 3, rows))[:, None]
+      out[f'{name}_scales'] = out[name] * lengths
+  return out
+
+
 def in_lanes(fun, gramians, *args, masks=None, dtype=np.float64, size=10):
   """Results of ``fun(gramians, *args, masks)``, compiled for one shape only.
 
