@@ -61,12 +61,16 @@ Around any of them: `mtl.cr_mogm` averages the weights over steps (Zhou et al.,
 them at every k-th step only, and `mtl.freeze_after` keeps them constant after
 some steps.
 
-Around any but `modo` and `sdmgrad`: `mtl.sam` takes all gradients at one point
+Around any but `modo`, `sdmgrad` and the optimizers: `mtl.sam` takes all gradients at one point
 that is worst for the summed loss (Foret et al., 2021,
 <https://arxiv.org/abs/2010.01412>), by any route of the method inside;
 `mtl.flat_regions` perturbs each task by itself and aggregates losses and
 flatness apart (F-MTL; Phan et al., 2022, <https://arxiv.org/abs/2211.13723>),
-by the jacobian route.
+by the jacobian route; `mtl.samo` perturbs each task between the mean's
+direction and a zeroth-order estimate of its own (Ban et al., 2025,
+<https://arxiv.org/abs/2507.07883>); `mtl.gradient_norm_penalty` mixes the
+gradients here and there (Zhao et al., 2022,
+<https://arxiv.org/abs/2202.03599>). See [sharpness](sharpness.md).
 """
 
 

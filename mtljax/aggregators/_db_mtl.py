@@ -81,7 +81,7 @@ def db_mtl(
   """
   _validate.in_range('beta', beta, 0, 1)
   if isinstance(beta, (int, float)) and beta == 1:
-    raise ValueError('beta=1 must be below 1: the average would stay 0.')
+    raise ValueError(f'beta={beta!r} must be below 1, or the average stays 0.')
   _validate.in_range('beta_sigma', beta_sigma, 0)
   _validate.in_range('eps', eps, 0)
 
