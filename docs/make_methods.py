@@ -56,13 +56,13 @@ optimizer, to the right of a method.
 The facts are those of the default arguments. `fairgrad(alpha=1.0)` has full
 invariance, and `mgda(normalize='loss')` and `'loss+'` read the losses too.
 
-Around any of them: `mtl.cr_mogm` averages the weights over steps (Zhou et al.,
-2022, <https://openreview.net/forum?id=ScwfQ7hdwyP>), `mtl.every_k` computes
-them at every k-th step only, and `mtl.freeze_after` keeps them constant after
-some steps.
+Around any that does not read *gradients*: `mtl.cr_mogm` averages the weights
+over steps (Zhou et al., 2022, <https://openreview.net/forum?id=ScwfQ7hdwyP>),
+`mtl.every_k` computes them at every k-th step only, and `mtl.freeze_after` keeps
+them constant after some steps.
 
-Around any but `modo`, `sdmgrad` and the optimizers: `mtl.sam` takes all gradients at one point
-that is worst for the summed loss (Foret et al., 2021,
+Around any but `modo`, `sdmgrad` and the optimizers: `mtl.sam` takes all
+gradients at one point that is worst for the summed loss (Foret et al., 2021,
 <https://arxiv.org/abs/2010.01412>), by any route of the method inside;
 `mtl.flat_regions` perturbs each task by itself and aggregates losses and
 flatness apart (F-MTL; Phan et al., 2022, <https://arxiv.org/abs/2211.13723>),
