@@ -49,8 +49,8 @@ def make_method(
   scores: Sequence[float] = (),
   optimizer: Callable[..., optax.GradientTransformation] = optax.adam,
   learning_rate: optax.ScalarOrSchedule = 1e-3,
-) -> tuple[mtl.Aggregator, optax.GradientTransformation]:
-  """Builds a method with its paper's defaults, and the optimizer after it.
+) -> mtl.Aggregator:
+  """Builds a method with its paper's defaults.
 
   Args:
     name: a method (``'cagrad'``), task-based flat regions around one
@@ -61,41 +61,37 @@ def make_method(
     rho: radius of the sharpness-aware forms.
     weights: those of ``'fixed'``, one a task; none: ones.
     scores: of ``'pivrg'``, the loss that each task reaches alone; none: ones.
-    optimizer: makes the optimizer of a learning rate. ``'per_task_optimizer'``
-      has one of it a task, ``'adatask'`` one Adam a task whatever it is, and
-      nothing comes after these two.
-    learning_rate: a number or a schedule.
+    optimizer: from a learning rate to the optimizer of which
+      ``'per_task_optimizer'`` has one a task.
+    learning_rate: of ``'per_task_optimizer'`` and ``'adatask'``, a number or a
+      schedule.
 
   Returns:
-    The method, and the optimizer.
+    The aggregator. If its ``info.is_optimizer``, nothing comes after it.
 
   Raises:
     ValueError: the name is not known; the message lists those that are.
   """
   check_names([name])
-  if name == 'adatask':
-    own = mtl.adatask(num_tasks, learning_rate, labels=labels)
-    return own, optax.identity()
-  after = optimizer(learning_rate)
-  if name == 'per_task_optimizer':
-    own = mtl.per_task_optimizer(after, num_tasks, labels=labels)
-    return own, optax.identity()
   prefix, _, rest = name.partition('_')
   wrapped = prefix in WRAPPERS
   plain = rest if wrapped else name
   ones = (1.0,) * num_tasks
-  options = {
+  options: dict[str, Any] = {
     'fixed': {'weights': tuple(weights) or ones},
     'pivrg': {'scores': tuple(scores) or ones},
     'krum': {'num_byzantine': 0},
     # As many as can be: the median.
     'trimmed_mean': {'trim': (num_tasks - 1) // 2},
+    'adatask': {'learning_rate': learning_rate},
+    'per_task_optimizer': {'tx': optimizer(learning_rate)},
   }.get(plain, {})
-  inner = getattr(mtl, plain)(num_tasks, labels=labels, **options)
+  factory = getattr(mtl, plain)
+  inner = factory(num_tasks=num_tasks, labels=labels, **options)
   if wrapped:
     radius = {'flat': 'rho_shared', 'sam': 'rho'}[prefix]
-    return WRAPPERS[prefix](inner, **{radius: rho}), after
-  return inner, after
+    return WRAPPERS[prefix](inner, **{radius: rho})
+  return inner
 
 
 def check_names(names: Sequence[str]) -> None:

@@ -289,19 +289,21 @@ def make_cells(
   labels, num_tasks = problem.labels, len(problem.tasks)
   single = num_tasks == 1
   steps = num_steps(config, digits)
-  method, optimizer = _methods.make_method(
+  schedule = optax.cosine_decay_schedule(config.learning_rate, steps)
+  optimizer = OPTIMIZERS[config.optimizer]
+  method = _methods.make_method(
     'sum_losses' if single else name,
     num_tasks,
     labels,
     rho=config.rho,
     weights=config.weights,
     scores=config.scores,
-    optimizer=OPTIMIZERS[config.optimizer],
-    learning_rate=optax.cosine_decay_schedule(config.learning_rate, steps),
+    optimizer=optimizer,
+    learning_rate=schedule,
   )
   step = make_train_step(
     method,
-    optimizer,
+    optax.identity() if method.info.is_optimizer else optimizer(schedule),
     problem.loss,
     has_state=True,
     route='auto' if single else config.route,
