@@ -22,7 +22,7 @@ def _methods():
     yield pytest.param(name, marks=marks)
 
 
-@pytest.mark.parametrize('name', _methods())
+@pytest.mark.parametrize('name', list(_methods()))
 def test_float32_is_within_the_bound(name, cases, x64):
   for result in accuracy.measure(accuracy.METHODS[name], cases):
     assert result.finite, result.case.name
