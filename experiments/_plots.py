@@ -20,22 +20,12 @@ from matplotlib.ticker import (
 )
 
 from experiments._results import Results, Series
+from mtljax.diagnostics.plots import COLORS
 
 Series3 = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 POINTS = 150
 MAX_PAIRS = 6
-# At least 3:1 against both backgrounds of the page.
-COLORS = (
-  '#0072b2',
-  '#d55e00',
-  '#009068',
-  '#b8578e',
-  '#a87000',
-  '#7b62d9',
-  '#5f9a1a',
-  '#7a7f87',
-)
 DASHES = ((), (5, 2), (1.5, 1.5), (6, 2, 1.5, 2))
 # Colours that the page replaces by its own, light or dark.
 _INK, _GRID = '#010203', '#040506'

@@ -18,7 +18,15 @@ PAGES = sorted(DOCS.glob('*.md'))
 LISTED = re.findall(
   r'^- `mtljax\.(\w+)`: ', (DOCS / 'api.md').read_text(), re.M
 )
-SUBPACKAGES = {'weightings', 'solvers', 'training', 'models', 'data', 'metrics'}
+SUBPACKAGES = {
+  'weightings',
+  'solvers',
+  'training',
+  'models',
+  'data',
+  'metrics',
+  'diagnostics',
+}
 # Plain records and types, which their users do not build, or one by one.
 WITHOUT_EXAMPLE = {'Aggregator', 'MethodInfo', 'TaskStats', 'Weighting'}
 OPTIONS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE

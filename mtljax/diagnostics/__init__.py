@@ -1,0 +1,43 @@
+"""What training has done to the tasks: conflict, flatness, calibration.
+
+Pictures are in `mtljax.diagnostics.plots`, which needs matplotlib.
+"""
+
+from mtljax.diagnostics._calibration import (
+  Calibration,
+  EntropyHistogram,
+  Reliability,
+)
+from mtljax.diagnostics._conflict import (
+  ConflictRate,
+  Similarity,
+  sign_conflicts,
+  similarity,
+)
+from mtljax.diagnostics._hessian import HessianEigenvalues, hessian_eigenvalues
+from mtljax.diagnostics._pareto import hypervolume, non_dominated
+from mtljax.diagnostics._samples import sample_task_gramian
+from mtljax.diagnostics._scale import ScaleSensitivity, scale_sensitivity
+from mtljax.diagnostics._sharpness import flat_gradient_norm, task_sharpness
+from mtljax.diagnostics._surface import filter_normalized, loss_surface
+
+__all__ = [
+  'Calibration',
+  'ConflictRate',
+  'EntropyHistogram',
+  'HessianEigenvalues',
+  'Reliability',
+  'ScaleSensitivity',
+  'Similarity',
+  'filter_normalized',
+  'flat_gradient_norm',
+  'hessian_eigenvalues',
+  'hypervolume',
+  'loss_surface',
+  'non_dominated',
+  'sample_task_gramian',
+  'scale_sensitivity',
+  'sign_conflicts',
+  'similarity',
+  'task_sharpness',
+]
