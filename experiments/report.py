@@ -26,7 +26,7 @@ from experiments._results import ReportError, Results, read_results
 from experiments._summary import REFERENCE, summarize_results
 from experiments._table import main_columns, metric_columns
 
-_TEMPLATE = pathlib.Path(__file__).with_name('_report_template.html.j2')
+_TEMPLATE = '_report_template.html.j2'
 
 #: Columns that fit no narrow terminal, and the width that fits them all.
 LESS_TELLING = ('runs', 'Δm metrics %', 'mean rank', 's/run')
@@ -165,11 +165,8 @@ def _reading(summary: dict[str, Any]) -> list[str]:
 def _render_page(results: Results, summary: dict[str, Any]) -> str:
   total = len(results.runs)
   finished = total - len(summary['failures'])
-  environment = jinja2.Environment(
-    autoescape=True, undefined=jinja2.StrictUndefined
-  )
-  template = environment.from_string(_TEMPLATE.read_text(encoding='utf-8'))
-  page = template.render(
+  return render_template(
+    _TEMPLATE,
     title=_title(summary),
     lead=(
       f'{finished} of {total} runs finished. Tasks: '
@@ -183,7 +180,16 @@ def _render_page(results: Results, summary: dict[str, Any]) -> str:
     summary=summary,
     config=json.dumps(results.config, indent=2, ensure_ascii=False),
   )
-  return page.rstrip() + '\n'
+
+
+def render_template(name: str, **values: Any) -> str:
+  """A page from a template beside this file."""
+  environment = jinja2.Environment(
+    loader=jinja2.FileSystemLoader(pathlib.Path(__file__).parent),
+    autoescape=True,
+    undefined=jinja2.StrictUndefined,
+  )
+  return environment.get_template(name).render(**values).rstrip() + '\n'
 
 
 def main(
