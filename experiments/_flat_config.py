@@ -5,8 +5,7 @@ from __future__ import annotations
 import dataclasses
 import pathlib
 
-import mtljax as mtl
-from experiments import _digits
+from experiments import _digits, _methods
 from experiments._digits import DataConfig
 from mtljax import _validate, data
 
@@ -113,7 +112,7 @@ class Config:
 
 
 PRESETS = {
-  'quick': Config(ablation_methods=('cagrad',)),
+  'quick': Config(ablation_methods=('cagrad',), noisy=(0.4,)),
   'paper': Config(
     preset='paper',
     sweep_methods=METHODS,
@@ -182,28 +181,11 @@ def _option(name: str) -> str:
 
 
 def _check_method(option: str, name: str) -> None:
-  """Raises ValueError for what is no aggregator that this study can build."""
-  factory = getattr(mtl, name, None)
-  if name in METHODS:
-    return
-  if factory is None or not callable(factory):
-    _validate.one_of(option, name, METHODS)
-  try:
-    method = factory(len(_digits.TASKS))
-    plain = isinstance(method, mtl.Aggregator) and method.inner is None
-  except (TypeError, ValueError) as error:
-    raise ValueError(
-      f'{option}={name!r} cannot be built from the number of tasks alone '
-      f'({error}); take one of {", ".join(METHODS)}.'
-    ) from error
-  if not plain:
-    raise ValueError(f'{option}={name!r} is not a plain aggregator.')
+  """Raises ValueError for what is no aggregator that this study can train."""
+  _validate.one_of(option, name, _methods.PLAIN)
+  method = _methods.make_method(name, len(_digits.TASKS), None, rho=0.0)
   if method.weighting is not None and method.weighting.observe is not None:
     raise ValueError(
       f'{option}={name!r} reads the losses after the update as well, which the '
       f'perturbed forms do not have; take one of {", ".join(METHODS)}.'
     )
-  try:
-    mtl.flat_regions(method)
-  except (TypeError, ValueError) as error:
-    raise ValueError(f'{option}={name!r} has no form F-A: {error}') from error
