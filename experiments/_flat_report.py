@@ -14,8 +14,9 @@ import rich.console
 import rich.table
 import rich.text
 
-from experiments import _flat_claims, _flat_figures, _flat_tables, report
+from experiments import _flat_claims, _flat_figures, _flat_tables
 from experiments._flat_claims import Rows, Verdict
+from experiments._page import render_template
 from experiments._results import Results, read_results
 from experiments._statistics import RESAMPLES, Interval
 
@@ -62,7 +63,7 @@ def write_report(directory: pathlib.Path) -> dict[str, Any]:
     'failures': failures,
     'notes': results.notes,
   }
-  page = report.render_template(
+  page = render_template(
     TEMPLATE,
     title=f'flat_regions on {config["data"]["source"]}',
     lead=(

@@ -14,15 +14,21 @@ import pathlib
 import sys
 from typing import Annotated, Any
 
-import jinja2
 import rich.box
 import rich.console
 import rich.table
 import rich.text
 import tyro
 
+from experiments import _flat_report
+from experiments._page import render_template
 from experiments._plots import sections
-from experiments._results import ReportError, Results, read_results
+from experiments._results import (
+  ReportError,
+  Results,
+  read_config,
+  read_results,
+)
 from experiments._summary import REFERENCE, summarize_results
 from experiments._table import main_columns, metric_columns
 
@@ -182,16 +188,6 @@ def _render_page(results: Results, summary: dict[str, Any]) -> str:
   )
 
 
-def render_template(name: str, **values: Any) -> str:
-  """A page from a template beside this file."""
-  environment = jinja2.Environment(
-    loader=jinja2.FileSystemLoader(pathlib.Path(__file__).parent),
-    autoescape=True,
-    undefined=jinja2.StrictUndefined,
-  )
-  return environment.get_template(name).render(**values).rstrip() + '\n'
-
-
 def main(
   directory: Annotated[
     pathlib.Path, tyro.conf.Positional, tyro.conf.arg(metavar='DIR')
@@ -204,12 +200,16 @@ def main(
   Args:
     directory: Folder that the experiment wrote (it holds config.json).
   """
+  console = make_console()
   try:
-    summary = write_report(directory)
+    if read_config(directory).get('experiment') == 'flat_regions':
+      summary = _flat_report.write_report(directory)
+      _flat_report.print_tables(summary, console)
+    else:
+      summary = write_report(directory)
+      print_table(summary, console)
   except ReportError as error:
     sys.exit(f'error: {error}')
-  console = make_console()
-  print_table(summary, console)
   for run in summary['failures']:
     console.print(
       f'{run["method"]}, seed {run["seed"]}: {run["reason"]}', markup=False
