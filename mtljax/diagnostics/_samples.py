@@ -76,7 +76,7 @@ def sample_task_gramian(
 
   References:
     Elich et al., `Examining Common Paradigms in Multi-Task Learning
-    <https://arxiv.org/abs/2311.04698>`_, 2024, section 4.3.
+    <https://arxiv.org/abs/2311.04698>`_, 2024.
   """
   _validate.in_range('num_samples', num_samples, 1)
   chunk = num_samples if chunk_size is None else chunk_size

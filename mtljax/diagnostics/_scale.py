@@ -162,21 +162,23 @@ def scale_sensitivity(
 def _read(grads, leaves, labels, losses):
   """The number of tasks and the labels, from leaves with a step axis."""
   flat = _labels.flatten_labels(labels, grads)
-  counts = {
-    x.shape[1]
-    for x, label in zip(leaves, flat, strict=True)
-    if label in (_labels.SHARED, _labels.STACKED) and x.ndim > 1
-  }
+  counts, enough = set(), True
+  for x, label in zip(leaves, flat, strict=True):
+    rows = label in (_labels.SHARED, _labels.STACKED)
+    enough &= x.ndim > (1 if rows else 0)
+    if rows:
+      counts.add(x.shape[1] if x.ndim > 1 else 0)
   if losses is not None:
     counts.add(jnp.shape(losses)[-1])
   if not counts:
     counts = {max(flat) + 1}
-  if len(counts) != 1 or any(x.ndim == 0 for x in leaves):
+  if len(counts) != 1 or not enough:
     raise ValueError(
       'grads must have a step axis and then, on shared leaves, the task axis; '
       f'found {sorted(counts)} tasks in shapes {[x.shape for x in leaves]}.'
     )
-  return counts.pop(), flat
+  num_tasks = counts.pop()
+  return num_tasks, _labels.flatten_labels(labels, grads, num_tasks)
 
 
 def _change(pairs) -> jax.Array:

@@ -112,15 +112,15 @@ def task_sharpness(
   _validate.one_of('norms', norms, ('separate', 'joint'))
   _pullback.check_mode(mode)
   _validate.in_range('num_samples', num_samples, 1)
-  if not isinstance(radii, jax.Array):
-    for radius in radii:
-      _validate.in_range('radii', radius, 0)
   if direction == 'random' and key is None:
     raise ValueError("key=None, but direction='random' draws: pass a key.")
-  radii = jnp.asarray(radii, jnp.float32)
+  if isinstance(radii, Sequence):
+    for radius in radii:
+      _validate.in_range('radii', radius, 0)
+  radii = jnp.asarray(radii, float)
   if radii.ndim != 1 or radii.size == 0:
     raise ValueError(
-      f'radii must be one or more numbers, got shape {radii.shape}.'
+      f'radii must be a list of numbers, got shape {radii.shape}.'
     )
   view = _view(fun, params, args, labels, has_aux)
 

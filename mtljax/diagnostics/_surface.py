@@ -139,7 +139,7 @@ def loss_surface(
         f'{jax.tree.structure(d)}.'
       )
   _validate.in_range('batch_size', batch_size, 1)
-  if isinstance(coordinates, Sequence) and jnp.ndim(coordinates[0]) == 1:
+  if isinstance(coordinates, Sequence) and not jnp.isscalar(coordinates[0]):
     axes = [jnp.asarray(c) for c in coordinates]
   else:
     axes = [jnp.asarray(coordinates)] * len(directions)

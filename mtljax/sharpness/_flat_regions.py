@@ -128,8 +128,8 @@ def flat_regions(
       0). Calls on two gradients are not rescaled, nor are heads.
     mode: how phase two runs: ``'unroll'`` one task after the other in the
       program, or ``'map'`` in a loop that writes over the gradients of phase
-      one. ``'map'`` keeps T copies of the shared parameters, ``'unroll'`` up
-      to two T; XLA's CPU convolutions are slow in a loop.
+      one. Both keep about T copies of the shared parameters; ``'map'`` does
+      not depend on XLA for it, but its CPU convolutions are slow in a loop.
 
   Returns:
     The `mtljax.Aggregator`. `mtljax.get_weights` reads the weights of the loss
@@ -278,9 +278,7 @@ def flat_regions(
         for x, label in zip(leaves, labels, strict=True)
       ]
       from_loss, loss_state = call(ones, state.loss_state)
-      rows = shared_of(leaves)
-      if mode == 'map':
-        rows = _points.read_first(rows, shared_of(from_loss))
+      rows = _points.read_first(shared_of(leaves), shared_of(from_loss))
       flat = gradients_there(
         _points.put_shared(leaves, labels, rows), jnp.subtract
       )

@@ -164,7 +164,7 @@ def replace_gradients(
 
   A task whose perturbation does not move it has the same gradient ``there`` as
   ``here``, exactly. In the mode ``'map'``, ``merge(there, here)`` is written
-  over the task's row: T copies of the shared parameters are alive, no more.
+  over the task's row, so that no second stack of rows is needed.
   """
   values, treedef = jax.tree.flatten(params)
   places = shared_of(values, labels)

@@ -133,8 +133,8 @@ def samo(
   References:
     Ban et al., `SAMO: A Lightweight Sharpness-Aware Approach for Multi-Task
     Optimization with Joint Global-Local Perturbation
-    <https://arxiv.org/abs/2507.07883>`_, 2025. Defaults are the authors' for
-    NYUv2.
+    <https://arxiv.org/abs/2507.07883>`_, 2025. The defaults of ``rho``,
+    ``beta`` and ``smoothing`` are the authors' for NYUv2.
   """
   _common.check_inner('samo', method)
   _common.refuse_drop_task('samo', method)

@@ -73,6 +73,10 @@ def test_batches_merge_to_the_whole_and_masked_nan_is_nothing():
     *batches
   )
   assert per_batch.ece().shape == per_batch.brier().shape == (8,)
+  summed = jax.vmap(lambda x: jax.lax.psum(x, 'd').ece(), axis_name='d')
+  np.testing.assert_allclose(
+    summed(per_batch), jnp.full(8, at_once.ece()), rtol=1e-5
+  )
   np.testing.assert_allclose(
     per_batch.ece()[3],
     Calibration.from_logits(

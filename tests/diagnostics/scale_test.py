@@ -103,3 +103,5 @@ def test_wrong_arguments_are_named():
     scale_sensitivity(
       mtl.sum_losses(2), jnp.ones((3, 2, 4)), losses=jnp.ones((3, 3))
     )
+  with pytest.raises(ValueError, match='grads must have a step axis'):
+    scale_sensitivity(mtl.sum_losses(2), jnp.ones(2))

@@ -70,6 +70,8 @@ def test_plane_and_line_are_the_losses_there(batch_size):
     _losses, PARAMS, DIRECTIONS[:1], FIRST, 1.0, batch_size=batch_size
   )
   np.testing.assert_allclose(line, got[:, 0], rtol=1e-6)
+  square = loss_surface(_losses, PARAMS, DIRECTIONS, [-1.0, 0.5], 1.0)
+  np.testing.assert_allclose(square[0, 1], got[0, 1], rtol=1e-6)
 
 
 def test_wrong_arguments_are_named():

@@ -47,14 +47,14 @@ def copies(method, mode):
   return compiled.memory_analysis().temp_size_in_bytes / SHARED_BYTES
 
 
-def test_mode_map_writes_over_the_gradients_of_phase_one():
+def test_phase_two_is_written_over_phase_one():
   rule = mtl.weightings.fixed(weights=[1.0] * T)
   m = mtl.aggregate(
     rule._replace(needs=frozenset({'gramian'})), T, labels=LABELS
   )
   plain = copies(m, 'map')
   assert plain > T
-  separate = copies(mtl.flat_regions(m, mode='map'), 'map')
-  assert separate < plain + 2.5
-  unrolled = copies(mtl.flat_regions(m, mode='unroll'), 'map')
-  assert separate + 2.5 < unrolled
+  assert copies(mtl.flat_regions(m, mode='map'), 'map') < plain + 2.5
+  plain = copies(m, 'unroll')
+  assert plain > T
+  assert copies(mtl.flat_regions(m), 'unroll') < plain + 4.5
