@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments._flat_claims import Rows, score
+from experiments._flat_rows import Rows, score
 from experiments._plots import (
   Curve,
   Section,

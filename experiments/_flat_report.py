@@ -15,7 +15,8 @@ import rich.table
 import rich.text
 
 from experiments import _flat_claims, _flat_figures, _flat_tables
-from experiments._flat_claims import Rows, Verdict
+from experiments._flat_claims import Verdict
+from experiments._flat_rows import Rows
 from experiments._page import render_template
 from experiments._results import Results, read_results
 from experiments._statistics import RESAMPLES, Interval

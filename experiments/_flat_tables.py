@@ -6,7 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from experiments._flat_claims import Measured, Rows, paired, score
+from experiments._flat_claims import Measured
+from experiments._flat_rows import Rows, paired, score
 from experiments._statistics import Interval, interval
 from experiments._table import MISSING, Cell, Column
 from mtljax import metrics

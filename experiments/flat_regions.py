@@ -228,7 +228,9 @@ def run(config: Config, study: Study, console: rich.console.Console) -> int:
     for number, cell in enumerate(study.cells, start=1):
       row = _study.finished(config.out, cell)
       if row is None:
-        bar.start(f'[{number}/{len(study.cells)}] {cell.method}, {cell.seed}')
+        bar.start(
+          f'[{number}/{len(study.cells)}] {cell.method}, seed {cell.seed}'
+        )
         row = _study.run_cell(
           config.out,
           cell,

@@ -79,7 +79,9 @@ def killed(tmp_path_factory, data_dir):
   code, text, err = call(out, data_dir)
   assert code == 0, err[-2000:]
   assert (first / 'result.json').read_bytes() == before
-  assert '] cagrad, 0' not in text
+  assert '] cagrad, seed 0' not in text
+  assert '] cagrad, seed 1' not in text
+  assert '] flat_cagrad, seed 1' in text
   return out, text
 
 
