@@ -108,7 +108,6 @@ def make_probes(
     calibration = [
       diagnostics.Calibration.from_logits(x, batch[t], mask=mask)
       for t, x in zip(tasks, outputs, strict=True)
-      if t in batch
     ]
     return entropy, calibration
 
@@ -121,7 +120,9 @@ def make_probes(
 
   def measure(state, train):
     entropy, calibration = over(state, digits.splits['test'])
-    other_entropy, _ = over(state, {'image': other})
+    # Without labels of its own; any will do for the one compiled program.
+    unlabelled = {task: np.zeros(len(other), np.int32) for task in tasks}
+    other_entropy, _ = over(state, {'image': other, **unlabelled})
     batch = {name: x[:TRAIN_ROWS] for name, x in train.items()}
     rises, flat = flatness(state.params, state.model_state, state.key, batch)
     scalars = {

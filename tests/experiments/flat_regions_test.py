@@ -143,12 +143,6 @@ def test_two_seeds_decide_nothing_about_accuracy(killed):
   assert found['n'] == 2
 
 
-def test_uninterrupted_study_has_the_same_numbers(killed, data_dir, tmp_path):
-  code, _, err = call(tmp_path / 'out', data_dir)
-  assert code == 0, err[-2000:]
-  assert results(tmp_path / 'out') == results(killed[0])
-
-
 def test_bad_option_on_the_command_line(data_dir, tmp_path):
   code, _, err = call(tmp_path / 'out', data_dir, '--rho', '-1')
   assert code == 1
