@@ -204,6 +204,12 @@ def test_equal_compute_is_part_of_f1():
   assert verdict('F1', rows).outcome == FAILS
 
 
+def test_training_that_has_not_converged_is_said():
+  assert 'gains 0.50 points' in verdict('F1', study()).sentence
+  rows = study(shifted(-0.005, form=('2x',)))  # as good as A
+  assert 'converged' not in verdict('F1', rows).sentence
+
+
 def test_numbers_are_paired_differences_in_points():
   found = verdict('F1', study())
   number = next(m for m in found.measured if m.label == 'F-mgda - A')
