@@ -198,10 +198,41 @@ def draw(
       _set_log(axes, curves)
     if limits is not None:
       axes.set_ylim(*limits)
-    buffer = io.StringIO()
-    figure.savefig(
-      buffer, format='svg', transparent=True, metadata={'Date': None}
-    )
+    return _embed(figure, title, ident)
+
+
+def picture(
+  title: str,
+  plot: Callable[[Any], object],
+  *,
+  ident: str,
+  size: tuple[float, float] = (4.2, 2.7),
+) -> str:
+  """Any one plot as an SVG element for inside an HTML page, as `draw` makes.
+
+  Args:
+    title: shown above, and read aloud.
+    plot: draws on the axes that it is called with.
+    ident: a prefix no other picture of the page has.
+    size: width and height in inches.
+
+  Returns:
+    The element.
+  """
+  with mpl.rc_context(_STYLE):
+    figure = Figure(figsize=size, layout='constrained')
+    FigureCanvasSVG(figure)
+    axes = figure.subplots()
+    plot(axes)
+    axes.set_title(title.replace('$', r'\$'))
+    return _embed(figure, title, ident)
+
+
+def _embed(figure: Figure, title: str, ident: str) -> str:
+  buffer = io.StringIO()
+  figure.savefig(
+    buffer, format='svg', transparent=True, metadata={'Date': None}
+  )
   return _inline(buffer.getvalue(), title, ident)
 
 

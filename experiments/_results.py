@@ -74,7 +74,7 @@ def read_results(directory: pathlib.Path) -> Results:
   Raises:
     ReportError: there is no folder, no readable ``config.json`` or no run.
   """
-  config = _read_config(directory)
+  config = read_config(directory)
   notes: list[str] = []
   rows = _read_rows(directory / 'results.csv', notes)
   logs = {
@@ -113,7 +113,8 @@ def _rank(run: Run, order: list[str]) -> tuple[int, str, int, str]:
   return place, run.method if place == len(order) else '', number, run.seed
 
 
-def _read_config(directory: pathlib.Path) -> dict[str, Any]:
+def read_config(directory: pathlib.Path) -> dict[str, Any]:
+  """The content of ``config.json``; `ReportError` where there is none."""
   path = directory / 'config.json'
   if not directory.is_dir():
     raise ReportError(f'{directory} is not a folder.')

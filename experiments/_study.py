@@ -13,6 +13,10 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
+import rich.console
+import rich.progress
+
 from mtljax.training import (
   Checkpointer,
   JsonlWriter,
@@ -40,6 +44,10 @@ class Cell:
     batches_fn: ``batches_fn() -> iterator`` with ``get_state``, ``set_state``.
     validate_fn: from a state to validation metrics.
     test_fn: from a state to test metrics.
+    measure_fn: from the state measured to more columns of the row, and arrays
+      that are kept in ``artifacts.npz``; None measures no more.
+    num_steps: steps to train; None: as many as the study says.
+    facts: columns that the row has besides those measured.
   """
 
   method: str
@@ -50,6 +58,11 @@ class Cell:
   batches_fn: Callable[[], Any]
   validate_fn: Callable[[TrainState], Mapping[str, Any]]
   test_fn: Callable[[TrainState], Mapping[str, Any]]
+  measure_fn: (
+    Callable[[TrainState], tuple[Mapping[str, Any], Mapping[str, Any]]] | None
+  ) = None
+  num_steps: int | None = None
+  facts: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
   def folder(self, out: pathlib.Path) -> pathlib.Path:
     """Where this run keeps its files."""
@@ -74,6 +87,12 @@ def _write_json(path: pathlib.Path, value: Any) -> None:
   os.replace(temporary, path)
 
 
+def _write_arrays(path: pathlib.Path, arrays: Mapping[str, Any]) -> None:
+  temporary = path.with_suffix('.tmp.npz')
+  np.savez(temporary, **{name: np.asarray(x) for name, x in arrays.items()})
+  os.replace(temporary, path)
+
+
 def _writer(folder: pathlib.Path, tensorboard: bool) -> MetricWriter:
   jsonl = JsonlWriter(folder / 'metrics.jsonl')
   if tensorboard and importlib.util.find_spec('tensorboardX'):
@@ -92,6 +111,7 @@ def run_cell(
   select: Callable[[Mapping[str, Any]], float],
   tensorboard: bool,
   progress: bool,
+  callback: Callable[[int], None] | None = None,
 ) -> dict[str, Any]:
   """Trains one cell, or goes on with it, and measures the best state on test.
 
@@ -104,7 +124,8 @@ def run_cell(
     batch_size: examples a step.
     select: from validation metrics to the score of a state.
     tensorboard: whether to write TensorBoard files too, where it is installed.
-    progress: whether to show a progress bar.
+    progress: whether to show a progress bar of this run.
+    callback: called with each step, for a bar of the whole study.
 
   Returns:
     The row of ``results.csv``. A run with a non-finite loss gives a row whose
@@ -112,7 +133,8 @@ def run_cell(
   """
   folder = cell.folder(out)
   folder.mkdir(parents=True, exist_ok=True)
-  row: dict[str, Any] = {'method': cell.method, 'seed': cell.seed}
+  row: dict[str, Any] = {'method': cell.method, 'seed': cell.seed, **cell.facts}
+  num_steps = cell.num_steps or num_steps
   start = time.perf_counter()
   writer = _writer(folder, tensorboard)
   try:
@@ -131,6 +153,7 @@ def run_cell(
         checkpointer=checkpointer,
         steps_per_epoch=steps_per_epoch,
         progress=progress,
+        callback=None if callback is None else lambda step, *_: callback(step),
       )
       state = result.state
       if result.best_step not in (None, num_steps):
@@ -138,10 +161,15 @@ def run_cell(
     test = {k: float(v) for k, v in cell.test_fn(state).items()}
     writer.write(num_steps, test, kind='eval', split='test')
     writer.flush()
+    more: Mapping[str, Any] = {}
+    if cell.measure_fn is not None:
+      more, arrays = cell.measure_fn(state)
+      _write_arrays(folder / 'artifacts.npz', arrays)
     row |= {
       'best_step': result.best_step,
       'validation/score': result.best_score,
       **{f'test/{name}': value for name, value in test.items()},
+      **{name: float(value) for name, value in more.items()},
       'wall_time': None
       if result.resumed_from
       else round(time.perf_counter() - start, 3),
@@ -179,3 +207,53 @@ def write_results(out: pathlib.Path, rows: list[dict[str, Any]]) -> None:
     table.writeheader()
     table.writerows(rows)
   os.replace(temporary, out / 'results.csv')
+
+
+class GridProgress:
+  """One bar for all runs of a study in a terminal, a line a run elsewhere."""
+
+  def __init__(self, total: int, console: rich.console.Console, enabled: bool):
+    self._console = console
+    self._bar = None
+    self._done = 0
+    if enabled and console.is_terminal:
+      self._bar = rich.progress.Progress(
+        rich.progress.TextColumn(
+          'step {task.completed:,.0f}/{task.total:,.0f}'
+        ),
+        rich.progress.BarColumn(),
+        rich.progress.TimeRemainingColumn(),
+        rich.progress.TextColumn('{task.description}', markup=False),
+        console=console,
+      )
+      self._task = self._bar.add_task('', total=total)
+
+  def __enter__(self) -> GridProgress:
+    if self._bar is not None:
+      self._bar.start()
+    return self
+
+  def __exit__(self, *error: Any) -> None:
+    if self._bar is not None:
+      self._bar.stop()
+
+  def start(self, text: str) -> None:
+    """Shows the run that begins."""
+    if self._bar is not None:
+      self._bar.update(self._task, description=text)
+    else:
+      self.say(text)
+
+  def step(self, step: int) -> None:
+    """Moves the bar to a step of the run."""
+    if self._bar is not None:
+      self._bar.update(self._task, completed=self._done + step)
+
+  def finish(self, steps: int) -> None:
+    """Counts a run of so many steps as done."""
+    self._done += steps
+    self.step(0)
+
+  def say(self, text: str) -> None:
+    """Prints a line above the bar."""
+    self._console.print(text, markup=False, highlight=False)

@@ -16,55 +16,27 @@ import functools
 import pathlib
 import sys
 import time
-from collections.abc import Callable, Mapping
-from typing import Any
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 import optax
 import rich.console
 import tyro
 
 import mtljax as mtl
-from experiments import _methods, _study, report
-from mtljax import _validate, data, models
-from mtljax.metrics import Accuracy, Mean
+from experiments import _digits, _methods, _study, report
+from experiments._digits import (
+  MODELS,
+  OPTIMIZERS,
+  TASKS,
+  DataConfig,
+  Digits,
+  Problem,
+  select,
+  tasks_of,
+)
+from mtljax import _validate, data
 from mtljax.training import exit_on_error, make_train_step, open_run
 from mtljax.training.step import ROUTES
-
-TASKS = ('left', 'right')
-OPTIMIZERS: dict[str, Callable[[float], optax.GradientTransformation]] = {
-  'adam': optax.adam,
-  'adamw': optax.adamw,
-  'sgd': optax.sgd,
-  'momentum': functools.partial(optax.sgd, momentum=0.9),
-}
-MODELS = {
-  'multi_lenet': models.multi_lenet,
-  'resnet': models.resnet,
-  'resnet18': models.resnet18,
-}
-NUM_CLASSES = 10
-
-
-@dataclasses.dataclass(frozen=True)
-class DataConfig:
-  """The data set."""
-
-  source: str = 'mnist_5k'
-  """mnist_5k (ships with a package), or mnist, fashion_mnist,
-  fashion_and_mnist (composed from what tfds has prepared on this machine)."""
-  dir: pathlib.Path | None = None
-  """Folder of tfds; its default is ~/tensorflow_datasets."""
-  seed: int = 0
-  """Seed of the splits and pairs."""
-  num_train: int | None = None
-  """Pairs to train on; by default 8,000 for mnist_5k, 48,000 for the others."""
-  num_validation: int | None = None
-  """Pairs to select on."""
-  num_test: int | None = None
-  """Pairs to test on."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,7 +69,7 @@ class Config:
   epochs: int = 4
   """Passes over the training pairs."""
   model: str = 'multi_lenet'
-  """multi_lenet, resnet (small) or resnet18."""
+  """multi_lenet, multi_mlp, resnet (small) or resnet18."""
   optimizer: str = 'adam'
   """adam, adamw, sgd or momentum. The method per_task_optimizer has one a task;
   adatask is one Adam a task, whatever this says."""
@@ -151,137 +123,6 @@ def check(config: Config) -> None:
     raise ValueError('--methods is empty and there are no baselines.')
 
 
-@dataclasses.dataclass(frozen=True)
-class Digits:
-  """The three splits in memory, and how images are normalised."""
-
-  splits: dict[str, dict[str, np.ndarray]]
-  mean: float
-  std: float
-
-  def inputs(self, batch: Mapping[str, jax.Array]) -> jax.Array:
-    """Images as the models want them."""
-    return data.normalize_images(batch['image'], mean=self.mean, std=self.std)
-
-
-def load(config: Config, say: Callable[[str], None]) -> Digits:
-  """Reads the data, composing it first if it is not there yet."""
-  splits = {
-    split: data.load_arrays(
-      config.data.source,
-      split=split,
-      data_dir=config.data.dir,
-      seed=config.data.seed,
-      num_train=config.data.num_train,
-      num_validation=config.data.num_validation,
-      num_test=config.data.num_test,
-      progress=say,
-    )
-    for split in ('train', 'validation', 'test')
-  }
-  train = len(splits['train']['image'])
-  if config.batch_size > train:
-    raise ValueError(
-      f'--batch-size={config.batch_size} is more than the {train} training '
-      'pairs.'
-    )
-  mean, std = data.channel_moments(splits['train']['image'])
-  return Digits(splits, float(mean[0]), float(std[0]))
-
-
-def task_loss(task: str):
-  """Cross entropy of a task, and its accuracy on the batch."""
-
-  def loss_fn(logits, batch):
-    labels = batch[task]
-    losses = optax.losses.softmax_cross_entropy_with_integer_labels(
-      logits, labels
-    )
-    return jnp.mean(losses), {}
-
-  return loss_fn
-
-
-def make_evaluate(model: models.MultiTaskModel, digits: Digits):
-  """``evaluate(state, split) -> metrics``, a jitted pass over a split."""
-
-  @jax.jit
-  def on_batch(params, model_state, batch):
-    outputs = model.apply(params, model_state, digits.inputs(batch))
-    found = {}
-    for task, logits in zip(model.tasks, outputs, strict=True):
-      losses = optax.losses.softmax_cross_entropy_with_integer_labels(
-        logits, batch[task]
-      )
-      found[f'loss/{task}'] = Mean.from_values(losses, mask=batch['mask'])
-      found[f'accuracy/{task}'] = Accuracy.from_logits(
-        logits, batch[task], mask=batch['mask']
-      )
-    return found
-
-  def evaluate(state, split):
-    totals: dict[str, Mean] = {}
-    for batch in data.eval_batches(digits.splits[split], 500):
-      found = on_batch(state.params, state.model_state, batch)
-      totals = {
-        name: totals[name].merge(x) if name in totals else x
-        for name, x in found.items()
-      }
-    return {name: x.compute() for name, x in totals.items()}
-
-  return evaluate
-
-
-def make_probe(loss: mtl.Staged, labels: Any, digits: Digits):
-  """``probe(state)``: cosines between task gradients on a fixed batch."""
-  batch = {k: v[:256] for k, v in digits.splits['train'].items()}
-  gramian_fn = mtl.value_and_gramian(loss, labels=labels, has_aux=True)
-
-  @jax.jit
-  def cosines(params, model_state, key):
-    return mtl.cosines(gramian_fn(params, batch, model_state, key)[1])
-
-  def probe(state):
-    matrix = cosines(state.params, state.model_state, state.key)
-    return {
-      f'cosine/{a},{b}': matrix[i, j]
-      for i, a in enumerate(TASKS)
-      for j, b in enumerate(TASKS)
-      if i < j
-    }
-
-  return probe
-
-
-@dataclasses.dataclass(frozen=True)
-class Problem:
-  """What runs of all methods on the same tasks share, compiled once."""
-
-  tasks: tuple[str, ...]
-  labels: Any
-  loss: mtl.Staged
-  init: Callable[[jax.Array], tuple[Any, Any]]
-  evaluate: Callable[..., dict[str, jax.Array]]
-  probe: Callable[..., dict[str, jax.Array]]
-
-
-def make_problem(
-  config: Config, tasks: tuple[str, ...], digits: Digits
-) -> Problem:
-  """Model, loss and measurements for some tasks."""
-  model = MODELS[config.model](tasks=tasks, num_classes=NUM_CLASSES)
-  example = jax.ShapeDtypeStruct((1, 36, 36, 1), jnp.float32)
-  init = jax.jit(lambda key: model.init(key, example))
-  labels = mtl.label_params(
-    jax.eval_shape(init, jax.random.key(0))[0],
-    shared=model.shared,
-    tasks=model.task_patterns,
-  )
-  loss = models.staged_loss(model, [task_loss(t) for t in tasks], digits.inputs)
-  probe = make_probe(loss, labels, digits) if len(tasks) > 1 else lambda _: {}
-  return Problem(tasks, labels, loss, init, make_evaluate(model, digits), probe)
-
-
 def make_cells(
   config: Config, name: str, problem: Problem, digits: Digits
 ) -> list[_study.Cell]:
@@ -307,7 +148,7 @@ def make_cells(
     problem.loss,
     has_state=True,
     route='auto' if single else config.route,
-    mode=mode_of(config),
+    mode=_digits.mode_of(config.mode, config.model, config.route),
   )
 
   def init(seed):
@@ -338,23 +179,6 @@ def make_cells(
   ]
 
 
-def mode_of(config: Config) -> str:
-  """How backward passes run; see ``Config.mode``."""
-  if config.mode != 'auto':
-    return config.mode
-  # MultiLeNet's convolutions are matrix products on CPU, which a loop does not
-  # slow down; those of the ResNets may be XLA's, which it does.
-  loops = config.model == 'multi_lenet' and config.route != 'gramian'
-  return 'map' if loops else 'unroll'
-
-
-def tasks_of(name: str) -> tuple[str, ...]:
-  """The tasks that a method, or a single-task baseline, is trained on."""
-  if name.startswith('single_'):
-    return (name.removeprefix('single_'),)
-  return TASKS
-
-
 def steps_per_epoch(config: Config, digits: Digits) -> int:
   """Whole batches in a pass over the training pairs."""
   return len(digits.splits['train']['image']) // config.batch_size
@@ -363,12 +187,6 @@ def steps_per_epoch(config: Config, digits: Digits) -> int:
 def num_steps(config: Config, digits: Digits) -> int:
   """Steps of a run."""
   return config.epochs * steps_per_epoch(config, digits)
-
-
-def select(metrics: Mapping[str, float]) -> float:
-  """The score of a state: its mean accuracy on validation."""
-  scores = [v for name, v in metrics.items() if name.startswith('accuracy/')]
-  return sum(scores) / len(scores)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -386,9 +204,15 @@ def prepare(config: Config, console: rich.console.Console) -> Study:
   methods = _methods.expand(config.methods)
   if config.baselines:
     methods = (*(f'single_{task}' for task in TASKS), *methods)
-  digits = load(config, lambda text: console.print(text, markup=False))
+  digits = _digits.load(
+    config.data,
+    config.batch_size,
+    lambda text: console.print(text, markup=False),
+  )
   problems = {
-    tasks: make_problem(config, tasks, digits)
+    tasks: _digits.make_problem(
+      MODELS[config.model](tasks=tasks, num_classes=_digits.NUM_CLASSES), digits
+    )
     for tasks in dict.fromkeys(tasks_of(name) for name in methods)
   }
   cells = [

@@ -14,19 +14,25 @@ import pathlib
 import sys
 from typing import Annotated, Any
 
-import jinja2
 import rich.box
 import rich.console
 import rich.table
 import rich.text
 import tyro
 
+from experiments import _flat_report
+from experiments._page import render_template
 from experiments._plots import sections
-from experiments._results import ReportError, Results, read_results
+from experiments._results import (
+  ReportError,
+  Results,
+  read_config,
+  read_results,
+)
 from experiments._summary import REFERENCE, summarize_results
 from experiments._table import main_columns, metric_columns
 
-_TEMPLATE = pathlib.Path(__file__).with_name('_report_template.html.j2')
+_TEMPLATE = '_report_template.html.j2'
 
 #: Columns that fit no narrow terminal, and the width that fits them all.
 LESS_TELLING = ('runs', 'Δm metrics %', 'mean rank', 's/run')
@@ -165,11 +171,8 @@ def _reading(summary: dict[str, Any]) -> list[str]:
 def _render_page(results: Results, summary: dict[str, Any]) -> str:
   total = len(results.runs)
   finished = total - len(summary['failures'])
-  environment = jinja2.Environment(
-    autoescape=True, undefined=jinja2.StrictUndefined
-  )
-  template = environment.from_string(_TEMPLATE.read_text(encoding='utf-8'))
-  page = template.render(
+  return render_template(
+    _TEMPLATE,
     title=_title(summary),
     lead=(
       f'{finished} of {total} runs finished. Tasks: '
@@ -183,7 +186,6 @@ def _render_page(results: Results, summary: dict[str, Any]) -> str:
     summary=summary,
     config=json.dumps(results.config, indent=2, ensure_ascii=False),
   )
-  return page.rstrip() + '\n'
 
 
 def main(
@@ -198,12 +200,16 @@ def main(
   Args:
     directory: Folder that the experiment wrote (it holds config.json).
   """
+  console = make_console()
   try:
-    summary = write_report(directory)
+    if read_config(directory).get('experiment') == 'flat_regions':
+      summary = _flat_report.write_report(directory)
+      _flat_report.print_tables(summary, console)
+    else:
+      summary = write_report(directory)
+      print_table(summary, console)
   except ReportError as error:
     sys.exit(f'error: {error}')
-  console = make_console()
-  print_table(summary, console)
   for run in summary['failures']:
     console.print(
       f'{run["method"]}, seed {run["seed"]}: {run["reason"]}', markup=False

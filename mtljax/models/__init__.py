@@ -12,12 +12,15 @@ from mtljax.models._multi_lenet import (
   MultiLeNetTrunk,
   multi_lenet,
 )
+from mtljax.models._multi_mlp import MLPHead, MLPTrunk, multi_mlp
 from mtljax.models._resnet import LinearHead, ResNetTrunk, resnet, resnet18
 from mtljax.models.layers import Conv, max_pool_2x2
 
 __all__ = [
   'Conv',
   'LinearHead',
+  'MLPHead',
+  'MLPTrunk',
   'MultiLeNetHead',
   'MultiLeNetTrunk',
   'MultiTaskModel',
@@ -25,6 +28,7 @@ __all__ = [
   'layers',
   'max_pool_2x2',
   'multi_lenet',
+  'multi_mlp',
   'resnet',
   'resnet18',
   'staged_loss',

@@ -1,3 +1,4 @@
+import functools
 import re
 
 import flax.linen as nn
@@ -19,6 +20,9 @@ def _small_resnet(**kwargs):
 
 BUILD = {
   'lenet': models.multi_lenet,
+  'mlp': functools.partial(
+    models.multi_mlp, hidden_sizes=(6, 4), head_sizes=(3,)
+  ),
   'resnet_batch': _small_resnet,
   'resnet_stages': lambda **kw: _small_resnet(
     norm='group', stages=(1, 2), **kw
@@ -51,6 +55,23 @@ def test_shapes_and_owners(name):
   patterns = [model.shared, *model.task_patterns]
   for path in _paths(params):
     assert sum(bool(re.fullmatch(p, path)) for p in patterns) == 1
+
+
+def test_multi_mlp_of_several_outputs():
+  model = models.multi_mlp(('a', 'b'), (3, 1), hidden_sizes=(5,))
+  params, model_state = _init(model, jnp.ones((2, 4)))
+  assert sorted(map(len, (params['trunk'], params['heads_1']))) == [1, 1]
+  assert params['trunk']['fc1']['kernel'].shape == (4, 5)
+  logits = jax.jit(model.apply)(params, model_state, jnp.ones((2, 4)))
+  assert [y.shape for y in logits] == [(2, 3), (2, 1)]
+  hidden = jax.nn.relu(
+    jnp.ones((2, 4)) @ params['trunk']['fc1']['kernel']
+    + params['trunk']['fc1']['bias'][None]
+  )
+  out = params['heads_0']['out']
+  np.testing.assert_allclose(
+    logits[0], hidden @ out['kernel'] + out['bias'][None], rtol=1e-5, atol=1e-6
+  )
 
 
 def test_a_head_reads_only_its_own_parameters():
@@ -209,6 +230,28 @@ def test_learns_two_tasks():
     (models.multi_lenet, {'tasks': ()}, 'tasks=\\(\\) is empty'),
     (models.multi_lenet, {'tasks': ('a', 'a')}, 'repeats a name'),
     (models.multi_lenet, {'tasks': 'left'}, 'is a string'),
+    (models.multi_mlp, {'tasks': 'left'}, 'is a string'),
+    (
+      models.multi_mlp,
+      {'tasks': ('a',), 'num_classes': (1, 2)},
+      'one for each',
+    ),
+    (
+      models.multi_mlp,
+      {'tasks': ('a',), 'hidden_sizes': ()},
+      'nothing to share',
+    ),
+    (
+      models.multi_mlp,
+      {'tasks': ('a',), 'hidden_sizes': (0,)},
+      'hidden_sizes=0',
+    ),
+    (models.multi_mlp, {'tasks': ('a',), 'head_sizes': (0,)}, 'head_sizes=0'),
+    (
+      models.multi_mlp,
+      {'tasks': ('a',), 'dropout_rate': 1.0},
+      'dropout_rate=1.0',
+    ),
     (models.resnet, {'norm': 'groups'}, r"Did you mean 'group'\?"),
     (models.resnet, {'stem': 'tiny'}, "'large', 'small'"),
     (models.resnet, {'stages': ()}, 'stages=\\(\\)'),

@@ -1,0 +1,245 @@
+"""The report of the study: verdicts, tables, pictures; and its summary."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import rich.box
+import rich.console
+import rich.table
+import rich.text
+
+from experiments import _flat_claims, _flat_figures, _flat_tables
+from experiments._flat_claims import Verdict
+from experiments._flat_rows import Rows
+from experiments._page import render_template
+from experiments._results import Results, read_results
+from experiments._statistics import RESAMPLES, Interval
+
+TEMPLATE = '_flat_template.html.j2'
+
+
+def write_report(directory: pathlib.Path) -> dict[str, Any]:
+  """Writes ``summary.json`` and ``report.html`` of the study.
+
+  Args:
+    directory: folder that the study wrote; it need not be finished.
+
+  Returns:
+    The content of ``summary.json``: ``variants`` (a list of cells each, with
+    means, standard errors and paired differences), ``verdicts``, ``failures``
+    and ``notes``.
+
+  Raises:
+    ReportError: the folder holds no results.
+  """
+  results = read_results(directory)
+  config = results.config
+  rows = Rows(
+    _read_rows(directory / 'results.csv'),
+    _read_costs(directory / 'cost.json'),
+    config['min_seeds'],
+  )
+  verdicts = _flat_claims.verdicts(rows)
+  tables = _flat_tables.make_tables(rows, results.tasks)
+  failures = [
+    {'method': run.method, 'seed': run.seed, 'reason': run.problem}
+    for run in results.runs
+    if run.problem
+  ]
+  summary = {
+    'experiment': 'flat_regions',
+    'preset': config['preset'],
+    'tasks': results.tasks,
+    'variants': {
+      table.variant: [_line(rows, line) for line in table.lines]
+      for table in tables
+    },
+    'verdicts': [_plain_verdict(verdict) for verdict in verdicts],
+    'failures': failures,
+    'notes': results.notes,
+  }
+  page = render_template(
+    TEMPLATE,
+    title=f'flat_regions on {config["data"]["source"]}',
+    lead=(
+      f'{len(results.runs) - len(failures)} of {len(results.runs)} runs '
+      f'finished. Preset: {config["preset"]}.'
+    ),
+    how=_how(results),
+    verdicts=[
+      verdict._asdict()
+      | {'columns': _flat_tables.measured_columns(verdict.measured)}
+      for verdict in verdicts
+    ],
+    tables=tables,
+    sections=_flat_figures.sections(directory, results, rows),
+    summary=summary,
+    config=json.dumps(config, indent=2, ensure_ascii=False),
+  )
+  text = json.dumps(summary, indent=2, allow_nan=False, ensure_ascii=False)
+  (directory / 'summary.json').write_text(text + '\n', encoding='utf-8')
+  (directory / 'report.html').write_text(page, encoding='utf-8')
+  return summary
+
+
+def print_tables(
+  summary: Mapping[str, Any], console: rich.console.Console
+) -> None:
+  """Prints the accuracies of the main variant, and the verdicts."""
+  table = _table('accuracy %, mean over tasks and seeds', 'cell', 'accuracy')
+  for heading in _flat_tables.CONTROLS.values():
+    table.add_column(heading, justify='right')
+  for line in summary['variants'].get('main', []):
+    accuracy = line['metrics']['test/accuracy']
+    error = accuracy['standard_error']
+    cells = [
+      line['cell'],
+      f'{accuracy["mean"]:.2f} ± ' + ('-' if error is None else f'{error:.2f}'),
+    ]
+    for control in _flat_tables.CONTROLS:
+      found = line['differences'].get(control)
+      cells.append(_difference(found) if found else '-')
+    table.add_row(*(rich.text.Text(cell) for cell in cells))
+  console.print(table)
+  table = _table('claims', 'claim', 'verdict')
+  table.add_column('measured', overflow='fold')
+  for verdict in summary['verdicts']:
+    table.add_row(
+      *(
+        rich.text.Text(verdict[key]) for key in ('claim', 'outcome', 'sentence')
+      )
+    )
+  console.print(table)
+
+
+def _table(title: str, *columns: str) -> rich.table.Table:
+  table = rich.table.Table(
+    title=title, title_justify='left', box=rich.box.SIMPLE_HEAD, pad_edge=False
+  )
+  for column in columns:
+    table.add_column(column, no_wrap=True)
+  return table
+
+
+def _difference(found: Mapping[str, Any]) -> str:
+  if found['low'] is None:
+    return f'{found["mean"]:+.2f}'
+  return f'{found["mean"]:+.2f} [{found["low"]:+.2f}, {found["high"]:+.2f}]'
+
+
+def _how(results: Results) -> list[str]:
+  """How the numbers are to be read, in sentences."""
+  config = results.config
+  lines = []
+  if config['preset'] == 'quick':
+    lines.append(
+      'This is the quick preset: a small network, few and small images, and a '
+      'short training. Its verdicts are about this size only; the paper trains '
+      'a ResNet-18 on 120,000 pairs for 200 epochs (--preset paper).'
+    )
+  lines += [
+    f'Every cell is trained with {config["seeds"]} seeds. Runs of one seed '
+    'share initialisation and order of the data, so differences are paired. '
+    'The state with the best mean validation accuracy is measured on test, '
+    'once.',
+    'An interval is the wider of two: the percentile bootstrap over seeds '
+    f"({RESAMPLES:,} resamples) and Student's t, both of 95 %. With three "
+    'seeds a bootstrap is nearly meaningless (it can only return means of '
+    'three numbers), which is why it does not decide alone.',
+    'A comparison is decided where its whole interval lies on one side of the '
+    f'threshold and there are at least {config["min_seeds"]} seeds. A claim '
+    'holds if all its comparisons are decided as claimed, does not hold if one '
+    'is decided the other way, and is undecided at this size otherwise. '
+    'Nothing is corrected for the number of comparisons.',
+    '"2x" is A for twice the epochs: about the compute of F-A. "matched" is A '
+    'with its shared update scaled, at every step, to the length of that of '
+    'F-A from the same gradients; "direct_matched" is direct scaled likewise. '
+    'Under Adam a constant factor does nothing, so this removes how the length '
+    'of the update changes, not its mean. "sam" is A on the gradients at one '
+    'perturbed point (G-SAM); for a single task it is F-STL. F-mean has no '
+    'direct form: for a linear A it is the same update.',
+    'Labels are removed or flipped in training only; validation and test keep '
+    'theirs.',
+  ]
+  if config['out_of_data'] == 'rotated':
+    lines.append(
+      'The entropies "out of data" are of the test pairs turned by a quarter, '
+      'a stand-in for a second data set.'
+    )
+  return lines
+
+
+def _line(rows: Rows, line: _flat_tables.Line) -> dict[str, Any]:
+  _, base, form, ascent, rho = line.key
+  names = [name for name, _, _ in _flat_tables.METRICS]
+  found = {name: _flat_tables.over_seeds(line, name) for name in names}
+  return {
+    'cell': line.name,
+    'base': base,
+    'form': form,
+    'ascent': ascent,
+    'rho': rho,
+    'seeds': sorted(line.rows),
+    'metrics': {
+      name: {
+        'mean': x.mean,
+        'standard_error': _finite(x.standard_error),
+        'n': x.n,
+      }
+      for name, x in found.items()
+      if x is not None
+    },
+    'differences': {
+      control: _plain_interval(x)
+      for control, x in _flat_tables.differences(rows, line).items()
+    },
+  }
+
+
+def _plain_verdict(verdict: Verdict) -> dict[str, Any]:
+  return verdict._asdict() | {
+    'measured': [
+      {
+        'label': m.label,
+        'wanted': m.wanted,
+        'threshold': _finite(m.threshold),
+        **_plain_interval(m.value),
+      }
+      for m in verdict.measured
+    ]
+  }
+
+
+def _plain_interval(found: Interval) -> dict[str, Any]:
+  return {
+    'mean': found.mean,
+    'standard_error': _finite(found.error),
+    'low': _finite(found.low),
+    'high': _finite(found.high),
+    'bootstrap': [_finite(x) for x in found.bootstrap],
+    'n': found.n,
+  }
+
+
+def _finite(value: float) -> float | None:
+  return value if math.isfinite(value) else None
+
+
+def _read_rows(path: pathlib.Path) -> list[dict[str, Any]]:
+  if not path.is_file():
+    return []
+  with path.open(newline='', encoding='utf-8') as file:
+    return list(csv.DictReader(file))
+
+
+def _read_costs(path: pathlib.Path) -> dict[str, Any]:
+  try:
+    return json.loads(path.read_text())
+  except (OSError, ValueError):
+    return {}

@@ -1,0 +1,46 @@
+"""Command lines whose defaults come from a named preset."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
+
+import tyro
+
+from mtljax import _validate
+
+T = TypeVar('T')
+
+
+def parse(
+  config_class: type[T],
+  presets: Mapping[str, T],
+  *,
+  prog: str,
+  argv: Sequence[str] | None = None,
+) -> T:
+  """Reads the command line over the values of the preset that it names.
+
+  Args:
+    config_class: a frozen dataclass with a field ``preset``.
+    presets: a configuration by name; the first is the default.
+    prog: shown in the usage.
+    argv: the arguments; None: those of this process.
+
+  Returns:
+    The preset, with what the command line says otherwise.
+
+  Raises:
+    ValueError: there is no such preset.
+  """
+  argv = list(sys.argv[1:] if argv is None else argv)
+  first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+  first.add_argument('--preset', default=next(iter(presets)))
+  name = first.parse_known_args(argv)[0].preset
+  _validate.one_of('--preset', name, presets)
+  found: Any = tyro.cli(
+    config_class, prog=prog, args=argv, default=presets[name]
+  )
+  return found

@@ -1,0 +1,294 @@
+"""Tests the claims of task-based flat regions on two overlapping digits.
+
+  python -m experiments.flat_regions
+
+Every aggregator A is trained as it is, as F-A and in the controls (A for twice
+the epochs, G-SAM + A, A on the SAM gradients, A with the length of F-A), over
+several seeds; with few or wrong labels for one task; and over a range of radii.
+The state with the best validation accuracy is measured on test, once. To
+``--out`` go ``config.json``, ``runs/<cell>/seed_<k>/``, ``results.csv``,
+``cost.json``, ``summary.json`` and ``report.html`` with the verdicts on the
+claims F1 to F10. The same command again goes on where it was stopped.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import os
+import pathlib
+import sys
+import time
+from typing import Any
+
+import jax
+import rich.console
+
+from experiments import (
+  _digits,
+  _flat_config,
+  _flat_data,
+  _flat_grid,
+  _flat_probes,
+  _flat_report,
+  _presets,
+  _study,
+  report,
+)
+from experiments._flat_config import PRESETS, RESUMABLE, Config
+from mtljax import data, models
+from mtljax.training import exit_on_error, open_run
+
+COST_STEPS = 10
+
+
+@dataclasses.dataclass(frozen=True)
+class Study:
+  """A study whose options are known to be good, and whose data is there."""
+
+  entries: tuple[_flat_grid.Entry, ...]
+  cells: tuple[_study.Cell, ...]
+  digits: _digits.Digits
+
+
+def make_model(config: Config, tasks: tuple[str, ...]) -> models.MultiTaskModel:
+  """The network of a study for some tasks."""
+  options: dict[str, Any] = {'num_classes': _digits.NUM_CLASSES}
+  if config.model == 'multi_mlp':
+    options['hidden_sizes'] = config.hidden_sizes
+  return _digits.MODELS[config.model](tasks=tasks, **options)
+
+
+def prepare(config: Config, console: rich.console.Console) -> Study:
+  """Everything that can be refused, before anything is written or trained."""
+  _flat_config.check(config)
+  grid = _flat_grid.entries(config)
+
+  def say(text):
+    console.print(text, markup=False)
+
+  digits = _flat_data.load(config, say)
+  other = _flat_data.load_other(config, digits, say)
+  variants = {
+    name: _flat_data.corrupt(
+      digits, name, config.corrupted_task, config.data.seed
+    )
+    for name in dict.fromkeys(entry.variant for entry in grid)
+  }
+  problems, probes = {}, {}
+  for tasks in dict.fromkeys(entry.tasks for entry in grid):
+    model = make_model(config, tasks)
+    problems[tasks] = _digits.make_problem(
+      model, digits, _flat_data.labelled_loss
+    )
+    probes[tasks] = _flat_probes.make_probes(
+      problems[tasks],
+      model,
+      digits,
+      other,
+      batch_size=config.batch_size,
+      num_batches=config.probe_batches,
+    )
+  steps = _flat_grid.Steps(config, problems)
+  for entry in grid:
+    steps.get(entry)  # refuses what cannot be built
+  cells = [
+    make_cell(
+      config,
+      entry,
+      seed,
+      steps,
+      problems[entry.tasks],
+      probes[entry.tasks],
+      variants[entry.variant],
+    )
+    for entry in grid
+    for seed in range(config.seeds)
+  ]
+  return Study(grid, tuple(cells), digits)
+
+
+def make_cell(
+  config: Config,
+  entry: _flat_grid.Entry,
+  seed: int,
+  steps: _flat_grid.Steps,
+  problem: _digits.Problem,
+  probes: _flat_probes.Probes,
+  digits: _digits.Digits,
+) -> _study.Cell:
+  """One run. Runs of one seed share initialisation and order of the data."""
+  train = digits.splits['train']
+  step = steps.get(entry)
+
+  def init():
+    init_key, key = jax.random.split(jax.random.key(seed))
+    params, model_state = problem.init(init_key)
+    return step.init(params, key=key, model_state=model_state)
+
+  def validate(state):
+    found = problem.evaluate(state, 'validation')
+    return found | probes.conflict(state, train)
+
+  def measure(state):
+    scalars, arrays = probes.measure(state, train)
+    if seed == 0 and not entry.sweep and entry.variant == _flat_data.MAIN:
+      arrays |= probes.surface(state, train)
+    return scalars, arrays
+
+  epochs = 2 * config.epochs if entry.form == '2x' else config.epochs
+  return _study.Cell(
+    method=entry.name,
+    seed=seed,
+    tasks=entry.tasks,
+    step_fn=step.step,
+    init_fn=init,
+    batches_fn=functools.partial(
+      data.make_train_iterator,
+      train,
+      batch_size=config.batch_size,
+      seed=seed,
+    ),
+    validate_fn=validate,
+    test_fn=lambda state: problem.evaluate(state, 'test'),
+    measure_fn=measure,
+    num_steps=epochs * steps_per_epoch(config, digits),
+    facts=entry.facts(),
+  )
+
+
+def steps_per_epoch(config: Config, digits: _digits.Digits) -> int:
+  """Whole batches in a pass over the training pairs."""
+  return len(digits.splits['train']['image']) // config.batch_size
+
+
+def measure_cost(config: Config, study: Study) -> dict[str, Any]:
+  """Milliseconds a step of A and of F-A, by turns, a number a round."""
+  wanted = {
+    (entry.base, entry.form): entry
+    for entry in study.entries
+    if entry.variant == _flat_data.MAIN
+    and not entry.sweep
+    and entry.form in ('plain', 'flat')
+  }
+  first = {
+    (cell.method, cell.seed): cell for cell in study.cells if cell.seed == 0
+  }
+  costs: dict[str, Any] = {}
+  for base in config.methods:
+    if (base, 'flat') not in wanted:
+      continue
+    runners = {
+      form: _timed(first[wanted[base, form].name, 0])
+      for form in ('plain', 'flat')
+    }
+    found: dict[str, list[float]] = {'plain': [], 'flat': []}
+    for _ in range(config.cost_rounds):
+      for form, runner in runners.items():
+        found[form].append(round(runner(), 4))
+    costs[base] = found
+  return costs
+
+
+def _timed(cell: _study.Cell):
+  """A function that takes some steps and returns the milliseconds of one."""
+  batches = cell.batches_fn()
+  ready = [jax.device_put(next(batches)) for _ in range(COST_STEPS)]
+  state = cell.init_fn()
+  state, _ = jax.block_until_ready(cell.step_fn(state, ready[0]))
+
+  def run():
+    nonlocal state
+    start = time.perf_counter()
+    for batch in ready:
+      state, _ = cell.step_fn(state, batch)
+    jax.block_until_ready(state.params)
+    return (time.perf_counter() - start) / COST_STEPS * 1e3
+
+  return run
+
+
+def run(config: Config, study: Study, console: rich.console.Console) -> int:
+  """Runs the study; returns how many runs failed."""
+  start = time.perf_counter()
+  values = dataclasses.asdict(config)
+  names = list(dict.fromkeys(cell.method for cell in study.cells))
+  values |= {
+    'experiment': 'flat_regions',
+    'tasks': list(_digits.TASKS),
+    'cells': names,
+  }
+  open_run(
+    config.out, values, resume=config.resume, ignore=(*RESUMABLE, 'cells')
+  )
+  rows, failed = [], 0
+  total = sum(cell.num_steps for cell in study.cells)
+  with _study.GridProgress(total, console, config.progress) as bar:
+    for number, cell in enumerate(study.cells, start=1):
+      row = _study.finished(config.out, cell)
+      if row is None:
+        bar.start(
+          f'[{number}/{len(study.cells)}] {cell.method}, seed {cell.seed}'
+        )
+        row = _study.run_cell(
+          config.out,
+          cell,
+          num_steps=cell.num_steps,
+          steps_per_epoch=steps_per_epoch(config, study.digits),
+          log_every=config.log_every,
+          batch_size=config.batch_size,
+          select=_digits.select,
+          tensorboard=config.tensorboard,
+          progress=False,
+          callback=bar.step,
+        )
+      bar.finish(cell.num_steps)
+      rows.append(row)
+      _study.write_results(config.out, rows)
+      if row['status'] != _study.OK:
+        failed += 1
+        bar.say(f'error: {cell.method}, seed {cell.seed}: {row["status"]}')
+  cost = config.out / 'cost.json'
+  costs = _read_json(cost)
+  if costs.keys() < set(config.methods):
+    costs = measure_cost(config, study)
+    temporary = cost.with_suffix('.tmp')
+    temporary.write_text(json.dumps(costs, indent=2) + '\n')
+    os.replace(temporary, cost)
+  summary = _flat_report.write_report(config.out)
+  _flat_report.print_tables(summary, console)
+  console.print(
+    f'{time.perf_counter() - start:.0f} s; report: '
+    f'{config.out / "report.html"}',
+    markup=False,
+    soft_wrap=True,
+  )
+  return failed
+
+
+def _read_json(path: pathlib.Path) -> dict[str, Any]:
+  try:
+    return json.loads(path.read_text())
+  except (OSError, ValueError):
+    return {}
+
+
+def main() -> None:
+  """The command line."""
+  console = report.make_console()
+  with exit_on_error():
+    try:
+      config = _presets.parse(
+        Config, PRESETS, prog='python -m experiments.flat_regions'
+      )
+      study = prepare(config, console)
+    except ValueError as error:
+      sys.exit(f'error: {error}')
+    failed = run(config, study, console)
+  if failed:
+    sys.exit(f'error: {failed} runs did not finish; their status says why.')
+
+
+if __name__ == '__main__':
+  main()

@@ -1,0 +1,257 @@
+"""The study from the command line: whole, interrupted, and misused."""
+
+import csv
+import dataclasses
+import json
+import os
+import pathlib
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments import _digits, _flat_config, _flat_data, _flat_grid, _presets
+from experiments._flat_config import PRESETS, Config
+
+SMALL = (
+  '--methods cagrad --forms plain flat --no-single-task --low-resource 0.5 '
+  '--noisy --sweep-methods --seeds 2 --epochs 2 --hidden-sizes 16 '
+  '--data.num-train 128 --data.num-validation 64 --data.num-test 64 '
+  '--batch-size 32 --probe-batches 2 --cost-rounds 2 --no-progress'
+).split()
+CELLS = ['cagrad', 'flat_cagrad']
+CELLS += [f'low_resource_0.5.{name}' for name in CELLS]
+
+
+@pytest.fixture(scope='module')
+def data_dir(tmp_path_factory):
+  return tmp_path_factory.mktemp('data')
+
+
+def start(out, data_dir, *args):
+  command = [sys.executable, '-m', 'experiments.flat_regions', '--out', out]
+  command += ['--data.dir', data_dir, *SMALL, *args]
+  return subprocess.Popen(
+    [str(part) for part in command],
+    stdout=subprocess.PIPE,
+    stderr=subprocess.PIPE,
+    text=True,
+    cwd=pathlib.Path(__file__).parents[2],
+    env={**os.environ, 'JAX_PLATFORMS': 'cpu'},
+  )
+
+
+def call(*args):
+  process = start(*args)
+  out, err = process.communicate(timeout=300)
+  return process.returncode, out, err
+
+
+def results(folder):
+  with (folder / 'results.csv').open() as file:
+    rows = list(csv.DictReader(file))
+  for row in rows:
+    for name in ('wall_time', 'steps_per_second', 'resumed_from'):
+      row.pop(name, None)
+  return rows
+
+
+@pytest.fixture(scope='module')
+def killed(tmp_path_factory, data_dir):
+  """A study that was killed and then went on, and what it printed."""
+  out = tmp_path_factory.mktemp('study') / 'out'
+  process = start(out, data_dir)
+  sign = out / 'runs' / 'flat_cagrad' / 'seed_0' / 'checkpoints'
+  deadline = time.time() + 200
+  while not list(sign.glob('*.json')) and time.time() < deadline:
+    time.sleep(0.01)
+  process.send_signal(signal.SIGKILL)
+  process.communicate()
+  first = out / 'runs' / 'cagrad' / 'seed_0'
+  before = (first / 'result.json').read_bytes()
+  assert not (out / 'report.html').exists()
+  code, text, err = call(out, data_dir)
+  assert code == 0, err[-2000:]
+  assert (first / 'result.json').read_bytes() == before
+  assert '] cagrad, seed 0' not in text
+  assert '] cagrad, seed 1' not in text
+  assert '] flat_cagrad, seed 1' in text
+  return out, text
+
+
+def test_everything_is_written(killed):
+  out, text = killed
+  rows = results(out)
+  assert [(r['method'], r['seed']) for r in rows] == [
+    (cell, seed) for cell in CELLS for seed in ('0', '1')
+  ]
+  assert {r['status'] for r in rows} == {'ok'}
+  assert [r['form'] for r in rows] == ['plain', 'plain', 'flat', 'flat'] * 2
+  assert {r['rho'] for r in rows if r['form'] == 'flat'} == {'0.5'}
+  for name in (
+    'test/ece/left',
+    'train/sharpness_0.05/right',
+    'test/brier/left',
+  ):
+    assert all(float(r[name]) > 0 for r in rows)
+  assert all(0 <= float(r['train/conflict/left,right']) <= 1 for r in rows)
+  assert 'claims' in text
+  assert 'flat_cagrad' in text
+
+
+def test_the_page_has_verdicts_tables_and_pictures(killed):
+  out, _ = killed
+  page = (out / 'report.html').read_text()
+  for i in range(1, 11):
+    assert re.search(f'<h3>F{i}: (holds|does not hold|undecided)', page)
+  assert not re.search(r'https?:|@import|<script', page)
+  for title in (
+    'Conflict rate',
+    'Loss surfaces',
+    'Calibration',
+    'Predictive entropy',
+    'low-resource, 0.5',
+    'quick preset',
+  ):
+    assert title in page
+  ids = re.findall(r'\bid="([^"]*)"', page)
+  assert len(ids) == len(set(ids))
+
+
+def test_two_seeds_decide_nothing_about_accuracy(killed):
+  summary = json.loads((killed[0] / 'summary.json').read_text())
+  outcomes = {v['claim']: v['outcome'] for v in summary['verdicts']}
+  assert outcomes['F1'] == 'undecided at this size'
+  lines = {line['cell']: line for line in summary['variants']['main']}
+  found = lines['flat_cagrad']['differences']['plain']
+  rows = {(r['method'], r['seed']): r for r in results(killed[0])}
+
+  def accuracy(cell, seed):
+    return 50 * sum(
+      float(rows[cell, seed][f'test/accuracy/{task}'])
+      for task in ('left', 'right')
+    )
+
+  wanted = [accuracy('flat_cagrad', s) - accuracy('cagrad', s) for s in '01']
+  assert found['mean'] == pytest.approx(np.mean(wanted))
+  assert found['n'] == 2
+
+
+def test_bad_option_on_the_command_line(data_dir, tmp_path):
+  code, _, err = call(tmp_path / 'out', data_dir, '--rho', '-1')
+  assert code == 1
+  assert '--rho=-1' in err
+  assert 'Traceback' not in err
+  assert not (tmp_path / 'out').exists()
+
+
+@pytest.mark.parametrize(
+  'options, message',
+  [
+    ({'rho': -0.1}, '--rho=-0.1 must be at least 0'),
+    ({'sweep_rho': (0.1, -2.0)}, '--rho=-2.0'),
+    ({'methods': ('cagrd',)}, "Did you mean 'cagrad'?"),
+    ({'methods': ()}, '--methods is empty'),
+    ({'methods': ('krum',)}, "--methods='krum' is not one of"),
+    ({'methods': ('famo',)}, 'reads the losses after the update'),
+    ({'ablation_methods': ('gramian',)}, "--ablation-methods='gramian'"),
+    ({'forms': ('flat',)}, '--forms lacks plain'),
+    ({'forms': ('plain', 'flt')}, "Did you mean 'flat'?"),
+    ({'ascent': 'adaptve'}, "Did you mean 'adaptive'?"),
+    ({'norms': 'one'}, "--norms='one'"),
+    ({'corrupted_task': 'middle'}, "--corrupted-task='middle'"),
+    ({'low_resource': (0.0,)}, '--low-resource=0.0'),
+    ({'noisy': (1.5,)}, '--noisy=1.5'),
+    ({'seeds': 0}, '--seeds=0'),
+    ({'pool': 5}, '--pool=5 does not divide'),
+    ({'out_of_data': 'mnits'}, '--out-of-data'),
+  ],
+)
+def test_bad_options_are_named(options, message):
+  with pytest.raises(ValueError, match=re.escape(message)):
+    _flat_config.check(dataclasses.replace(Config(), **options))
+
+
+def test_presets_can_be_overridden():
+  def parse(*argv):
+    return _presets.parse(Config, PRESETS, prog='x', argv=argv)
+
+  assert parse() == PRESETS['quick']
+  found = parse('--preset', 'paper', '--rho', '1.5')
+  assert found == dataclasses.replace(PRESETS['paper'], rho=1.5)
+  assert (found.model, found.epochs) == ('resnet18', 200)
+  with pytest.raises(ValueError, match="--preset='papr'"):
+    parse('--preset', 'papr')
+
+
+@pytest.mark.parametrize('name', PRESETS)
+def test_presets_are_valid_and_name_cells_once(name):
+  _flat_config.check(PRESETS[name])
+  grid = _flat_grid.entries(PRESETS[name])
+  names = [entry.name for entry in grid]
+  assert len(set(names)) == len(names)
+  forms = {(e.base, e.form) for e in grid}
+  assert ('mgda', 'direct_matched') in forms
+  assert ('mean', 'direct') not in forms  # the same as flat
+  assert ('cagrad', 'each') in forms
+
+
+def digits(labels):
+  splits = {
+    split: {
+      'image': np.zeros((len(labels), 4, 4, 1), np.uint8),
+      'left': np.zeros(len(labels), np.int32),
+      'right': np.array(labels, np.int32),
+    }
+    for split in ('train', 'validation', 'test')
+  }
+  return _digits.Digits(splits, 0.0, 1.0)
+
+
+def test_few_labels_and_wrong_labels():
+  clean = digits(np.arange(1000) % 10)
+  few = _flat_data.corrupt(clean, 'low_resource_0.1', 'right', 0)
+  kept = few.splits['train']['right'] != _flat_data.MISSING
+  assert kept.sum() == 100
+  wrong = _flat_data.corrupt(clean, 'noisy_0.4', 'right', 0)
+  before = clean.splits['train']['right']
+  assert (wrong.splits['train']['right'] != before).sum() == 400
+  for changed in (few, wrong):
+    assert changed.splits['test'] is clean.splits['test']
+    assert changed.splits['train']['left'] is clean.splits['train']['left']
+    _flat_data.check_labels(changed)
+  again = _flat_data.corrupt(clean, 'noisy_0.4', 'right', 0)
+  np.testing.assert_array_equal(
+    again.splits['train']['right'], wrong.splits['train']['right']
+  )
+
+
+def test_missing_labels_are_named():
+  with pytest.raises(ValueError, match='task right has no labels in the split'):
+    _flat_data.check_labels(digits([-1, -1]))
+  with pytest.raises(ValueError, match='has the label 11 in the split'):
+    _flat_data.check_labels(digits([1, 11]))
+
+
+def test_loss_is_over_the_labels_there_are():
+  loss_fn = jax.jit(_flat_data.labelled_loss('right'))
+  logits = jnp.array([[2.0, 0.0], [0.0, 1.0], [5.0, -5.0]])
+  found, _ = loss_fn(logits, {'right': jnp.array([0, 1, -1])})
+  wanted = jnp.mean(jnp.log1p(jnp.exp(jnp.array([-2.0, -1.0]))))
+  np.testing.assert_allclose(found, wanted, rtol=1e-6)
+  none, _ = loss_fn(logits, {'right': jnp.array([-1, -1, -1])})
+  assert none == 0
+
+
+def test_pooling_is_the_mean_of_squares():
+  images = np.arange(32, dtype=np.uint8).reshape(2, 4, 4, 1)
+  found = _flat_data.pool(images, 2)
+  assert found.shape == (2, 2, 2, 1)
+  assert found[0, 0, 0, 0] == round((0 + 1 + 4 + 5) / 4)
+  assert _flat_data.pool(images, 1) is images
