@@ -182,7 +182,7 @@ def _option(name: str) -> str:
 
 def _check_method(option: str, name: str) -> None:
   """Raises ValueError for what is no aggregator that this study can train."""
-  _validate.one_of(option, name, _methods.PLAIN)
+  _validate.one_of(option, name, _methods.wrappable_names())
   method = _methods.make_method(name, len(_digits.TASKS), None, rho=0.0)
   if method.weighting is not None and method.weighting.observe is not None:
     raise ValueError(

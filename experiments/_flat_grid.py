@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 import mtljax as mtl
-from experiments import _digits
+from experiments import _digits, _methods
 from experiments._flat_config import ASCENTS, Config
 from experiments._flat_data import MAIN, variants
 from experiments._norm_matched import norm_matched
@@ -111,7 +111,7 @@ def make_method(
   if num_tasks == 1:
     base = mtl.sum_losses(1, labels=labels)
   else:
-    base = getattr(mtl, entry.base)(num_tasks, labels=labels)
+    base = _methods.make_method(entry.base, num_tasks, labels, rho=0.0)
 
   def flat(aggregation):
     return mtl.flat_regions(

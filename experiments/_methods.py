@@ -19,14 +19,22 @@ def plain_names() -> list[str]:
   return [m.name for m in mtl.methods()]
 
 
+def wrappable_names() -> list[str]:
+  """Those that can be made sharpness-aware.
+
+  Neither what compares two batches nor what steps can.
+  """
+  return [
+    m.name
+    for m in mtl.methods()
+    if 'cross_gramian' not in m.needs and not m.is_optimizer
+  ]
+
+
 def method_names() -> list[str]:
   """Every name that `make_method` takes."""
   wrapped = [
-    f'{prefix}_{m.name}'
-    for prefix in WRAPPERS
-    for m in mtl.methods()
-    # Neither what compares two batches nor what steps can be wrapped.
-    if 'cross_gramian' not in m.needs and not m.is_optimizer
+    f'{prefix}_{name}' for prefix in WRAPPERS for name in wrappable_names()
   ]
   return [*plain_names(), *wrapped]
 

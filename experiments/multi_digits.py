@@ -22,7 +22,6 @@ import optax
 import rich.console
 import tyro
 
-import mtljax as mtl
 from experiments import _digits, _methods, _study, report
 from experiments._digits import (
   MODELS,
