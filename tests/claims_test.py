@@ -7,6 +7,7 @@ import optax
 import pytest
 from battery import (
   ALL,
+  FIRST,
   LOSSES,
   VARIANTS,
   claiming,
@@ -210,3 +211,64 @@ def test_converges_on_two_quadratics(m):
   t = jnp.clip((x - b) @ (a - b) / jnp.sum((a - b) ** 2), 0, 1)
   distance = jnp.linalg.norm(x - (b + t * (a - b)))
   assert distance < 0.1 * jnp.linalg.norm(x0)
+
+
+def cagrad_of_orthogonal(lengths, c=0.4):
+  """The largest level ``s`` with ``d_t >= s / a_t`` in the ball."""
+  center = lengths / len(lengths)
+  radius = c * np.linalg.norm(center)
+  low, high = 0.0, 1e3
+  for _ in range(200):
+    level = (low + high) / 2
+    lift = np.maximum(level / lengths - center, 0)
+    low, high = (low, level) if np.sum(lift**2) > radius**2 else (level, high)
+  return center + np.maximum(low / lengths - center, 0)
+
+
+# The update for orthogonal gradients of these lengths, in their directions, up
+# to a factor.
+ORTHOGONAL = {
+  'sum_losses': lambda a: a,
+  'mgda': lambda a: (1 / a) / np.sum(1 / a**2),
+  'pcgrad': lambda a: a,
+  'cagrad': cagrad_of_orthogonal,
+  'imtl_g': lambda a: np.ones(len(a)) / np.sum(1 / a),
+  'nash_mtl': lambda a: np.ones(len(a)),
+  'fairgrad': lambda a: a ** (-1 / 3),
+  'aligned_mtl': lambda a: np.min(a) * np.ones(len(a)),
+  'conflict_free': lambda a: np.sum(a) * np.ones(len(a)),
+  'upgrad': lambda a: a,
+  'dual_proj': lambda a: a,
+  'uw_o': lambda a: np.ones(len(a)),
+  'db_mtl': lambda a: np.ones(len(a)),
+  'slw': lambda a: np.ones(len(a)) / np.sum(1 / a),
+}
+
+
+@pytest.mark.parametrize('name', ORTHOGONAL)
+def test_change_under_loss_scales_of_orthogonal_gradients(name):
+  """Cosine and ratio of the updates before and after, in closed form."""
+  rng = np.random.default_rng(7)
+  jacobian = np.linalg.qr(rng.normal(size=(30, 4)))[0].T
+  jacobian = jnp.asarray(jacobian, jnp.float32)
+  losses = jnp.array([0.3, 1.0, 2.0, 5.0])
+  scale = np.array([10.0, 0.1, 3.0, 0.7])
+  before, after = ORTHOGONAL[name](np.ones(4)), ORTHOGONAL[name](scale)
+  m = next(m for m in FIRST if m.name == name)
+  tx = m(4, max_norm=None)
+  out, _ = rows(tx, jacobian, losses)
+  scaled, _ = rows(
+    tx, jacobian * scale.astype(np.float32)[:, None], losses * scale
+  )
+  norm = np.linalg.norm
+  np.testing.assert_allclose(
+    [
+      out @ scaled / (norm(out) * norm(scaled)),
+      norm(scaled) / norm(out),
+    ],
+    [
+      before @ after / (norm(before) * norm(after)),
+      norm(after) / norm(before),
+    ],
+    rtol=1e-4,
+  )

@@ -46,7 +46,8 @@ def cagrad(
                             demand on ``d``, so it does not stop the others
   all rows zero, mean 0     1/T
   equal rows                they share the second term equally
-  0 in the hull, c >= 1     finite; ``d`` harms no task and is near the mean
+  0 in the hull, c >= 1     finite; ``d`` harms no task, and is 0 if some
+                            combination with all weights positive is 0
   absent tasks              0, the smaller problem's answer for the rest
   NaN or infinity           NaN
   ========================  ==================================================

@@ -64,7 +64,8 @@ def imtl_g() -> Weighting:
   equal rows                they share their weight equally
   rank-deficient rows       least squares: equal projections where they exist,
                             else as equal as can be; the residual tells
-  antiparallel rows         equal in y, so the shorter row weighs more: d = 0
+  antiparallel rows, or     equal in y, so the shorter row weighs more: d = 0
+  directions with sum 0
   raw sum within rounding   divided by the sum of absolute values in place of
   of 0                      the sum: the projections are equal and not
                             negative, and the weights do not sum to 1
@@ -99,6 +100,12 @@ def imtl_g() -> Weighting:
     used = ~(norms <= 0)
     y = _pinv_ones(unit, used)
     projections = jnp.matmul(unit, y, precision='highest')
+    # They can be all 0 up to rounding, and y is then rounding too. Directions
+    # whose equal projections are all 0 add up to 0.
+    count = jnp.maximum(jnp.sum(used), 1).astype(unit.dtype)
+    reach = jnp.sqrt(jnp.sum(jnp.where(used, projections, 0) ** 2))
+    stuck = reach <= 32 * jnp.finfo(unit.dtype).eps * count**1.5
+    y = jnp.where(stuck, used.astype(unit.dtype), y)
     off = jnp.max(jnp.where(used, jnp.abs(projections - 1), 0))
     smallest = jnp.min(jnp.where(used, norms, jnp.inf))
     raw = jnp.where(used, y * smallest / jnp.where(used, norms, 1), 0)

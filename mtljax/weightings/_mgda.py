@@ -50,7 +50,9 @@ def mgda(
       then apply to the gradients as they are: ``'none'``, ``'l2'``
       (:math:`g_t / \|g_t\|`), ``'loss'`` (:math:`g_t / L_t`), ``'loss+'``
       (:math:`g_t / (L_t \|g_t\|)`). A loss of 0 counts as an infinitely long
-      gradient, and a negative one makes the weights NaN.
+      gradient, and a negative one makes the weights NaN. Where several
+      combinations of the scaled gradients are 0, rounding chooses among them,
+      and the update is that of its choice.
 
   Returns:
     The `mtljax.Weighting`. Reads the Gramian, and the losses for ``'loss'``

@@ -75,14 +75,16 @@ REFERENCE = tuple(np.linspace(-0.5, 0.2, 64).tolist())
 # equivariant: permuting tasks permutes weights
 # non_conflicting: no task's loss rises to first order
 # stationary: the update is zero where a convex combination of gradients is
+# strongly_stationary: where one is in which every task has a positive weight.
+#   It follows from non_conflicting, where that holds at such points
 # linear: scaling all gradients scales the update
 METHODS = [
   method('sum_losses', 'equivariant linear'),
   method('mean', 'equivariant linear'),
   method('fixed', 'linear', per_task=('weights',), weights=FIXED),
-  method('rlw'),
-  method('rlw', distribution='dirichlet'),
-  method('uncertainty', 'equivariant'),
+  method('rlw', 'linear'),
+  method('rlw', 'linear', distribution='dirichlet'),
+  method('uncertainty', 'equivariant linear'),
   method('uw_o', 'equivariant linear'),
   method('uw_so', 'equivariant linear'),
   method('dwa', 'equivariant linear', window=1),
@@ -112,14 +114,14 @@ METHODS = [
   method('aligned_mtl', 'equivariant linear'),
   method('aligned_mtl', 'equivariant linear', scale_mode='median'),
   method('aligned_mtl', 'equivariant linear', scale_mode='mean'),
-  method('upgrad', 'equivariant non_conflicting linear'),
+  method('upgrad', 'equivariant non_conflicting strongly_stationary linear'),
   method(
     'upgrad',
-    'non_conflicting linear',
+    'non_conflicting strongly_stationary linear',
     per_task=('preference',),
     preference=FIXED,
   ),
-  method('dual_proj', 'equivariant non_conflicting linear'),
+  method('dual_proj', 'equivariant non_conflicting strongly_stationary linear'),
   method('conflict_free', 'equivariant linear'),
   method('pcd'),
   method('krum', 'equivariant linear', num_byzantine=0, num_selected=2),
@@ -127,8 +129,11 @@ METHODS = [
   method('emtl', 'equivariant linear'),
   method('emtl', 'equivariant linear', form='soft'),
   method('gradnorm', 'equivariant linear'),
-  method('mgda', 'equivariant non_conflicting stationary linear'),
-  method('mgda', 'equivariant', normalize='loss+'),
+  method(
+    'mgda',
+    'equivariant non_conflicting stationary strongly_stationary linear',
+  ),
+  method('mgda', 'equivariant linear', normalize='loss+'),
   method('cagrad', 'equivariant linear'),
   method('cagrad', 'equivariant linear', rescale='c_squared'),
   method('imtl_g', 'equivariant linear'),
@@ -139,8 +144,8 @@ METHODS = [
   method('sdmgrad', 'equivariant'),
   method('sdmgrad', 'equivariant linear', normalize=True),
   method('sdmgrad', per_task=('preference',), preference=FIXED),
-  method('graddrop'),
-  method('graddrop', per_task=('leak',), leak=LEAK),
+  method('graddrop', 'equivariant linear'),
+  method('graddrop', 'linear', per_task=('leak',), leak=LEAK),
   Method(
     'trimmed_mean',
     claims=frozenset({'equivariant', 'linear'}),

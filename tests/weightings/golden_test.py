@@ -58,7 +58,7 @@ def updates_of(fun, cases, value=0.0):
   ]
 
 
-@pytest.mark.parametrize('c', [0.2, 0.5, 1])
+@pytest.mark.parametrize('c', [0, 0.2, 0.5, 1])
 def test_cagrad(golden, x64, c):
   cases = [
     case
@@ -93,8 +93,9 @@ def test_imtl_g(golden, x64):
     assert off <= tol * size, (name, off / size)
 
 
-def test_nash_mtl(golden, x64):
-  cases = cases_of(golden, 'NashMTL(max_norm=0)')
+@pytest.mark.parametrize('options', ['', ',optim_niter=200'])
+def test_nash_mtl(golden, x64, options):
+  cases = cases_of(golden, f'NashMTL(max_norm=0{options})')
   exact = {name for name, _, _ in cases_of(golden, 'NashMTL.exact')}
   # Where its solver converged: the update then has norm sqrt(T).
   cases = [

@@ -92,6 +92,13 @@ def test_projections_are_exact(golden, x64, name):
   ]
   assert len(well) > 15
   assert_updates_agree(*zip(*well, strict=True), 1e-8)
+  # TorchJD's own: 1e-8 or 1e-4 of the trace on the diagonal.
+  for key, tol in ((f'{name}(reg_eps=1e-8)', 1e-6), (name, 5e-3)):
+    theirs = [
+      (w, (case, jacobian, golden[f'{case}/{key}']))
+      for w, (case, jacobian, _) in well
+    ]
+    assert_updates_agree(*zip(*theirs, strict=True), tol)
 
 
 @pytest.mark.parametrize('name', ['UPGrad', 'DualProj'])
@@ -158,7 +165,7 @@ def test_aligned_mtl_with_a_preference(golden, x64):
   assert_updates_agree(weights, cases, 1e-9)
 
 
-@pytest.mark.parametrize('key', ['ConFIG', 'ConFIG(pref)'])
+@pytest.mark.parametrize('key', ['ConFIG', 'ConFIG(pref)', 'ConFIG.gramian'])
 def test_conflict_free(golden, x64, key):
   cases = cases_of(golden, key)
   assert len(cases) > 30

@@ -13,6 +13,7 @@ from mtljax.weightings._dwa import dwa
 from mtljax.weightings._famo import famo
 from mtljax.weightings._geometric import geometric
 from mtljax.weightings._imtl_l import imtl_l
+from mtljax.weightings._linear import fixed, mean, sum_losses
 from mtljax.weightings._stch import stch
 from mtljax.weightings._uncertainty import uncertainty
 
@@ -32,6 +33,9 @@ def weights_of(weighting, losses):
 @EVERY
 def test_first_weights(golden, x64, case):
   pairs = {
+    'Mean': mean(),
+    'Sum': sum_losses(),
+    'Constant(weights)': fixed(weights=golden[f'{case}/weights']),
     'GeometricMean': geometric(),
     'STCH(mu=0.1)': stch(mu=0.1),
     'STCH(mu=1)': stch(mu=1.0),

@@ -66,6 +66,7 @@ def test_cr_mogm_is_a_moving_average():
   'name, inner, kwargs',
   [
     ('CRMOGM(UPGrad,alpha=0.5,init=uniform)', 'upgrad', {'alpha': 0.5}),
+    ('CRMOGM(UPGrad)', 'upgrad', {}),
     ('CRMOGM(MGDA)', 'mgda', {}),
   ],
 )
