@@ -78,9 +78,9 @@ class Config:
   """Of the optimizer; constant."""
   batch_size: int = 64
   """Examples a step."""
-  rho: float = 0.5
+  rho: float = 0.05
   """Radius of every sharpness-aware form outside the sweep."""
-  ascent: str = 'adaptive'
+  ascent: str = 'plain'
   """plain or adaptive."""
   norms: str = 'separate'
   """separate (the paper) or joint (its code on these data)."""
@@ -112,7 +112,13 @@ class Config:
 
 
 PRESETS = {
-  'quick': Config(ablation_methods=('cagrad',), noisy=(0.4,)),
+  'quick': Config(
+    methods=('mgda', 'cagrad', 'imtl_g', 'mean'),
+    ablation_methods=('cagrad',),
+    noisy=(0.4,),
+    sweep_rho=(0.01, 0.05, 0.1, 0.5),
+    epochs=6,
+  ),
   'paper': Config(
     preset='paper',
     sweep_methods=METHODS,
@@ -122,6 +128,7 @@ PRESETS = {
     pool=1,
     batch_size=256,
     rho=2.0,
+    ascent='adaptive',
     norms='joint',
     out_of_data='fashion_mnist',
     log_every=100,

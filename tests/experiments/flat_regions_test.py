@@ -93,7 +93,7 @@ def test_everything_is_written(killed):
   ]
   assert {r['status'] for r in rows} == {'ok'}
   assert [r['form'] for r in rows] == ['plain', 'plain', 'flat', 'flat'] * 2
-  assert {r['rho'] for r in rows if r['form'] == 'flat'} == {'0.5'}
+  assert {r['rho'] for r in rows if r['form'] == 'flat'} == {'0.05'}
   for name in (
     'test/ece/left',
     'train/sharpness_0.05/right',
