@@ -55,7 +55,7 @@ def fairgrad(*, alpha: ArrayLike = 2.0) -> Weighting:
   Args:
     alpha: the fairness, above 0. In float32 the equation is solved to about
       1e-5 at 1 and 1e-3 at 2 where the gradients' lengths span six decades,
-      and worse the further alpha is from there; from 10 up or below 0.5 such
+      and worse the further alpha is from there; from 10 up or 0.5 down such
       lengths may leave it unsolved. The residual tells.
 
   Returns:

@@ -79,7 +79,8 @@ def upgrad(*, preference: _preference.Preference = None) -> Weighting:
   equal rows                nothing special
   antiparallel rows         both projections are 0 up to rounding
   0 in the hull             the gradients' part in the span of the rows that
-                            combine to 0 is taken out; finite
+                            combine to 0 is taken out, so the update is 0 if
+                            they are all the rows; finite
   absent tasks              0, the smaller problem's answer for the rest
   NaN or infinity           NaN
   ========================  ==================================================
@@ -135,7 +136,8 @@ def dual_proj(*, preference: _preference.Preference = None) -> Weighting:
   a zero row                1/T for it, without effect; it counts in T
   equal rows                nothing special
   antiparallel rows         an update of 0 up to rounding
-  0 in the hull             finite; ``d`` may be 0
+  0 in the hull             finite; ``d`` is 0 if some combination with all
+                            weights positive is
   absent tasks              0, the smaller problem's answer for the rest
   NaN or infinity           NaN
   ========================  ==================================================

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from battery import QUICK_TO_COMPILE
 
 import mtljax as mtl
 
@@ -84,3 +85,31 @@ def test_nash_mtl_over_steps(name, every, golden, x64):
       )
       checked += 1
   assert checked >= 6
+
+
+FORTY = {
+  'MGDA.exact': (mtl.mgda, 1e-8),
+  'UPGrad.exact': (mtl.upgrad, 1e-7),
+  'DualProj.exact': (mtl.dual_proj, 1e-7),
+  'NashMTL.exact': (lambda t: mtl.nash_mtl(t, max_norm=None), 1e-8),
+  'CAGrad(c=0.5)': (lambda t: mtl.cagrad(t, c=0.5), 1e-3),
+  'FairGrad(alpha=2)': (mtl.fairgrad, 1e-6),
+  'IMTLG': (mtl.imtl_g, 1e-9),
+  'AlignedMTL': (
+    lambda t: mtl.aligned_mtl(t, preference=[1 / t] * t),
+    1e-9,
+  ),
+  'ConFIG': (mtl.conflict_free, 1e-9),
+  'PCD': (mtl.pcd, 1e-8),
+}
+
+
+@pytest.mark.parametrize('name', FORTY)
+def test_forty_tasks(name, golden, x64):
+  factory, tolerance = FORTY[name]
+  jacobian = golden['large_T40_P100/J']
+  expected = golden[f'large_T40_P100/{name}']
+  tx = factory(len(jacobian))
+  update = jax.jit(tx.update, compiler_options=QUICK_TO_COMPILE)
+  out, _ = update(jnp.asarray(jacobian), tx.init(None))
+  assert np.linalg.norm(out - expected) < tolerance * np.linalg.norm(expected)

@@ -104,6 +104,16 @@ def test_imtl_g_reports_projections_that_cannot_be_equal(x64):
   assert np.all(np.isfinite(weights)) and state.residual > 0.1
 
 
+@pytest.mark.parametrize('rows', [2, 5])
+def test_imtl_g_of_directions_that_add_up_to_zero(rows):
+  angles = 2 * np.pi * np.arange(rows) / rows
+  lengths = np.arange(1.0, rows + 1)
+  jacobian = lengths[:, None] * np.stack([np.cos(angles), np.sin(angles)], 1)
+  weights = run(weightings.imtl_g(), jacobian.astype(np.float32))
+  np.testing.assert_allclose(weights, 1 / lengths / np.sum(1 / lengths), 1e-6)
+  np.testing.assert_allclose(weights @ jacobian, 0, atol=1e-6)
+
+
 def test_imtl_g_guard(x64):
   three = np.array([[1.0, 0.9, 0.9], [0.9, 1.0, 0.7], [0.9, 0.7, 1.0]])
   y = np.linalg.solve(three, np.ones(3))
