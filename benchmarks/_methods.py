@@ -28,7 +28,7 @@ def options(name: str, num_tasks: int) -> dict[str, Any] | None:
   if name == 'krum':
     return {'num_byzantine': 1} if num_tasks >= 4 else None
   if name == 'trimmed_mean':
-    return {'trim_number': 1} if num_tasks >= 3 else None
+    return {'trim': 1} if num_tasks >= 3 else None
   return {
     'cagrad': {'c': 0.5},
     'fairgrad': {'alpha': 1.0},
