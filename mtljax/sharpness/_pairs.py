@@ -83,9 +83,10 @@ def combine_pair(
     [_labels.SHARED] * len(leaves),
     in_gramian,
     leaves,
-    None,
-    None,
-    state,
+    losses=None,
+    cross_gramian=None,
+    mask=None,
+    state=state,
   )
   found = _common.any_nonzero(flat)
   update = [jnp.where(found, a, b) for a, b in zip(update, loss, strict=True)]

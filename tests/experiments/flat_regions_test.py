@@ -158,7 +158,7 @@ def test_bad_option_on_the_command_line(data_dir, tmp_path):
     ({'sweep_rho': (0.1, -2.0)}, '--rho=-2.0'),
     ({'methods': ('cagrd',)}, "Did you mean 'cagrad'?"),
     ({'methods': ()}, '--methods is empty'),
-    ({'methods': ('krum',)}, "--methods='krum' is not one of"),
+    ({'methods': ('modo',)}, "--methods='modo' is not one of"),
     ({'methods': ('famo',)}, 'reads the losses after the update'),
     ({'ablation_methods': ('gramian',)}, "--ablation-methods='gramian'"),
     ({'forms': ('flat',)}, '--forms lacks plain'),
