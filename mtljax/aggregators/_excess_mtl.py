@@ -11,6 +11,7 @@ from jax.typing import ArrayLike
 from mtljax import _tree, _validate
 from mtljax._types import MethodInfo
 from mtljax.aggregators import _gradient_based as _base
+from mtljax.weightings import _loss_common
 
 
 class ExcessMTLState(NamedTuple):
@@ -135,7 +136,7 @@ def excess_mtl(
     if first_step == 'absolute':
       relative = jnp.where(is_first, excess, relative)
     logits = state.log_weights + jnp.where(counts, step_size * relative, 0)
-    weights = jnp.where(ok, _base.softmax(logits, mask), jnp.nan)
+    weights = jnp.where(ok, _loss_common.softmax(logits, mask), jnp.nan)
     weights = jnp.where(mask, weights, 0)
 
     new = ExcessMTLState(

@@ -80,14 +80,6 @@ def zero_rows(shared: Any, num_tasks: int) -> Any:
   return jax.tree.map(zeros, shared)
 
 
-def softmax(logits: jax.Array, mask: jax.Array) -> jax.Array:
-  """Over the tasks present; zeros where there are none."""
-  top = jnp.max(jnp.where(mask, logits, -jnp.inf), initial=-jnp.inf)
-  powers = jnp.where(mask, jnp.exp(jnp.where(mask, logits - top, 0)), 0)
-  total = jnp.sum(powers)
-  return powers / jnp.where(total == 0, 1, total)
-
-
 def keep_unless(
   ok: jax.Array, new: list[jax.Array], old: list[jax.Array]
 ) -> list[jax.Array]:

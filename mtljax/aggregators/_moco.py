@@ -11,7 +11,7 @@ from jax.typing import ArrayLike
 from mtljax import _tree, _validate
 from mtljax._types import MethodInfo
 from mtljax.aggregators import _gradient_based as _base
-from mtljax.weightings import _double_sampling
+from mtljax.weightings import _double_sampling, _loss_common
 
 
 class MoCoState(NamedTuple):
@@ -36,7 +36,7 @@ def _normalized(rows: _base.TaskRows) -> list[jax.Array]:
 def _share(moved: jax.Array, mask: jax.Array, projection: str) -> jax.Array:
   """The point moved back to the simplex of the tasks present."""
   if projection == 'softmax':
-    return _base.softmax(moved, mask)
+    return _loss_common.softmax(moved, mask)
   return _double_sampling.project_simplex(moved, mask)
 
 
