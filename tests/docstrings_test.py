@@ -48,6 +48,11 @@ def test_says_what_the_weights_sum_to(name):
 
 
 @ALL
+def test_says_what_it_costs(name):
+  assert 'Costs' in doc_of(name)
+
+
+@ALL
 def test_says_whether_heads_are_weighted(name):
   assert re.search(r'\b[Hh]eads\b', doc_of(name))
 

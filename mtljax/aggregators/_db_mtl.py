@@ -39,7 +39,8 @@ def db_mtl(
   their log loss, as in the authors' code; ``weight_heads=False`` gives them
   that of the loss. A constant factor on a loss changes nothing as long as the
   loss is far above :math:`\epsilon` (invariance ``'full'``). The state holds a
-  number for each task and shared parameter: T times their memory.
+  number for each task and shared parameter: T times their memory. Costs the T
+  gradients and O(T) a coordinate.
 
   ========================  ==================================================
   input                     weights

@@ -55,6 +55,7 @@ def excess_mtl(
   weighted: the method weights losses. The weights do not depend on the scale
   of a task's loss, but the update does (invariance ``'none'``). The state
   holds a number for each task and shared parameter: T times their memory.
+  Costs the T gradients and O(T) a coordinate.
 
   The authors' code and TorchJD exponentiate the first estimates as they are,
   before there is anything to divide by, so that the first step alone depends

@@ -67,7 +67,8 @@ def moco(
   of the step. Heads are not weighted and take the step's gradients. Scaling a
   task's loss changes the update (invariance ``'none'``), and :math:`\gamma` is
   in units of the gradients. The state holds a number for each task and shared
-  parameter: T times their memory.
+  parameter: T times their memory. Costs the T gradients and O(T) a
+  coordinate.
 
   The authors' code has :math:`2 Y Y^\top` (put the 2 into ``gamma``) and runs
   with the values that are the defaults here. LibMTL gives the gradients the

@@ -69,9 +69,10 @@ def aligned_mtl(
   may be negative, so heads are never weighted. The update's norm is
   :math:`\sqrt{\sigma} \|p\|` for independent rows. It is defined on the raw
   spectrum: scaling a task's loss changes the update (invariance ``'none'``).
-  One eigenvalue decomposition, for :math:`G` divided by its largest diagonal
-  entry, which changes nothing but the range. In float32 the update is off by
-  up to 1 % where the gradients' lengths span four decades.
+  Costs the Gramian (T backward passes) and one eigenvalue decomposition, for
+  :math:`G` divided by its largest diagonal entry, which changes nothing but
+  the range. In float32 the update is off by up to 1 % where the gradients'
+  lengths span four decades.
 
   ========================  ==================================================
   input                     weights

@@ -29,7 +29,8 @@ def bmtl(*, temperature: ArrayLike = 1.0, normalize: bool = False) -> Weighting:
   the largest would be above the cube root of the largest number of its dtype,
   7e12 in float32, all are shrunk by one factor to make it that.
 
-  Scaling a task's loss changes the update's direction (invariance ``'none'``).
+  Scaling a task's loss changes the update's direction (invariance
+  ``'none'``). Costs one backward pass and O(T) beside it.
 
   ========================  ==================================================
   input                     weights

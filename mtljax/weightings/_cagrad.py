@@ -36,7 +36,9 @@ def cagrad(
   ``c`` has the direction of `mgda`. For ``c < 1`` it converges to a minimum of
   the mean loss. Heads are not weighted.
 
-  Scaling a task's loss changes the update's direction (invariance ``'none'``).
+  Scaling a task's loss changes the update's direction (invariance
+  ``'none'``). Costs the Gramian (T backward passes) and a search of a few
+  steps, each a quadratic program of size T.
 
   ========================  ==================================================
   input                     weights

@@ -81,6 +81,7 @@ def conflict_free(*, preference: _preference.Preference = None) -> Weighting:
   fixed sum; they may be negative, so heads are never weighted. Scaling a
   task's loss changes the length of the update only (invariance
   ``'direction'``). For two tasks :math:`b` halves the angle between them.
+  Costs the Gramian (T backward passes) and one pseudo-inverse, O(T^3).
 
   ========================  ==================================================
   input                     weights

@@ -36,7 +36,8 @@ def dwa(*, temperature: ArrayLike = 2.0, window: int = 25) -> Weighting:
   weighted: the method weights losses. A factor on a loss leaves the weights as
   they are, so it acts as it would without weights.
 
-  Scaling a task's loss changes the update's direction (invariance ``'none'``).
+  Scaling a task's loss changes the update's direction (invariance
+  ``'none'``). Costs one backward pass and O(T) beside it.
 
   ========================  ==================================================
   input                     weights

@@ -63,7 +63,8 @@ def emtl(
   from equal weights at :math:`\lambda = 0` to the hard form. The weights sum
   to T. Heads are weighted: the method weights losses. In the hard form a
   factor on a loss leaves the weights as they are, so it acts as it would
-  without weights (invariance ``'none'``).
+  without weights (invariance ``'none'``). Costs the Gramian (T backward
+  passes) and O(T) beside it.
 
   ========================  ==================================================
   input                     weights

@@ -54,7 +54,8 @@ def famo(
 
   Scaling a task's loss changes at most the update's length (invariance
   ``'direction'``); with ``min_losses``, which do not scale along, it changes
-  the direction too (invariance ``'none'``).
+  the direction too (invariance ``'none'``). Costs one backward pass and the T
+  losses once more, after the step.
 
   ========================  ==================================================
   input                     weights

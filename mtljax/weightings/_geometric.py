@@ -24,7 +24,7 @@ def geometric() -> Weighting:
   soon as one loss does.
 
   Scaling a task's loss changes at most the update's length (invariance
-  ``'direction'``).
+  ``'direction'``). Costs one backward pass and O(T) beside it.
 
   ========================  ==================================================
   input                     weights

@@ -102,7 +102,8 @@ def gradnorm(
   weighted: the method weights losses. Scaling a task's loss changes the update
   (invariance ``'none'``) until the weights have made up for it. The paper
   takes the gradients of the last shared layer: ``gramian_labels`` of
-  `mtljax.aggregate`.
+  `mtljax.aggregate`. Costs the Gramian (T backward passes) and O(T) beside
+  it.
 
   ========================  ==================================================
   input                     weights

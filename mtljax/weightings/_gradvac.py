@@ -92,7 +92,8 @@ def gradvac(*, beta: ArrayLike = 0.01) -> Weighting:
   `pcgrad`. The weights are not negative and have no fixed sum; each is at
   least 1. Heads are not weighted: only the shared parameters are in conflict.
   Scaling a task's loss changes the update (invariance ``'none'``), though not
-  the targets.
+  the targets. Costs the Gramian (T backward passes) and T dependent steps of
+  O(T^2).
 
   ========================  ==================================================
   input                     weights

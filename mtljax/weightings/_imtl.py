@@ -53,7 +53,8 @@ def imtl_g() -> Weighting:
   every task. That is the paper's definition and is kept; see the guard below.
 
   Scaling a task's loss changes at most the update's length (invariance
-  ``'direction'``).
+  ``'direction'``). Costs the Gramian (T backward passes) and one
+  pseudo-inverse, O(T^3).
 
   ========================  ==================================================
   input                     weights

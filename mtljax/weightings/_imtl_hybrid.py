@@ -60,7 +60,8 @@ def imtl(
   its length. Scaling a task's loss changes the length only (invariance
   ``'direction'``). Weights may be negative, so heads are not weighted; the
   paper multiplies a head's loss by :math:`e^{s_t}`. Adam updates s, as in
-  `imtl_l`.
+  `imtl_l`. Costs the Gramian (T backward passes) and one pseudo-inverse,
+  O(T^3).
 
   ========================  ==================================================
   input                     weights

@@ -67,7 +67,8 @@ def krum(
   The weights sum to 1. Made for workers with the same loss, it leaves out the
   tasks that are unlike the others, which also get nothing in that step. Heads
   are not weighted: theirs would not be trained. Scaling a task's loss changes
-  the update (invariance ``'none'``).
+  the update (invariance ``'none'``). Costs the Gramian (T backward passes)
+  and one sort of its T^2 distances.
 
   ========================  ==================================================
   input                     weights

@@ -34,7 +34,8 @@ def sum_losses() -> Weighting:
   weights sum to the number of tasks present. Heads get the same weight, so
   the update is the gradient of :math:`\sum_t L_t`.
 
-  Scaling a task's loss changes the update's direction (invariance ``'none'``).
+  Scaling a task's loss changes the update's direction (invariance
+  ``'none'``). Costs one backward pass of the weighted loss.
 
   Returns:
     The `mtljax.Weighting`. Reads nothing.
@@ -67,7 +68,8 @@ def mean() -> Weighting:
   The weights sum to 1; with absent tasks, T counts those present. Heads get
   the same weight.
 
-  Scaling a task's loss changes the update's direction (invariance ``'none'``).
+  Scaling a task's loss changes the update's direction (invariance
+  ``'none'``). Costs one backward pass of the weighted loss.
 
   Returns:
     The `mtljax.Weighting`. Reads nothing.
@@ -101,7 +103,8 @@ def fixed(*, weights: Sequence[float] | jax.Array) -> Weighting:
   The weights are not normalised, and an absent task's share is not given to
   the others. Heads get the same weights.
 
-  Scaling a task's loss changes the update's direction (invariance ``'none'``).
+  Scaling a task's loss changes the update's direction (invariance
+  ``'none'``). Costs one backward pass of the weighted loss.
 
   Args:
     weights: shape ``(T,)``, finite and not negative.

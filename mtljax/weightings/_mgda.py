@@ -31,7 +31,9 @@ def mgda(
   Pareto stationary points. It is solved to rounding, not by a fixed number of
   Frank-Wolfe steps. Heads are not weighted.
 
-  Scaling a task's loss changes the update's direction (invariance ``'none'``).
+  Scaling a task's loss changes the update's direction (invariance
+  ``'none'``). Costs the Gramian (T backward passes) and one quadratic program
+  of size T.
 
   ========================  ==================================================
   input                     weights

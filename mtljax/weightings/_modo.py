@@ -53,7 +53,8 @@ def modo(*, learning_rate: ArrayLike = 0.1, rho: ArrayLike = 0.1) -> Weighting:
   (invariance ``'none'``), and the learning rate is in units of the gradients:
   :math:`\gamma M` is compared with weights of order 1/T. No solver: one sort
   of T numbers. `mtljax.training.make_train_step` makes the three batches out
-  of each of its own; on the optax face see `mtljax.cross_gramian`.
+  of each of its own; on the optax face see `mtljax.cross_gramian`. Costs T
+  backward passes of two of the three batches and one of the third.
 
   ========================  ==================================================
   input                     weights

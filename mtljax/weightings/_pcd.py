@@ -113,8 +113,8 @@ def pcd(
   gradient would give it. The weights are not negative and have no fixed sum.
   Heads are not weighted: it is the shared update that is bent. Scaling a
   task's loss by a constant leaves the direction, and the norm follows the
-  primary's (invariance ``'direction'``, up to ``eps``). One small quadratic
-  program.
+  primary's (invariance ``'direction'``, up to ``eps``). Costs the Gramian (T
+  backward passes) and one quadratic program of size T.
 
   ========================  ==================================================
   input                     weights

@@ -73,7 +73,9 @@ def pcgrad(*, reduction: Literal['sum', 'mean'] = 'sum') -> Weighting:
   the Gramian. The weights are not negative and have no fixed sum; each is at
   least 1 (1/T for the mean). Heads are not weighted.
 
-  Scaling a task's loss changes the update's direction (invariance ``'none'``).
+  Scaling a task's loss changes the update's direction (invariance
+  ``'none'``). Costs the Gramian (T backward passes) and T dependent steps of
+  O(T^2).
 
   ========================  ==================================================
   input                     weights

@@ -28,7 +28,8 @@ def rlw(
   The weights sum to 1 over the tasks present. Heads are weighted: the method
   weights losses.
 
-  Scaling a task's loss changes the update's direction (invariance ``'none'``).
+  Scaling a task's loss changes the update's direction (invariance
+  ``'none'``). Costs one backward pass and T random numbers.
 
   Args:
     distribution: of the weights: ``'normal'`` as above, ``'dirichlet'`` flat

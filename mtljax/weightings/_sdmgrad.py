@@ -96,7 +96,8 @@ def sdmgrad(
   (invariance ``'none'``). With :math:`\lambda = 0` it is stochastic MGDA, with
   a large one the mean. The inner loop is ``num_steps`` products with a T by T
   matrix. `mtljax.training.make_train_step` makes the three batches out of each
-  of its own; on the optax face see `mtljax.cross_gramian`.
+  of its own; on the optax face see `mtljax.cross_gramian`. Costs T backward
+  passes of two of the three batches and one of the third.
 
   The learning rate is in units of the gradients. The authors' code divides M
   by the squared mean length of the gradients first, so that it is not:

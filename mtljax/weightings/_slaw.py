@@ -44,7 +44,8 @@ def slaw(*, decay: ArrayLike = 0.99, floor: ArrayLike = 1e-5) -> Weighting:
   After the first step a constant factor on a loss changes only the length of
   the update, as long as every deviation is above ``floor``.
 
-  Scaling a task's loss changes the update's direction (invariance ``'none'``).
+  Scaling a task's loss changes the update's direction (invariance
+  ``'none'``). Costs one backward pass and O(T) beside it.
 
   ========================  ==================================================
   input                     weights

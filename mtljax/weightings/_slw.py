@@ -36,7 +36,8 @@ def slw() -> Weighting:
   SLAW approximates from the spread of the losses. Heads are weighted: the
   method weights losses. Scaling a task's loss changes the length of the update
   only (invariance ``'direction'``). The paper takes the gradients of the last
-  shared layer: ``gramian_labels`` of `mtljax.aggregate`.
+  shared layer: ``gramian_labels`` of `mtljax.aggregate`. Costs the Gramian (T
+  backward passes) and O(T) beside it.
 
   ========================  ==================================================
   input                     weights

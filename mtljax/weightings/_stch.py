@@ -61,6 +61,8 @@ def stch(
 
   Scaling a task's loss changes the update's direction (invariance ``'none'``);
   with ``warmup_steps`` it leaves the update as it is (invariance ``'full'``).
+  Costs one backward pass and O(T) beside it; with ``warmup_steps`` 2 T
+  numbers of state.
 
   ========================  ==================================================
   input                     weights

@@ -38,7 +38,8 @@ def uncertainty(
   method weights losses. Adam updates s here, apart from the model's optimizer,
   so that its weight decay and learning rate do not touch it.
 
-  Scaling a task's loss changes the update's direction (invariance ``'none'``).
+  Scaling a task's loss changes the update's direction (invariance
+  ``'none'``). Costs one backward pass and O(T) beside it.
 
   ========================  ==================================================
   input                     weights

@@ -66,10 +66,11 @@ def upgrad(*, preference: _preference.Preference = None) -> Weighting:
   with the preference :math:`p_t = 1/T`. The weights are at least the
   preference, and sum to at least its sum: 1. Where no two gradients conflict,
   the update is their mean. It harms no task, to first order; a task with a
-  short gradient is protected like any other, because the T problems are solved
-  for the unit Gramian. Heads are not weighted: only the shared parameters are
-  in conflict. Scaling a task's loss changes the update (invariance
-  ``'none'``). T small quadratic programs in one batch.
+  short gradient is protected like any other, because the T problems are
+  solved for the unit Gramian. Heads are not weighted: only the shared
+  parameters are in conflict. Scaling a task's loss changes the update
+  (invariance ``'none'``). Costs the Gramian (T backward passes) and T
+  quadratic programs of size T in one batch.
 
   ========================  ==================================================
   input                     weights
@@ -126,8 +127,9 @@ def dual_proj(*, preference: _preference.Preference = None) -> Weighting:
   preference, and sum to at least its sum: 1. `upgrad` projects the gradients
   one by one, and is the same for a one-hot preference. The update harms no
   task, to first order, however short its gradient. Heads are not weighted:
-  only the shared parameters are in conflict. Scaling a task's loss changes the
-  update (invariance ``'none'``). One small quadratic program.
+  only the shared parameters are in conflict. Scaling a task's loss changes
+  the update (invariance ``'none'``). Costs the Gramian (T backward passes)
+  and one quadratic program of size T.
 
   ========================  ==================================================
   input                     weights

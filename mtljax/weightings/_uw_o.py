@@ -27,6 +27,7 @@ def uw_o() -> Weighting:
   grow as the losses fall. Heads are weighted: the method weights losses.
 
   Scaling a task's loss leaves the update as it is (invariance ``'full'``).
+  Costs one backward pass and O(T) beside it.
 
   ========================  ==================================================
   input                     weights
@@ -83,7 +84,8 @@ def uw_so(*, temperature: ArrayLike = 1.0) -> Weighting:
   more so with a small temperature; a large one gives the mean. Heads are
   weighted: the method weights losses.
 
-  Scaling a task's loss changes the update's direction (invariance ``'none'``).
+  Scaling a task's loss changes the update's direction (invariance
+  ``'none'``). Costs one backward pass and O(T) beside it.
 
   ========================  ==================================================
   input                     weights
