@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import zoo
-from battery import METHODS, QUICK_TO_COMPILE, method, weights_of
+from battery import METHODS, method, weights_of
 
 SHRINK = np.float32(1e-4)
 # Weights that rest on the square roots of small eigenvalues, or on a solver's
@@ -120,7 +120,7 @@ def updates_of(m, jacobians, masks, losses):
     )
     return out, weights_of(state)
 
-  run = jax.jit(jax.vmap(one), compiler_options=QUICK_TO_COMPILE)
+  run = jax.jit(jax.vmap(one))
   out, weights = run(jacobians, masks, losses)
   out = np.asarray(out, np.float64)
   if weights is None:

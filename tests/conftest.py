@@ -1,6 +1,9 @@
-"""Strict numerics for every test, and golden data."""
+"""Strict numerics for every test, programs quick to compile, golden data."""
 
+import os
 import pathlib
+import subprocess
+import sys
 
 import jax
 import numpy as np
@@ -8,7 +11,24 @@ import pytest
 
 jax.config.update('jax_numpy_rank_promotion', 'raise')
 
+# Most of the time goes into compiling programs that run once. Whoever sets
+# XLA_FLAGS, if to nothing, has the tests run with those.
+QUICK_TO_COMPILE = (
+  '--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true '
+  '--xla_cpu_use_fusion_emitters=false'
+)
 GOLDEN = pathlib.Path(__file__).parent / 'golden'
+
+
+def pytest_configure():
+  """Sets XLA's flags before its first use, here and for the workers."""
+  if 'XLA_FLAGS' in os.environ:
+    return
+  env = {**os.environ, 'XLA_FLAGS': QUICK_TO_COMPILE}
+  command = [sys.executable, '-c', 'import jax; jax.devices()']
+  # XLA ends the process on a flag that it does not know.
+  if not subprocess.run(command, env=env, capture_output=True).returncode:
+    os.environ['XLA_FLAGS'] = QUICK_TO_COMPILE
 
 
 @pytest.fixture(scope='session', autouse=True)

@@ -172,11 +172,6 @@ def claiming(claim):
   return pytest.mark.parametrize('m', chosen, ids=lambda m: m.name)
 
 
-# Options of `jax.jit` for programs that run once.
-QUICK_TO_COMPILE = {
-  'xla_backend_optimization_level': 0,
-  'xla_llvm_disable_expensive_passes': True,
-}
 LABELS = {'trunk': 'shared', 'heads_0': 0, 'heads_1': 1, 'fused': 'stacked'}
 
 

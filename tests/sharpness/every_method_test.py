@@ -1,7 +1,5 @@
 """Flat regions around every method of the package."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -24,7 +22,6 @@ def task_loss(params, t):
   return 0.3 + (1 + t) * (jnp.sum(z) - 0.5) ** 2 + jnp.sum(z**4)
 
 
-QUICK = {'xla_backend_optimization_level': 0}  # compiling is the cost here
 LOSS = [lambda params, batch, t=t: task_loss(params, t) for t in range(2)]
 
 
@@ -33,7 +30,7 @@ def test_zero_radius_masks_and_radii(m):
   """One program: no radius is the plain method; an absent task is not read."""
   inner = m(2, labels=LABELS)
 
-  @functools.partial(jax.jit, compiler_options=QUICK)
+  @jax.jit
   def updates(rho, mask, poison):
     grad_fn = mtl.value_and_task_grads(LOSS, labels=LABELS)
     losses, grads = grad_fn(PARAMS, [None, None])

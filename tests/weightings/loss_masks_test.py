@@ -170,7 +170,7 @@ def test_a_window_without_a_ratio_is_not_swallowed():
   [
     (uw_so, {'temperature': 0.0}, 'temperature=0.0 must be above 0'),
     (dwa, {'temperature': -1.0}, 'temperature=-1.0'),
-    (dwa, {'window': 0}, 'window=0 must be at least 1'),
+    (dwa, {'window': 0}, 'window=0 must be an int of at least 1'),
     (bmtl, {'temperature': 0.0}, 'temperature=0.0'),
     (stch, {'mu': 0.0}, 'mu=0.0'),
     (stch, {'preference': [1.0, -0.1]}, 'preference=.* at least 0'),
