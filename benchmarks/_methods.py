@@ -44,18 +44,24 @@ def names() -> list[str]:
 def median_ms(
   calls: dict[str, Callable[[], object]], repeats: int, seconds: float = 1e9
 ) -> dict[str, float]:
-  """Median times in ms; the calls take turns, so that load hits all alike."""
+  """Median times in ms.
+
+  The calls take turns of five, so that load hits all alike; the first of a
+  turn is not counted, as it finds what another call has left in the caches.
+  """
   times: dict[str, list[float]] = {name: [] for name in calls}
   for call in calls.values():
     jax.block_until_ready(call())
   first = time.perf_counter()
-  for turn in range(repeats):
-    if turn >= 3 and time.perf_counter() - first > seconds:
+  for turn in range(-(-repeats // 5)):
+    if turn and time.perf_counter() - first > seconds:
       break
     for name, call in calls.items():
-      start = time.perf_counter()
       jax.block_until_ready(call())
-      times[name].append(1e3 * (time.perf_counter() - start))
+      for _ in range(5):
+        start = time.perf_counter()
+        jax.block_until_ready(call())
+        times[name].append(1e3 * (time.perf_counter() - start))
   return {name: statistics.median(t) for name, t in times.items()}
 
 

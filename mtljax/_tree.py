@@ -29,8 +29,13 @@ def _replicated(leaf: jax.Array) -> dict[str, Any]:
   return {}
 
 
-def leaf_products(a: jax.Array, b: jax.Array) -> jax.Array:
-  """Inner products of the rows of two stacks ``(T, ...)``, shape ``(T, T)``."""
+# Columns in a block of `_in_blocks`: with 40 rows it stays in the cache.
+BLOCK = 8192
+# Numbers from which `_in_blocks` is the faster: they no longer fit the cache.
+LARGE = 2**21
+
+
+def _einsum(a: jax.Array, b: jax.Array) -> jax.Array:
   return jnp.einsum(
     'i...,j...->ij',
     a,
@@ -39,6 +44,49 @@ def leaf_products(a: jax.Array, b: jax.Array) -> jax.Array:
     preferred_element_type=accumulator(jnp.promote_types(a.dtype, b.dtype)),
     **_replicated(a),
   )
+
+
+def _in_blocks(a: jax.Array, b: jax.Array) -> jax.Array:
+  """Block by block of columns: XLA on CPU transposes what it multiplies."""
+  whole = a.shape[1] // BLOCK
+
+  def add(i, total):
+    block = lambda x: jax.lax.dynamic_slice_in_dim(x, i * BLOCK, BLOCK, 1)
+    return total + _einsum(block(a), block(b))
+
+  rest = _einsum(a[:, whole * BLOCK :], b[:, whole * BLOCK :])
+  return jax.lax.fori_loop(0, whole, add, rest)
+
+
+def _in_lanes(a: jax.Array, b: jax.Array) -> jax.Array:
+  """Sums of products in 1024 lanes: for few rows less than a matrix product."""
+  whole = a.shape[1] // 1024 * 1024
+  acc = accumulator(jnp.promote_types(a.dtype, b.dtype))
+  lanes = lambda x: x[:, :whole].astype(acc).reshape(len(x), -1, 1024)
+  total = [
+    [jnp.sum(jnp.sum(row * column, axis=0)) for column in lanes(b)]
+    for row in lanes(a)
+  ]
+  rest = _einsum(a[:, whole:], b[:, whole:])
+  return rest + jnp.stack([jnp.stack(row) for row in total])
+
+
+def leaf_products(a: jax.Array, b: jax.Array) -> jax.Array:
+  """Inner products of the rows of two stacks ``(T, ...)``, shape ``(T, T)``.
+
+  On one CPU device, where nothing can be sharded, long rows are taken in a
+  form that is faster there (``python -m benchmarks.gramian``).
+  """
+  alone = jax.default_backend() == 'cpu' and jax.device_count() == 1
+  form = _einsum
+  if alone and not _replicated(a):
+    if len(a) == 2 and a[0].size >= BLOCK:
+      form = _in_lanes
+    elif len(a) > 2 and a.size >= LARGE:
+      form = _in_blocks
+  if form is _einsum:
+    return _einsum(a, b)
+  return form(a.reshape(len(a), -1), b.reshape(len(b), -1))
 
 
 def products_of(

@@ -84,7 +84,7 @@ def lengths(steps, rate):
 def test_mean_is_stuck_from_two_of_three_starts(steps, rate, x64):
   points = ends(mtl.mean(2), steps, rate)
   np.testing.assert_allclose(points[1], toy_2d.MEAN_OPTIMUM, atol=0.01)
-  assert np.all(points[[0, 2], 1] > 1)  # still in the valleys above
+  assert np.all(points[[0, 2], 1] > 0)  # still in the valleys above
   if steps == 100_000:
     np.testing.assert_allclose(points[0], (-5.06, 2.17), atol=0.05)
     np.testing.assert_allclose(points[2], (5.05, 2.34), atol=0.05)

@@ -76,3 +76,36 @@ def test_cosines_beside_zero_rows():
   cosines = mtl.cosines(rows @ rows.T)
   expected = [[1, 0, -(0.5**0.5)], [0, 0, 0], [-(0.5**0.5), 0, 1]]
   np.testing.assert_allclose(cosines, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize('dtype', [jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize('num_tasks', [1, 2, 3])
+@pytest.mark.parametrize('size', [_tree.BLOCK, 3 * _tree.BLOCK + 5])
+def test_long_rows(num_tasks, size, dtype, monkeypatch):
+  """Every form that one CPU takes, with and without a rest."""
+  monkeypatch.setattr(_tree, 'LARGE', _tree.BLOCK)
+  one, other = jax.random.normal(
+    jax.random.key(num_tasks), (2, num_tasks, size), dtype
+  )
+  exact = np.asarray(one, np.float64) @ np.asarray(other, np.float64).T
+  out = _tree.leaf_products(one, other)
+  assert out.dtype == jnp.float32
+  np.testing.assert_allclose(out, exact, atol=1e-6 * size)
+  grid = lambda x: x[:, : size // 8 * 8].reshape(num_tasks, 4, -1)
+  lanes = jax.vmap(_tree.leaf_products)(
+    jnp.stack([one, other]), jnp.stack([other, one])
+  )
+  np.testing.assert_allclose(lanes, [exact, exact.T], atol=1e-6 * size)
+  plain = _tree._einsum(grid(one), grid(other))
+  out = jax.jit(_tree.leaf_products)(grid(one), grid(other))
+  np.testing.assert_allclose(out, plain, atol=1e-6 * size)
+
+
+def test_long_rows_have_derivatives(monkeypatch):
+  monkeypatch.setattr(_tree, 'LARGE', _tree.BLOCK)
+  rows = jax.random.normal(jax.random.key(0), (3, 2 * _tree.BLOCK + 5))
+  of = lambda form: jax.grad(lambda x: jnp.sum(jnp.sin(form(x, x) / 1e4)))(rows)
+
+  np.testing.assert_allclose(
+    of(_tree.leaf_products), of(_tree._einsum), rtol=1e-3, atol=1e-3
+  )

@@ -142,16 +142,7 @@ def _scaled(matrix, linear, used):
   return jnp.minimum(linear / scale, 1e12), scale, finite
 
 
-def _scaled_qp(matrix, linear, used):
-  """`interior_point` for any scale of ``q``; also returns that scale."""
-  linear, scale, finite = _scaled(matrix, linear, used)
-  out = interior_point(matrix, linear, used)
-  # All slopes up: the optimum is exactly 0.
-  x = jnp.where(jnp.all(linear >= 0), 0, out.x)
-  return jnp.where(finite, x, jnp.nan), scale, out.iterations
-
-
-def pivoted_qp(matrix, linear, used, free=None):
+def pivoted_qp(matrix, linear, used, free=None, ridged=None):
   """`block_pivoting` for any scale of ``q``, `interior_point` where it fails.
 
   Only the second needs a ridge, so well conditioned problems pay nothing for
@@ -162,6 +153,7 @@ def pivoted_qp(matrix, linear, used, free=None):
     linear: ``q``, of any scale, shape ``(T,)``.
     used: true for the variables that take part, shape ``(T,)``.
     free: a guess at what is not 0, shape ``(T,)``, or None.
+    ridged: ``ridge(matrix, used)`` if it is known, or None.
 
   Returns:
     ``x`` in units of the scale, the scale, what is not 0, and how many systems
@@ -170,7 +162,12 @@ def pivoted_qp(matrix, linear, used, free=None):
   linear, scale, finite = _scaled(matrix, linear, used)
   x, free, solved, first = block_pivoting(matrix, linear, used, free)
   skip = solved | ~finite
-  out = interior_point(ridge(matrix, used), linear, used, skip)
+  if ridged is None:
+    # One that needs it waits for `solved`: on CPU, two batches of Cholesky
+    # factorisations side by side can block XLA's threads for good.
+    eye = jnp.eye(matrix.shape[0], dtype=matrix.dtype)
+    ridged = ridge(jnp.where(solved, eye, matrix), used)
+  out = interior_point(ridged, linear, used, skip)
   x = jnp.where(solved, x, out.x)
   x = jnp.where(jnp.all(linear >= 0), 0, x)
   free = jnp.where(solved, free, x > out.slack)

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from mtljax.solvers._normalize import row_normalize
-from mtljax.solvers._qp import _scaled_qp, dot, pivoted_qp, ridge
+from mtljax.solvers._qp import dot, pivoted_qp, ridge
 
 
 def _inverse_norms(norms: jax.Array, used: jax.Array) -> jax.Array:
@@ -101,6 +101,7 @@ def min_norm_simplex(
 class _Search(NamedTuple):
   level: jax.Array
   x: jax.Array
+  free: jax.Array
   done: jax.Array
   newton: jax.Array
   inner: jax.Array
@@ -119,19 +120,19 @@ def _largest_level(unit, a, slope, radius, used, max_iters=40):
   def length(x):
     return jnp.sqrt(jnp.maximum(dot(x, dot(matrix, x)), 0))
 
-  y, first = _min_norm_point(unit, a, used)
+  y, first = _min_norm_point(matrix, a, used)
   bound = (dot(slope, y) + radius * length(y)) / dot(a, y)
   single = (slope + radius) / jnp.where(used, a, 1)
   # In terms of the shortest row; the others' bounds may overflow.
   single = jnp.min(jnp.where(used, single, jnp.inf))
   start = jnp.minimum(bound, single)
 
-  def project(level):
-    x, scale, inner = _scaled_qp(matrix, slope - level * a, used)
-    return scale * x, inner
-
   def step(carry):
-    x, inner = project(carry.level)
+    # From one level to the next few rows change sides.
+    x, scale, free, inner = pivoted_qp(
+      matrix, slope - carry.level * a, used, carry.free, matrix
+    )
+    x = scale * x
     distance = length(x)
     pull = dot(a, x)
     level = carry.level + (radius - distance) * distance / pull
@@ -141,10 +142,10 @@ def _largest_level(unit, a, slope, radius, used, max_iters=40):
       | (distance < radius)
     )
     level = jnp.where(done, carry.level, level)
-    return _Search(level, x, done, carry.newton + 1, carry.inner + inner)
+    return _Search(level, x, free, done, carry.newton + 1, carry.inner + inner)
 
-  zero = jnp.zeros_like(slope)
-  carry = _Search(start, zero, jnp.array(False), jnp.array(0), first)
+  zero, false = jnp.zeros_like(slope), jnp.array(False)
+  carry = _Search(start, zero, slope < start * a, false, jnp.array(0), first)
   return jax.lax.while_loop(
     lambda c: ~c.done & (c.newton < max_iters), step, carry
   )

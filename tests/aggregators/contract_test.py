@@ -3,6 +3,7 @@
 What holds for every method one by one is in the common battery.
 """
 
+import os
 import pathlib
 import subprocess
 import sys
@@ -282,6 +283,7 @@ def test_sharded_equals_unsharded_without_all_gather():
     [sys.executable, script],
     env={
       'NPROC': '16',
+      'XLA_FLAGS': os.environ.get('XLA_FLAGS', ''),
       'JAX_NUM_CPU_DEVICES': '8',
       'JAX_PLATFORMS': 'cpu',
       'PYTHONPATH': ':'.join(sys.path),

@@ -1,3 +1,7 @@
+import os
+import subprocess
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -220,3 +224,22 @@ def test_rounding_of_the_gramian_does_no_harm():
   weights, residual = jax.jit(min_norm_simplex)(gramian)
   assert residual < 1e-5
   np.testing.assert_allclose(weights, 0.1, rtol=1e-3)
+
+
+MANY_LANES = """
+import accuracy, jax
+with jax.enable_x64(True):
+  given = accuracy.cases()
+  for _ in range(2):
+    accuracy.measure(accuracy.METHODS['cagrad'], given)
+"""
+
+
+def test_many_lanes_do_not_block_the_threads():
+  """Two independent batches of factorisations did, every other time.
+
+  In a process of its own, as it could not be stopped from within.
+  """
+  env = {**os.environ, 'PYTHONPATH': os.pathsep.join(sys.path)}
+  command = [sys.executable, '-c', MANY_LANES]
+  subprocess.run(command, env=env, timeout=60, check=True)
