@@ -38,7 +38,7 @@ class Config:
   """Tests the claims of task-based flat regions (F-MTL) on two digits."""
 
   preset: str = 'quick'
-  """quick (a small problem, for two cores; it takes a while) or paper (the
+  """quick (a small problem, about twelve minutes on two cores) or paper (the
   published protocol, for an accelerator). Other options override it."""
   out: pathlib.Path = pathlib.Path('results/flat_regions')
   """Folder for everything this run writes."""
