@@ -78,15 +78,13 @@ def leaf_products(a: jax.Array, b: jax.Array) -> jax.Array:
   form that is faster there (``python -m benchmarks.gramian``).
   """
   alone = jax.default_backend() == 'cpu' and jax.device_count() == 1
-  form = _einsum
   if alone and not _replicated(a):
+    flat = lambda x: x.reshape(len(x), -1)
     if len(a) == 2 and a[0].size >= BLOCK:
-      form = _in_lanes
-    elif len(a) > 2 and a.size >= LARGE:
-      form = _in_blocks
-  if form is _einsum:
-    return _einsum(a, b)
-  return form(a.reshape(len(a), -1), b.reshape(len(b), -1))
+      return _in_lanes(flat(a), flat(b))
+    if len(a) > 2 and a.size >= LARGE:
+      return _in_blocks(flat(a), flat(b))
+  return _einsum(a, b)
 
 
 def products_of(

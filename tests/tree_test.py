@@ -105,7 +105,6 @@ def test_long_rows_have_derivatives(monkeypatch):
   monkeypatch.setattr(_tree, 'LARGE', _tree.BLOCK)
   rows = jax.random.normal(jax.random.key(0), (3, 2 * _tree.BLOCK + 5))
   of = lambda form: jax.grad(lambda x: jnp.sum(jnp.sin(form(x, x) / 1e4)))(rows)
-
   np.testing.assert_allclose(
     of(_tree.leaf_products), of(_tree._einsum), rtol=1e-3, atol=1e-3
   )

@@ -40,7 +40,7 @@ def _select(
     distances = jnp.sqrt(distances)
   eye = jnp.eye(num_tasks, dtype=bool)
   distances = jnp.where(both & ~eye, distances, jnp.inf)
-  # Ranks by comparison, as a sort of 40 x 40 takes four times as long on CPU.
+  # Ranks by comparison, as a sort of 40 x 40 takes twice as long on CPU.
   one, other = distances[:, :, None], distances[:, None, :]
   index = jnp.arange(num_tasks)
   first = index[None, :] < index[:, None]
@@ -72,7 +72,7 @@ def krum(
   tasks that are unlike the others, which also get nothing in that step. Heads
   are not weighted: theirs would not be trained. Scaling a task's loss changes
   the update (invariance ``'none'``). Costs the Gramian (T backward passes)
-  and one sort of its T^2 distances.
+  and T^3 comparisons of distances.
 
   ========================  ==================================================
   input                     weights
