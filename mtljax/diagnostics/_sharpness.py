@@ -12,6 +12,7 @@ from jax.typing import ArrayLike
 
 from mtljax import _labels, _tree, _validate
 from mtljax.gradients import _pullback, task_grad_fn, value_and_task_grads
+from mtljax.gradients._passes import Mode, Passes, make_passes, map_tasks
 from mtljax.sharpness import _ascent, _common
 
 Direction = Literal['ascent', 'random']
@@ -29,7 +30,7 @@ def task_sharpness(
   key: jax.Array | None = None,
   num_samples: int = 8,
   has_aux: bool = False,
-  mode: _pullback.Mode = 'unroll',
+  mode: Mode = 'auto',
 ) -> jax.Array:
   r"""How much each task's loss rises near the parameters.
 
@@ -110,7 +111,7 @@ def task_sharpness(
   """
   _validate.one_of('direction', direction, ('ascent', 'random'))
   _validate.one_of('norms', norms, ('separate', 'joint'))
-  _pullback.check_mode(mode)
+  passes = make_passes(mode)
   _validate.in_range('num_samples', num_samples, 1)
   if direction == 'random' and key is None:
     raise ValueError("key=None, but direction='random' draws: pass a key.")
@@ -126,12 +127,14 @@ def task_sharpness(
 
   def rises(t):
     def along(ray):
-      return _each(lambda r: view.rise(ray, r, t, norms), radii, mode)
+      return _each(lambda r: view.rise(ray, r, t, norms), radii, passes)
 
     if direction == 'ascent':
       return along(view.gradient(t))
     keys = jax.random.split(jax.random.fold_in(key, t), num_samples)
-    return jnp.mean(_each(lambda k: along(view.draw(k, t)), keys, mode), axis=0)
+    return jnp.mean(
+      _each(lambda k: along(view.draw(k, t)), keys, passes), axis=0
+    )
 
   return jnp.stack([rises(t) for t in range(view.losses.shape[0])], axis=1)
 
@@ -288,11 +291,7 @@ def normal_like(key: jax.Array, tree: Any) -> Any:
 
 
 def _each(
-  fn: Callable[..., jax.Array], xs: jax.Array, mode: _pullback.Mode
+  fn: Callable[..., jax.Array], xs: jax.Array, passes: Passes
 ) -> jax.Array:
-  """The function at each entry of an array, by the mode."""
-  if mode == 'vmap':
-    return jax.vmap(fn)(xs)
-  if mode == 'map':
-    return jax.lax.map(fn, xs)
-  return jnp.stack([fn(xs[i]) for i in range(xs.shape[0])])
+  """The function at each entry of an array."""
+  return map_tasks(fn, xs, xs.shape[0], passes)

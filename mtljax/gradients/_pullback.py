@@ -10,17 +10,19 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from mtljax import _labels, _tree, _validate
+from mtljax import _labels, _tree
+from mtljax.gradients import _program
+from mtljax.gradients._layerwise import Layers
+from mtljax.gradients._passes import Passes, map_tasks
 from mtljax.gradients._staged import Staged
 
 LossFn = Callable[..., Any] | Staged | Sequence[Callable[..., Any]]
-Mode = Literal['unroll', 'vmap', 'map']
-MODES = ('unroll', 'vmap', 'map')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,24 +61,29 @@ class Pullback:
     aux: the auxiliary output; for a staged loss ``(trunk's, (head 0's, ...))``,
       for a sequence a tuple.
     split: how the parameters divide.
-    rows: ``rows(mode)``: the shared leaves of all tasks, each ``(T, ...)``.
+    rows: ``rows(passes, tasks=None, after=None)``: the shared leaves of those
+      tasks, all by default, each ``(T, ...)``; not before the array ``after``
+      is known.
     own: ``own(weights)``: the owned leaves, task t's times ``weights[t]``.
     combined: ``combined(weights)``: the shared leaves of the weighted sum.
     features: the gradients at the shared features, leaves ``(T, ...)``; None
       unless the loss is staged.
+    layers: the same for the layers' inputs and signals; None unless the
+      pass was watched.
   """
 
   losses: jax.Array
   aux: Any
   split: Split
-  rows: Callable[[Mode], list[jax.Array]]
+  rows: Callable[..., list[jax.Array]]
   own: Callable[[jax.Array], list[jax.Array]]
   combined: Callable[[jax.Array], list[jax.Array]]
   features: Callable[[], list[jax.Array]] | None = None
+  layers: Callable[..., Layers] | None = None
 
-  def task_grads(self, mode: Mode) -> Any:
+  def task_grads(self, passes: Passes) -> Any:
     """The tree of per-task gradients."""
-    return self.split.merge(self.rows(mode), self.own(self.ones()))
+    return self.split.merge(self.rows(passes), self.own(self.ones()))
 
   def summed(self) -> Any:
     """The gradient of the sum of the losses, by one backward pass."""
@@ -92,23 +99,15 @@ def _stack(rows: list[list[jax.Array]]) -> list[jax.Array]:
   return [jnp.stack(leaf) for leaf in zip(*rows, strict=True)]
 
 
-def _map_rows(
-  pull: Callable[[Any], list[jax.Array]],
-  cotangents: Any,
-  num_tasks: int,
-  mode: Mode,
-) -> list[jax.Array]:
-  """Pulls T stacked cotangents back, one by one or together."""
-  if mode == 'vmap':
-    return jax.vmap(pull)(cotangents)
-  if mode == 'map':
-    return jax.lax.map(pull, cotangents)
-  return _stack(
-    [
-      pull(jax.tree.map(lambda c, t=t: c[t], cotangents))
-      for t in range(num_tasks)
-    ]
-  )
+def _take(
+  stacked: Any, tasks: Sequence[int] | None, after: jax.Array | None = None
+) -> Any:
+  """The parts of some tasks (None: of all), not before ``after`` is known."""
+  if tasks is not None:
+    stacked = jax.tree.map(lambda x: x[np.asarray(tasks)], stacked)
+  if after is not None:
+    stacked, _ = jax.lax.optimization_barrier((stacked, after))
+  return stacked
 
 
 def _vector(losses: Any) -> jax.Array:
@@ -141,19 +140,26 @@ def make_pullback(
   *,
   labels: _labels.Labels | None,
   has_aux: bool,
+  watch: bool = False,
 ) -> Pullback:
-  """Evaluates the losses of any form and returns their pullback."""
-  leaves, treedef = jax.tree.flatten(params)
-  num_tasks = loss_num_tasks(fun)
-  split = Split(
-    treedef, tuple(_labels.flatten_labels(labels, params, num_tasks))
-  )
-  shared, own = split.split(leaves)
+  """Evaluates the losses of any form and returns their pullback.
+
+  With ``watch`` the layers are watched too, which a sequence of losses, each
+  with its own pass, does not allow.
+  """
+  split = make_split(fun, params, labels)
+  shared, own = split.split(jax.tree.leaves(params))
   if isinstance(fun, Staged):
-    return _staged(fun, split, shared, own, args, has_aux)
+    return _staged(fun, split, shared, own, args, has_aux, watch)
   if isinstance(fun, Sequence):
     return _sequence(fun, split, shared, own, args, has_aux)
-  return _plain(fun, split, shared, own, args, has_aux)
+  return _plain(fun, split, shared, own, args, has_aux, watch)
+
+
+def make_split(fun: LossFn, params: Any, labels: Any) -> Split:
+  """How the parameters divide."""
+  flat = _labels.flatten_labels(labels, params, loss_num_tasks(fun))
+  return Split(jax.tree.structure(params), tuple(flat))
 
 
 def loss_num_tasks(fun: LossFn) -> int | None:
@@ -171,30 +177,83 @@ def task_losses(
   return pullback.losses
 
 
-def _plain(fun, split, shared, own, args, has_aux) -> Pullback:
+class _Pass(NamedTuple):
+  """A function of shared and owned leaves, evaluated, and the way back.
+
+  ``pull`` takes the gradient at the output and gives the shared leaves, the
+  owned ones and the signals at the program's sites (none if not watched).
+  """
+
+  out: Any
+  pull: Callable[[Any], tuple[list[jax.Array], list[jax.Array], list[Any]]]
+  aux: Any
+  program: _program.Program | None = None
+  inputs: Sequence[tuple[Any, ...]] = ()
+
+
+def _evaluate(fun, shared, own, watch) -> _Pass:
+  """Evaluates ``fun(shared, own) -> (out, aux)``."""
+  if not watch:
+    out, pull, aux = jax.vjp(fun, shared, own, has_aux=True)
+    return _Pass(out, lambda c: (*pull(c), []), aux)
+  program, treedef = _program.trace(fun, shared, own)
+
+  def watched(shared, own, taps):
+    outs, inputs = program([*shared, *own], taps)
+    out, aux = jax.tree.unflatten(treedef, outs)
+    return out, (aux, inputs)
+
+  taps = [jnp.zeros(s.shape, s.dtype) for s in program.signals]
+  out, pull, (aux, inputs) = jax.vjp(watched, shared, own, taps, has_aux=True)
+  return _Pass(out, pull, aux, program, inputs)
+
+
+def _layers(passed, shared, cotangents, num_tasks, rows, beside=frozenset()):
+  """`Pullback.layers` of a watched pass."""
+  if passed.program is None:
+    return None
+
+  def layers(passes, tasks=None, after=None):
+    count = num_tasks if tasks is None else len(tasks)
+    some = _take(cotangents, tasks, after)
+    return Layers(
+      program=passed.program,
+      params=shared,
+      inputs=passed.inputs,
+      signals=map_tasks(lambda c: passed.pull(c)[2], some, count, passes),
+      rows=lambda: rows(passes, tasks, after),
+      beside=beside,
+      map_tasks=lambda fun, x: map_tasks(fun, x, count, passes),
+      num_tasks=count,
+    )
+
+  return layers
+
+
+def _plain(fun, split, shared, own, args, has_aux, watch) -> Pullback:
   def forward(shared, own):
     losses, aux = with_aux(fun(split.merge(shared, own), *args), has_aux)
     return _vector(losses), aux
 
-  losses, pull, aux = jax.vjp(forward, shared, own, has_aux=True)
+  passed = _evaluate(forward, shared, own, watch)
+  losses = passed.out
   num_tasks = losses.shape[0]
+  cotangents = jnp.eye(num_tasks, dtype=losses.dtype)
+  pull = lambda weights: passed.pull(weights.astype(losses.dtype))
+
+  def rows(passes, tasks=None, after=None):
+    some = _take(cotangents, tasks, after)
+    return map_tasks(lambda c: pull(c)[0], some, len(some), passes)
+
   return Pullback(
     losses=losses,
-    aux=aux,
+    aux=passed.aux,
     split=split,
-    rows=lambda mode: _map_rows(
-      lambda c: pull(c)[0],
-      jnp.eye(num_tasks, dtype=losses.dtype),
-      num_tasks,
-      mode,
-    ),
-    own=lambda weights: pull(weights.astype(losses.dtype))[1],
-    combined=lambda weights: pull(weights.astype(losses.dtype))[0],
+    rows=rows,
+    own=lambda weights: pull(weights)[1],
+    combined=lambda weights: pull(weights)[0],
+    layers=_layers(passed, shared, cotangents, num_tasks, rows),
   )
-
-
-def _zeros(leaves):
-  return [jnp.zeros_like(x) for x in leaves]
 
 
 def _add(a, b):
@@ -214,14 +273,16 @@ def _weighted_sum(weights, trees):
   return jax.tree.map(leaf_sum, *trees)
 
 
-def _staged(fun, split, shared, own, args, has_aux) -> Pullback:
+def _staged(fun, split, shared, own, args, has_aux, watch) -> Pullback:
   def trunk(shared, own):
     out = fun.trunk(split.merge(shared, own), *args)
     return with_aux(out, has_aux)
 
-  features, pull_trunk, trunk_aux = jax.vjp(trunk, shared, own, has_aux=True)
+  passed = _evaluate(trunk, shared, own, watch)
+  features = passed.out
 
   losses, head_aux, d_shared, d_own, d_features = [], [], [], [], []
+  beside: set[int] = set()
   for t, head in enumerate(fun.heads):
 
     def head_loss(shared, own, features, t=t, head=head):
@@ -236,32 +297,39 @@ def _staged(fun, split, shared, own, args, has_aux) -> Pullback:
     d_shared.append(grads[0])
     d_own.append(grads[1])
     d_features.append(grads[2])
+    if watch:
+      beside |= _program.reads(head_loss, shared, own, features)
   losses = jnp.stack(losses)
   num_tasks = len(fun.heads)
+  stacked = jax.tree.map(lambda *x: jnp.stack(x), *d_features)
 
-  def rows(mode):
-    stacked = jax.tree.map(lambda *x: jnp.stack(x), *d_features)
-    through = _map_rows(lambda c: pull_trunk(c)[0], stacked, num_tasks, mode)
-    return _add(through, _stack(d_shared)) if shared else through
+  def rows(passes, tasks=None, after=None):
+    if not shared:
+      return []
+    count = num_tasks if tasks is None else len(tasks)
+    some = _take(stacked, tasks, after)
+    through = map_tasks(lambda c: passed.pull(c)[0], some, count, passes)
+    return _add(through, _take(_stack(d_shared), tasks))
 
   def combined(weights):
-    through = pull_trunk(_weighted_sum(weights, d_features))[0]
+    through = passed.pull(_weighted_sum(weights, d_features))[0]
     return _add(through, _weighted_sum(weights, d_shared))
 
   def own_grads(weights):
     # A trunk that reads a task's parameters is pulled back for them too; for
     # the usual one these are zeros, and the compiler drops the pass.
-    through = pull_trunk(_weighted_sum(weights, d_features))[1]
+    through = passed.pull(_weighted_sum(weights, d_features))[1]
     return _add(through, _weighted_sum(weights, d_own))
 
   return Pullback(
     losses=losses,
-    aux=(trunk_aux, tuple(head_aux)),
+    aux=(passed.aux, tuple(head_aux)),
     split=split,
     rows=rows,
     own=own_grads,
     combined=combined,
-    features=lambda: _stack([jax.tree.leaves(d) for d in d_features]),
+    features=lambda: jax.tree.leaves(stacked),
+    layers=_layers(passed, shared, stacked, num_tasks, rows, frozenset(beside)),
   )
 
 
@@ -293,9 +361,10 @@ def _sequence(funs, split, shared, own, args, has_aux) -> Pullback:
       total = _add(total, pull(weights[t])[part])
     return total
 
-  def rows(mode):
-    del mode  # each task has its own forward pass, so its own pullback
-    return _stack([pull(jnp.ones((), losses.dtype))[0] for pull in pulls])
+  def rows(passes, tasks=None, after=None):
+    del passes, after  # each task has its own forward pass, so its own pullback
+    some = range(len(pulls)) if tasks is None else tasks
+    return _stack([pulls[t](jnp.ones((), losses.dtype))[0] for t in some])
 
   return Pullback(
     losses=losses,
@@ -307,6 +376,11 @@ def _sequence(funs, split, shared, own, args, has_aux) -> Pullback:
   )
 
 
-def check_mode(mode: str) -> None:
-  """Raises ValueError for an unknown mode."""
-  _validate.one_of('mode', mode, MODES)
+def check_watchable(fun: LossFn) -> None:
+  """Raises ValueError for a loss whose layers cannot be watched."""
+  if not isinstance(fun, Staged) and not callable(fun):
+    raise ValueError(
+      'the layer-wise Gramian needs one forward pass for all tasks, which a '
+      'sequence of losses with a batch each has not; use the jacobian or '
+      'gramian route.'
+    )

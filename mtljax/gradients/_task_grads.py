@@ -7,9 +7,10 @@ from typing import Any
 
 import jax
 
-from mtljax import _labels, _tree
-from mtljax.gradients import _pullback
-from mtljax.gradients._pullback import LossFn, Mode, Pullback
+from mtljax import _labels, _validate
+from mtljax.gradients import _gramian, _pullback
+from mtljax.gradients._passes import Mode, make_passes
+from mtljax.gradients._pullback import LossFn, Pullback
 from mtljax.gradients._staged import Staged
 
 
@@ -32,14 +33,14 @@ def _place(fun: LossFn, argnums: int) -> LossFn:
 
 
 def _pullback_fn(
-  fun: LossFn, labels: Any, argnums: int, has_aux: bool
+  fun: LossFn, labels: Any, argnums: int, has_aux: bool, watch: bool = False
 ) -> Callable[..., Pullback]:
   placed = _place(fun, argnums)
 
   def pullback_fn(*args):
     rest = args[:argnums] + args[argnums + 1 :]
     return _pullback.make_pullback(
-      placed, args[argnums], rest, labels=labels, has_aux=has_aux
+      placed, args[argnums], rest, labels=labels, has_aux=has_aux, watch=watch
     )
 
   return pullback_fn
@@ -51,7 +52,8 @@ def value_and_task_grads(
   labels: _labels.Labels | None = None,
   argnums: int = 0,
   has_aux: bool = False,
-  mode: Mode = 'unroll',
+  mode: Mode = 'auto',
+  batch_size: int | None = None,
 ) -> Callable[..., tuple[Any, Any]]:
   r"""Task losses and the gradient of each: `jax.value_and_grad` for T losses.
 
@@ -72,8 +74,11 @@ def value_and_task_grads(
       for a sequence.
     mode: how the T backward passes through shared parameters run:
       ``'unroll'`` one after the other in the program, ``'vmap'`` together,
-      ``'map'`` in a loop (where XLA's CPU convolutions are slow). Which is
-      fastest depends on the backend and the model: measure.
+      ``'map'`` in a loop (where XLA's CPU convolutions are slow); ``'auto'``:
+      ``'unroll'`` on CPU, else ``'vmap'``. Which is fastest depends on the
+      backend and the model: measure.
+    batch_size: how many tasks go together in ``'unroll'`` or ``'map'``, between
+      one by one and ``'vmap'`` in memory; None: one (and all in ``'vmap'``).
 
   Returns:
     A function with the arguments of ``fun`` that returns ``(losses, grads)``,
@@ -82,7 +87,8 @@ def value_and_task_grads(
     and whose other leaves, of a task or stacked, have shape ``p.shape``.
 
   Raises:
-    ValueError: the mode is unknown; or, when called, a loss has the wrong
+    ValueError: the mode is unknown or ``batch_size`` does not go with it; or,
+      when called, a loss has the wrong
       shape or the labels do not fit.
 
   Examples:
@@ -99,35 +105,17 @@ def value_and_task_grads(
     [[3. 4.]
      [2. 4.]]
   """
-  _pullback.check_mode(mode)
+  passes = make_passes(mode, batch_size)
   pullback_fn = _pullback_fn(fun, labels, argnums, has_aux)
 
   def value_and_grads(*args):
     pullback = pullback_fn(*args)
-    grads = pullback.task_grads(mode)
+    grads = pullback.task_grads(passes)
     if has_aux:
       return (pullback.losses, pullback.aux), grads
     return pullback.losses, grads
 
   return value_and_grads
-
-
-def gramian_rows(
-  pullback: Pullback, rows: list[jax.Array], gramian_labels: Any
-) -> list[jax.Array]:
-  """The shared rows that the Gramian is taken over: all, or those marked."""
-  labels = list(pullback.split.labels)
-  marked = _labels.flatten_gramian_labels(
-    gramian_labels,
-    labels,
-    jax.tree.unflatten(pullback.split.treedef, labels),
-  )
-  used = [
-    use
-    for use, label in zip(marked, labels, strict=True)
-    if label == _labels.SHARED
-  ]
-  return [x for x, use in zip(rows, used, strict=True) if use]
 
 
 def value_and_gramian(
@@ -137,7 +125,10 @@ def value_and_gramian(
   gramian_labels: Any | None = None,
   argnums: int = 0,
   has_aux: bool = False,
-  mode: Mode = 'unroll',
+  mode: Mode = 'auto',
+  batch_size: int | None = None,
+  chunk_size: int | None = None,
+  layerwise: bool = False,
 ) -> Callable[..., tuple[Any, jax.Array]]:
   """Task losses and the Gramian of their gradients on shared parameters.
 
@@ -149,6 +140,13 @@ def value_and_gramian(
     argnums: as there.
     has_aux: as there.
     mode: as there.
+    batch_size: as there.
+    chunk_size: takes the Gramian in blocks of so many tasks by so many, and
+      holds the gradients of two blocks at a time; the T backward passes become
+      about ``T (T / chunk_size - 1)``. None: in one.
+    layerwise: takes inner products layer by layer without forming the gradients
+      of the weights where that is less work, the same numbers up to rounding;
+      see ``docs/routes.md``. Not for a sequence of losses.
 
   Returns:
     A function with the arguments of ``fun`` that returns ``(losses, gramian)``
@@ -167,13 +165,19 @@ def value_and_gramian(
     [[1. 1.]
      [1. 2.]]
   """
-  _pullback.check_mode(mode)
-  pullback_fn = _pullback_fn(fun, labels, argnums, has_aux)
+  passes = make_passes(mode, batch_size)
+  if chunk_size is not None:
+    _validate.integer('chunk_size', chunk_size, 1)
+  if layerwise:
+    _pullback.check_watchable(fun)
+  pullback_fn = _pullback_fn(fun, labels, argnums, has_aux, layerwise)
 
   def value_and_gramian_fn(*args):
     pullback = pullback_fn(*args)
-    rows = gramian_rows(pullback, pullback.rows(mode), gramian_labels)
-    gramian = _tree.gramian_of(rows)
+    marked = _gramian.marked_leaves(pullback, gramian_labels)
+    gramian, _ = _gramian.gramian_and_combine(
+      pullback, passes, marked, chunk_size
+    )
     if has_aux:
       return (pullback.losses, pullback.aux), gramian
     return pullback.losses, gramian

@@ -10,45 +10,40 @@ import jax
 from mtljax import _labels, _tree
 from mtljax._types import Aggregator, TaskStats
 from mtljax.aggregators import _aggregate
-from mtljax.gradients import _task_grads
-from mtljax.gradients._pullback import Mode, Pullback
+from mtljax.gradients import _gramian
+from mtljax.gradients._passes import Passes
+from mtljax.gradients._pullback import Pullback
 
 
 def _weighted_update(
-  method: Aggregator, pullback: Pullback, weights: jax.Array
+  method: Aggregator,
+  pullback: Pullback,
+  combined: Callable[[jax.Array], list[jax.Array]],
+  weights: jax.Array,
 ) -> Any:
   """The update by weighted backward passes, with no Jacobian kept."""
   conventions = method.conventions
-  shared = pullback.combined(weights * conventions.scale)
+  shared = combined(weights * conventions.scale)
   own = pullback.own(_aggregate.head_weights(conventions, weights, None))
   return pullback.split.merge(_aggregate.clip(conventions, shared), own)
 
 
-def _gramian_rows(
-  method: Aggregator, pullback: Pullback, mode: Mode
-) -> list[jax.Array]:
-  return _task_grads.gramian_rows(
-    pullback, pullback.rows(mode), method.gramian_labels
-  )
-
-
-def _gramian(
-  method: Aggregator, pullback: Pullback, route: str, mode: Mode
-) -> jax.Array | None:
+def _gramian_and_combine(method, pullback, route, passes, chunk_size):
+  """The Gramian, if the method reads it, and how to weigh the shared leaves."""
   if 'gramian' not in method.needs:
-    return None
+    return None, pullback.combined
   if route == 'features':
-    return _tree.gramian_of(pullback.features())
-  return _tree.gramian_of(_gramian_rows(method, pullback, mode))
+    return _tree.gramian_of(pullback.features()), pullback.combined
+  marked = _gramian.marked_leaves(pullback, method.gramian_labels)
+  return _gramian.gramian_and_combine(pullback, passes, marked, chunk_size)
 
 
 def cross_gramian(
-  method: Aggregator, first: Pullback, second: Pullback, *, mode: Mode
+  method: Aggregator, first: Pullback, second: Pullback, *, passes: Passes
 ) -> jax.Array:
   """Inner products between the gradients of two passes, shape ``(T, T)``."""
-  return _tree.products_of(
-    _gramian_rows(method, first, mode), _gramian_rows(method, second, mode)
-  )
+  marked = _gramian.marked_leaves(first, method.gramian_labels)
+  return _gramian.products(first, second, passes, marked)
 
 
 def direction(
@@ -58,7 +53,8 @@ def direction(
   *,
   params: Any,
   route: str,
-  mode: Mode,
+  passes: Passes,
+  chunk_size: int | None,
   recompute: jax.Array | None,
   cross: Callable[[], jax.Array] | None,
   extra: dict[str, Any],
@@ -71,7 +67,8 @@ def direction(
     state: the method's state.
     params: the parameters.
     route: one of the routes, not ``'auto'``.
-    mode: how T backward passes run.
+    passes: how T backward passes run.
+    chunk_size: the tasks in a block of the Gramian; None: all.
     recompute: whether the weights are due, shape ``()``; None: always.
     cross: gives the cross-Gramian, called only where the weights are computed;
       None if the method does not read it.
@@ -85,11 +82,15 @@ def direction(
     if cross is not None:
       extra = {**extra, 'cross_gramian': cross()}
     return method.update(
-      pullback.task_grads(mode), state, params, losses=pullback.losses, **extra
+      pullback.task_grads(passes),
+      state,
+      params,
+      losses=pullback.losses,
+      **extra,
     )
   if route == 'jacobian' and recompute is None:
     # Not `update`: its `observe` waits for the next call, the step's does not.
-    labels, tree = list(pullback.split.labels), pullback.task_grads(mode)
+    labels, tree = list(pullback.split.labels), pullback.task_grads(passes)
     leaves, state = _aggregate.apply(
       method.weighting,
       method.conventions,
@@ -104,15 +105,19 @@ def direction(
     return jax.tree.unflatten(pullback.split.treedef, leaves), state
 
   def decide(state):
+    gramian, combined = _gramian_and_combine(
+      method, pullback, route, passes, chunk_size
+    )
     stats = TaskStats(
       losses=pullback.losses,
-      gramian=_gramian(method, pullback, route, mode),
+      gramian=gramian,
       cross_gramian=None if cross is None else cross(),
     )
-    return _aggregate.decide(method.weighting, stats, state)
+    return _aggregate.decide(method.weighting, stats, state), combined
 
   if recompute is None:
-    state = decide(state)
+    state, combined = decide(state)
   else:
-    state = jax.lax.cond(recompute, decide, lambda s: s, state)
-  return _weighted_update(method, pullback, state.weights), state
+    combined = pullback.combined
+    state = jax.lax.cond(recompute, lambda s: decide(s)[0], lambda s: s, state)
+  return _weighted_update(method, pullback, combined, state.weights), state

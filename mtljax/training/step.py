@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from mtljax import _labels, _tree, _validate
+from mtljax import _labels, _tree
 from mtljax._types import Aggregator, Weighting
 from mtljax.aggregators import _aggregate, get_stats
 from mtljax.aggregators._reading import find_weights
 from mtljax.gradients import _pullback, _task_grads
-from mtljax.gradients._pullback import LossFn, Mode, Pullback
-from mtljax.training import _directions, _parts
+from mtljax.gradients._passes import Mode, make_passes
+from mtljax.gradients._pullback import LossFn, Pullback
+from mtljax.training import _directions, _microbatch, _parts, _routes
+from mtljax.training._routes import ROUTES as ROUTES
+from mtljax.training._routes import Route
 from mtljax.training.state import TrainState
-
-Route = Literal['auto', 'losses', 'jacobian', 'gramian', 'features']
-ROUTES = ('auto', 'losses', 'jacobian', 'gramian', 'features')
 
 
 class TrainStep(NamedTuple):
@@ -35,86 +35,6 @@ class TrainStep(NamedTuple):
   init: Callable[..., TrainState]
   step: Callable[[TrainState, Any], tuple[TrainState, dict[str, jax.Array]]]
   route: str
-
-
-def _base(method: Aggregator) -> Aggregator:
-  """The method whose statistics are taken: inside a wrapper that perturbs."""
-  return method if method.perturb is None else method.inner
-
-
-def _only_jacobian(method: Aggregator) -> bool:
-  """Whether the method is more than weights on losses' gradients."""
-  if method.weighting is None:
-    return True
-  return method.conventions.nonfinite == 'drop_task'
-
-
-def choose_route(method: Aggregator, route: Route, fun: LossFn) -> str:
-  """The cheapest exact route, or the one asked for if the method allows it."""
-  _validate.one_of('route', route, ROUTES)
-  base = _base(method)
-  name = method.info.name
-  only_jacobian = _only_jacobian(base)
-  if route == 'auto':
-    if only_jacobian or 'gramian' in base.needs:
-      return 'jacobian'
-    # Of the third batch only the weighted sum of the gradients is needed.
-    return 'gramian' if 'cross_gramian' in base.needs else 'losses'
-  if route != 'jacobian' and only_jacobian:
-    raise ValueError(
-      f'route={route!r}: {name} as built here needs the per-task gradients '
-      "themselves; use route='jacobian' or 'auto'."
-    )
-  if route in ('losses', 'features') and 'cross_gramian' in base.needs:
-    raise ValueError(
-      f'route={route!r}: {name} compares the gradients of two batches, which '
-      'the losses do not tell, nor do features, being those of other examples; '
-      "use 'gramian', 'jacobian' or 'auto'."
-    )
-  if route == 'losses' and 'gramian' in base.needs:
-    raise ValueError(
-      f"route='losses': {name} reads the Gramian of the gradients; use "
-      "'jacobian', 'gramian', 'features' or 'auto'."
-    )
-  if route == 'features' and base.gramian_labels is not None:
-    raise ValueError(
-      "route='features' takes the Gramian over the features, not over "
-      'parameters; build the method without gramian_labels.'
-    )
-  if route == 'features' and not isinstance(fun, _pullback.Staged):
-    raise ValueError(
-      "route='features' takes gradients at the shared features, which only "
-      'the staged form of the losses names; pass an mtl.Staged.'
-    )
-  return route
-
-
-def _amortised(
-  method: Aggregator, every: int
-) -> tuple[Aggregator, Callable[[jax.Array], jax.Array] | None]:
-  """The method whose weights are held, and at which steps they are due.
-
-  The step's own counter takes the place of that of a wrapper, so that the
-  gradients of the other steps are skipped too.
-  """
-  _validate.integer('every', every, 1)
-  reuse = None if method.weighting is None else method.weighting.reuse
-  only_jacobian = _only_jacobian(method)
-  if every > 1 and only_jacobian:
-    raise ValueError(
-      f'every={every}: {method.info.name} as built here is more than weights, '
-      'which is all that can be held between steps; use every=1.'
-    )
-  if every > 1 and reuse is not None:
-    raise ValueError(
-      f'every={every}: {method.info.name} says itself when its weights are '
-      'computed; use every=1.'
-    )
-  if every > 1:
-    return method, lambda step: step % every == 0
-  if reuse is None or only_jacobian:
-    return method, None
-  return _aggregate.rebuild(method, reuse.weighting), reuse.due
 
 
 def _as_aggregator(
@@ -173,7 +93,11 @@ def make_train_step(
   num_tasks: int | None = None,
   route: Route = 'auto',
   every: int = 1,
-  mode: Mode = 'unroll',
+  mode: Mode = 'auto',
+  batch_size: int | None = None,
+  chunk_size: int | None = None,
+  microbatch_size: int | None = None,
+  accumulate: _microbatch.Accumulate = 'gradients',
   has_state: bool = False,
 ) -> TrainStep:
   r"""Builds one pure, jitted training step.
@@ -184,6 +108,8 @@ def make_train_step(
   ``'losses'``     weights from the losses, one weighted backward pass
   ``'jacobian'``   T backward passes, gradients kept, then combined
   ``'gramian'``    T backward passes for the Gramian only, then a weighted one
+  ``'layerwise'``  T passes of signals for the Gramian, without the gradients of
+                   the weights where that is less work; then a weighted pass
   ``'features'``   Gramian of the gradients at the shared features (MGDA-UB),
                    then one backward pass of the trunk: an approximation
   ``'auto'``       ``'losses'`` where the method reads no gradients,
@@ -227,6 +153,17 @@ def make_train_step(
     every: the weights are computed anew at every so many steps and held in
       between, when the gradients they need are not computed at all.
     mode: how T backward passes run, see `mtljax.value_and_task_grads`.
+    batch_size: how many of them go together, see there.
+    chunk_size: the Gramian is taken in blocks of so many tasks by so many, of
+      which two are held at a time, see `mtljax.value_and_gramian`; for the
+      routes ``'gramian'`` and ``'layerwise'``.
+    microbatch_size: the batch is worked off in parts of so many examples, which
+      must divide axis 0 of its arrays; None: at once.
+    accumulate: what is averaged over these parts. ``'gradients'``: the tasks'
+      gradients, of which the method then sees the mean, as if there were no
+      parts (route ``'jacobian'`` only); ``'updates'``: the updates that the
+      method makes of each part, another method, of which every route holds no
+      more than a part.
     has_state: whether ``loss_fn`` takes and returns the model's state.
 
   Returns:
@@ -249,14 +186,13 @@ def make_train_step(
     jacobian [ 4. 16.] [1. 0.]
   """
   method = _as_aggregator(method, loss_fn, labels, num_tasks)
-  _pullback.check_mode(mode)
-  if route == 'gramian' and mode == 'map':
-    raise ValueError(
-      "mode='map' stacks the gradients of all tasks, which route='gramian' is "
-      "there to avoid; use mode='unroll' or 'vmap'."
-    )
-  route = choose_route(method, route, loss_fn)
-  base, due = _amortised(_base(method), every)
+  passes = make_passes(mode, batch_size)
+  if microbatch_size is not None and accumulate == 'gradients':
+    route = 'jacobian' if route == 'auto' else route
+  route = _routes.choose_route(method, route, loss_fn)
+  _routes.check_memory(route, passes, chunk_size)
+  _microbatch.check(microbatch_size, accumulate, route, _routes.base_of(method))
+  base, due = _routes.amortised(_routes.base_of(method), every)
   reads_cross = 'cross_gramian' in base.needs
   if not isinstance(optimizer, optax.GradientTransformation):
     raise TypeError(
@@ -296,7 +232,12 @@ def make_train_step(
 
     def pull(params, args):
       return _pullback.make_pullback(
-        loss_fn, params, args, labels=labels, has_aux=has_state
+        loss_fn,
+        params,
+        args,
+        labels=labels,
+        has_aux=has_state,
+        watch=route == 'layerwise',
       )
 
     cross = None
@@ -309,45 +250,64 @@ def make_train_step(
           base,
           pull(state.params, arguments(one, key_one)),
           pull(state.params, arguments(two, key_two)),
-          mode=mode,
+          passes=passes,
         )
 
-    args = arguments(batch, key)
-    pullback = pull(state.params, args)
-    _check_num_tasks(method, pullback)
-    first = pullback  # model state and metrics are those of the clean pass
-    extra = {}
-    if 'task_grads' in method.needs and method.perturb is None:
-      extra['task_grad_fn'] = _task_grads.task_grad_fn(
-        loss_fn, *args, has_aux=has_state
+    recompute = None if due is None else due(state.step)
+
+    def direct(method_state, batch, key):
+      """The update that the method makes of a batch."""
+      args = arguments(batch, key)
+      pullback = pull(state.params, args)
+      _check_num_tasks(method, pullback)
+      first = pullback  # model state and metrics are those of the clean pass
+      extra = {}
+      if 'task_grads' in method.needs and method.perturb is None:
+        extra['task_grad_fn'] = _task_grads.task_grad_fn(
+          loss_fn, *args, has_aux=has_state
+        )
+      if method.perturb is not None:
+        pullback = pull(method.perturb(state.params, pullback.summed()), args)
+      direction, method_state = _directions.direction(
+        base,
+        pullback,
+        method_state,
+        params=state.params,
+        route=route,
+        passes=passes,
+        chunk_size=chunk_size,
+        recompute=recompute,
+        cross=cross,
+        extra=extra,
       )
+      return method_state, direction, first.losses, first.aux
+
+    accumulated = direct
+    if microbatch_size is not None and accumulate == 'updates':
+      accumulated = _microbatch.mean_update(direct, microbatch_size)
+    elif microbatch_size is not None:
+      pull = _microbatch.averaged(
+        pull, loss_fn, labels, microbatch_size, passes
+      )
+
     method_state = state.method_state
     if method.perturb is not None:
-      pullback = pull(method.perturb(state.params, pullback.summed()), args)
       method_state = method_state.inner_state
-    direction, method_state = _directions.direction(
-      base,
-      pullback,
-      method_state,
-      params=state.params,
-      route=route,
-      mode=mode,
-      recompute=None if due is None else due(state.step),
-      cross=cross,
-      extra=extra,
-    )
+    method_state, direction, losses, aux = accumulated(method_state, batch, key)
     updates, opt_state = optimizer.update(
-      direction, state.opt_state, state.params, value=jnp.sum(first.losses)
+      direction, state.opt_state, state.params, value=jnp.sum(losses)
     )
     params = optax.apply_updates(state.params, updates)
     if base.weighting is not None and base.weighting.observe is not None:
-      after = _pullback.task_losses(loss_fn, params, args, has_aux=has_state)
+      after = _pullback.task_losses(
+        loss_fn, params, arguments(batch, key), has_aux=has_state
+      )
       method_state = _aggregate.observe(base.weighting, after, method_state)
     if method.perturb is not None:
       method_state = state.method_state._replace(inner_state=method_state)
-    model_state, aux = state.model_state, {}
+    model_state, metrics = state.model_state, {}
     if has_state:
-      model_state, aux = _split_aux(first.aux, loss_fn)
+      model_state, metrics = _split_aux(aux, loss_fn)
     new = dataclasses.replace(
       state,
       step=state.step + 1,
@@ -356,7 +316,7 @@ def make_train_step(
       opt_state=opt_state,
       method_state=method_state,
     )
-    return new, _metrics(first.losses, method_state, aux)
+    return new, _metrics(losses, method_state, metrics)
 
   return TrainStep(init, jax.jit(step, donate_argnums=0), route)
 

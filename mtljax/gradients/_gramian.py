@@ -1,0 +1,96 @@
+"""The Gramian of a pass: from rows or layer by layer, whole or in blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mtljax import _labels, _tree
+from mtljax.gradients import _layerwise
+from mtljax.gradients._passes import Passes
+from mtljax.gradients._pullback import Pullback
+
+
+def marked_leaves(pullback: Pullback, gramian_labels: Any) -> list[bool]:
+  """Which shared leaves the Gramian is taken over: all, or those marked."""
+  labels = list(pullback.split.labels)
+  tree = jax.tree.unflatten(pullback.split.treedef, labels)
+  marked = _labels.flatten_gramian_labels(gramian_labels, labels, tree)
+  return [
+    use
+    for use, label in zip(marked, labels, strict=True)
+    if label == _labels.SHARED
+  ]
+
+
+def products(
+  first: Pullback, second: Pullback, passes: Passes, marked: Sequence[bool]
+) -> jax.Array:
+  """Inner products ``(T, T)`` between the gradients of two passes."""
+  if first.layers is not None and second.layers is not None:
+    layers = first.layers(passes), second.layers(passes)
+    return _layerwise.products(*layers, marked)
+  rows = (_pick(pull.rows(passes), marked) for pull in (first, second))
+  return _tree.products_of(*rows)
+
+
+def _pick(leaves: Sequence[jax.Array], marked: Sequence[bool]):
+  return [x for x, use in zip(leaves, marked, strict=True) if use]
+
+
+def gramian_and_combine(
+  pullback: Pullback,
+  passes: Passes,
+  marked: Sequence[bool],
+  chunk_size: int | None = None,
+) -> tuple[jax.Array, Callable[[jax.Array], list[jax.Array]]]:
+  """The Gramian, and the cheapest way to a weighted sum without rows kept.
+
+  Args:
+    pullback: the pass; layer by layer if it was watched.
+    passes: how the backward passes run.
+    marked: the shared leaves to take it over.
+    chunk_size: the tasks in a block, of which two are held at a time; None:
+      all.
+
+  Returns:
+    The Gramian ``(T, T)``, and ``combined(weights)`` as of the pullback.
+  """
+  num_tasks = pullback.losses.shape[0]
+  if chunk_size is not None and 2 * chunk_size < num_tasks:
+    gramian = _in_blocks(pullback, passes, marked, chunk_size)
+    return gramian, pullback.combined
+  if pullback.layers is None:
+    rows = _pick(pullback.rows(passes), marked)
+    return _tree.gramian_of(rows), pullback.combined
+  gramian, combined = _layerwise.gramian_and_combine(
+    pullback.layers(passes), marked
+  )
+  return gramian, combined or pullback.combined
+
+
+def _in_blocks(
+  pullback: Pullback, passes: Passes, marked: Sequence[bool], chunk_size: int
+) -> jax.Array:
+  """Every pair of blocks of tasks on its own, one after the other."""
+  num_tasks = pullback.losses.shape[0]
+  blocks = [
+    list(range(start, min(start + chunk_size, num_tasks)))
+    for start in range(0, num_tasks, chunk_size)
+  ]
+  total = jnp.zeros((num_tasks, num_tasks), _tree.accumulator(jnp.float32))
+  for i, block in enumerate(blocks):
+    for other in blocks[i + 1 :]:
+      tasks = block + other
+      if pullback.layers is None:
+        rows = _pick(pullback.rows(passes, tasks, total), marked)
+        part = _tree.gramian_of(rows)
+      else:
+        layers = pullback.layers(passes, tasks, total)
+        part, _ = _layerwise.gramian_and_combine(layers, marked)
+      total = total.astype(part.dtype).at[np.ix_(tasks, tasks)].set(part)
+  return total

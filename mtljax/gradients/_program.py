@@ -1,0 +1,291 @@
+"""A function as a list of operations, and where parameters enter it.
+
+The layer-wise Gramian needs two things of every layer: what went in, and the
+gradient of each task at what came out. Both are found in the function's jaxpr,
+so a layer takes part by being computed by `jax.lax` operations, whatever module
+system it is written in.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.extend import core
+
+# Calls that are only a name for what is inside.
+_CALLS = ('jit', 'pjit', 'closed_call')
+# What may happen to a parameter before it meets the data: linear in it, and
+# small, so not worth a signal of its own.
+_MOVES = (
+  'broadcast_in_dim',
+  'convert_element_type',
+  'copy',
+  'gather',
+  'pad',
+  'reshape',
+  'rev',
+  'slice',
+  'squeeze',
+  'transpose',
+)
+
+
+class Op(NamedTuple):
+  """An equation whose variables are numbered."""
+
+  eqn: core.JaxprEqn
+  ins: tuple[Any, ...]
+  outs: tuple[int, ...]
+
+  def __call__(self, *values: Any) -> list[Any]:
+    """Its outputs, from the values of its inputs."""
+    invars = self.eqn.invars
+    env = {x: v for x, v in zip(invars, values, strict=True) if _is_var(x)}
+    alone = core.Jaxpr([], list(env), self.eqn.outvars, [self.eqn])
+    closed = core.ClosedJaxpr(alone, [])
+    return core.jaxpr_as_fun(closed)(*env.values())
+
+
+class Origin(NamedTuple):
+  """A value made of one parameter alone: which, and by what moves."""
+
+  param: int
+  moves: tuple[Callable[[Any], Any], ...] = ()
+  permuted: bool = True  # each entry of the parameter is there exactly once
+
+  def __call__(self, param: Any) -> Any:
+    """The value, from the parameter."""
+    for move in self.moves:
+      param = move(param)
+    return param
+
+
+@dataclasses.dataclass(frozen=True)
+class Use:
+  """A parameter meets the data.
+
+  Attributes:
+    site: the number of the operation among `Program.sites`.
+    op: the operation.
+    position: which of its inputs is the parameter.
+    origin: what was done to the parameter before.
+  """
+
+  site: int
+  op: Op
+  position: int
+  origin: Origin
+
+  def output(self, param: Any, inputs: Sequence[Any]) -> Any:
+    """The output of the operation as a function of the parameter."""
+    slot, value = self.op.ins[self.position], self.origin(param)
+    values = [
+      value if x == slot else old
+      for x, old in zip(self.op.ins, inputs, strict=True)
+    ]
+    return self.op(*values)[0]
+
+  def pull(self, param: Any, inputs: Sequence[Any], signal: Any) -> Any:
+    """The parameter's gradient, from the gradient at the output."""
+    return jax.vjp(lambda p: self.output(p, inputs), param)[1](signal)[0]
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+  """A traced function of a list of parameters and of anything else.
+
+  Attributes:
+    ops: its operations.
+    consts: the numbered values that it closes over.
+    num_inputs: the number of its inputs, which are numbered first.
+    outs: its outputs, by number or literal.
+    sites: places in ``ops`` at which a parameter meets the data.
+    signals: the shapes and dtypes of the outputs of the sites.
+    uses: for each parameter, where it meets the data; None where that cannot
+      be told (inside a scan, say, or where it is an output itself).
+  """
+
+  ops: tuple[Op, ...]
+  consts: dict[int, Any]
+  num_inputs: int
+  outs: tuple[Any, ...]
+  sites: tuple[int, ...]
+  signals: tuple[jax.ShapeDtypeStruct, ...]
+  uses: tuple[tuple[Use, ...] | None, ...]
+
+  def __call__(
+    self, inputs: Sequence[Any], taps: Sequence[Any]
+  ) -> tuple[list[Any], list[tuple[Any, ...]]]:
+    """Runs it, with ``taps`` added to the outputs of the sites.
+
+    Returns:
+      The outputs, and what went into each site.
+    """
+    env = dict(self.consts) | dict(enumerate(inputs))
+    read = lambda x: x.val if isinstance(x, core.Literal) else env[x]
+    tap_of = dict(zip(self.sites, taps, strict=True))
+    seen = {}
+    for i, op in enumerate(self.ops):
+      values = [read(x) for x in op.ins]
+      outs = op(*values)
+      if i in tap_of:
+        seen[i] = tuple(values)
+        outs = [outs[0] + tap_of[i]]
+      env.update(zip(op.outs, outs, strict=True))
+    return [read(x) for x in self.outs], [seen[i] for i in self.sites]
+
+
+class _Tracer:
+  """Numbers the variables of a jaxpr, inlining calls that take parameters."""
+
+  def __init__(self, num_params: int):
+    self.ops: list[Op] = []
+    self.consts: dict[int, Any] = {}
+    self.origins = {i: Origin(i) for i in range(num_params)}
+    self.entries: dict[int, list[tuple[int, Origin]]] = {}
+    self.opaque: set[int] = set()
+    self.count = 0
+
+  def number(self) -> int:
+    self.count += 1
+    return self.count - 1
+
+  def constant(self, value: Any) -> int:
+    slot = self.number()
+    self.consts[slot] = value
+    return slot
+
+  def is_known(self, slot: Any) -> bool:
+    """Whether a value is in the program's text, not in its data."""
+    if isinstance(slot, core.Literal):
+      return True
+    return not isinstance(self.consts.get(slot, None), (type(None), jax.Array))
+
+  def inline(
+    self, jaxpr: core.Jaxpr, consts: Sequence[Any], ins: Sequence[Any]
+  ) -> list[Any]:
+    env = dict(zip(jaxpr.invars, ins, strict=True))
+    env.update(zip(jaxpr.constvars, map(self.constant, consts), strict=True))
+    read = lambda x: x if isinstance(x, core.Literal) else env[x]
+    for eqn in jaxpr.eqns:
+      values = [read(x) for x in eqn.invars]
+      env.update(zip(eqn.outvars, self.add(eqn, values), strict=True))
+    return [read(x) for x in jaxpr.outvars]
+
+  def origin(self, slot: Any) -> Origin | None:
+    return None if isinstance(slot, core.Literal) else self.origins.get(slot)
+
+  def find(self, ins: list[Any]) -> list[tuple[int, Origin]]:
+    """The first position of each input made of a parameter, and its origin."""
+    found = {}
+    for position, x in enumerate(ins):
+      origin = self.origin(x)
+      if origin is not None:
+        twice = origin._replace(permuted=False)  # not linear in it
+        found[x] = (found[x][0], twice) if x in found else (position, origin)
+    return list(found.values())
+
+  def add(self, eqn: core.JaxprEqn, ins: list[Any]) -> list[Any]:
+    found = self.find(ins)
+    if found and eqn.primitive.name in _CALLS:
+      inner = eqn.params.get('jaxpr') or eqn.params.get('call_jaxpr')
+      return self.inline(inner.jaxpr, inner.consts, ins)
+    outs = [self.number() for _ in eqn.outvars]
+    op = Op(eqn, tuple(ins), tuple(outs))
+    self.ops.append(op)
+    if not found:
+      return outs
+    aval = eqn.outvars[0].aval
+    if len(outs) > 1 or any(core.jaxprs_in_params(eqn.params)):
+      self.opaque.update(o.param for _, o in found)
+    elif self.moves(op, found):
+      self.origins[outs[0]] = self.moved(op, found[0][1])
+    elif jnp.issubdtype(aval.dtype, jnp.inexact):
+      self.entries[len(self.ops) - 1] = found
+    return outs
+
+  def moves(self, op: Op, found: list[tuple[int, Origin]]) -> bool:
+    return (
+      op.eqn.primitive.name in _MOVES
+      and found[0][0] == 0
+      and len(found) == 1
+      and all(self.is_known(x) for x in op.ins[1:])
+      and jnp.issubdtype(op.eqn.outvars[0].aval.dtype, jnp.inexact)
+    )
+
+  def moved(self, op: Op, origin: Origin) -> Origin:
+    rest = [
+      x.val if isinstance(x, core.Literal) else self.consts[x]
+      for x in op.ins[1:]
+    ]
+    before, after = op.eqn.invars[0].aval, op.eqn.outvars[0].aval
+    same = op.eqn.primitive.name not in ('gather', 'pad', 'slice')
+    return Origin(
+      origin.param,
+      (*origin.moves, lambda value: op(value, *rest)[0]),
+      origin.permuted and same and before.size == after.size,
+    )
+
+
+def trace(
+  fun: Callable[..., Any], params: Sequence[jax.Array], *rest: Any
+) -> tuple[Program, Any]:
+  """Traces ``fun(params, *rest)``.
+
+  Returns:
+    The program, whose inputs are the flattened arguments, and the structure of
+    the function's output.
+  """
+  closed, shape = jax.make_jaxpr(fun, return_shape=True)(list(params), *rest)
+  jaxpr = closed.jaxpr
+  tracer = _Tracer(len(params))
+  ins = [tracer.number() for _ in jaxpr.invars]
+  outs = tracer.inline(jaxpr, closed.consts, ins)
+  opaque = tracer.opaque | {
+    o.param for x in outs if (o := tracer.origin(x)) is not None
+  }
+  # An operation that only opaque parameters enter needs no signal.
+  sites = tuple(
+    i
+    for i, found in tracer.entries.items()
+    if any(o.param not in opaque for _, o in found)
+  )
+  uses: list[list[Use] | None] = [
+    None if i in opaque else [] for i in range(len(params))
+  ]
+  for number, i in enumerate(sites):
+    for position, origin in tracer.entries[i]:
+      of_param = uses[origin.param]
+      if of_param is not None:
+        of_param.append(Use(number, tracer.ops[i], position, origin))
+  avals = [tracer.ops[i].eqn.outvars[0].aval for i in sites]
+  program = Program(
+    ops=tuple(tracer.ops),
+    consts=tracer.consts,
+    num_inputs=len(ins),
+    outs=tuple(outs),
+    sites=sites,
+    signals=tuple(jax.ShapeDtypeStruct(a.shape, a.dtype) for a in avals),
+    uses=tuple(None if u is None else tuple(u) for u in uses),
+  )
+  return program, jax.tree.structure(shape)
+
+
+def reads(
+  fun: Callable[..., Any], params: Sequence[jax.Array], *rest: Any
+) -> set[int]:
+  """Which of the parameters ``fun(params, *rest)`` may read."""
+  closed = jax.make_jaxpr(fun)(list(params), *rest)
+  read = {x for eqn in closed.jaxpr.eqns for x in eqn.invars if _is_var(x)}
+  read |= {x for x in closed.jaxpr.outvars if _is_var(x)}
+  return {
+    i for i, x in enumerate(closed.jaxpr.invars[: len(params)]) if x in read
+  }
+
+
+def _is_var(x: Any) -> bool:
+  return not isinstance(x, core.Literal)

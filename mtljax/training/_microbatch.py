@@ -1,0 +1,163 @@
+"""Gradient accumulation in two orders, which are two methods.
+
+A method is not linear in the gradients. Averaging the tasks' gradients over the
+micro-batches before the method sees them is the method on the whole batch;
+averaging the updates that it makes of each is another one, whose conflicts are
+those of small batches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from mtljax import _labels, _tree, _validate
+from mtljax._types import Aggregator
+from mtljax.gradients import _pullback
+from mtljax.gradients._passes import Passes
+from mtljax.gradients._pullback import LossFn, Pullback
+
+Accumulate = Literal['gradients', 'updates']
+ORDERS = ('gradients', 'updates')
+
+
+def check(
+  size: int | None, accumulate: str, route: str, method: Aggregator
+) -> None:
+  """Raises ValueError where the method or the route cannot accumulate so."""
+  _validate.one_of('accumulate', accumulate, ORDERS)
+  if size is None:
+    return
+  _validate.integer('microbatch_size', size, 1)
+  name = method.info.name
+  if 'cross_gramian' in method.needs:
+    raise ValueError(
+      f'microbatch_size={size}: {name} already cuts its batch in three; pass '
+      'smaller batches.'
+    )
+  if accumulate == 'updates':
+    return
+  if 'task_grads' in method.needs and method.perturb is None:
+    raise ValueError(
+      f'microbatch_size={size}: {name} takes gradients at points that depend '
+      "on the first ones; use accumulate='updates'."
+    )
+  if route != 'jacobian':
+    raise ValueError(
+      f'microbatch_size={size} accumulates the gradients of all tasks; route='
+      f"{route!r} keeps none. Use route='jacobian' or accumulate='updates'."
+    )
+
+
+def _parts(batch: Any, size: int) -> int:
+  """How many micro-batches there are."""
+  names = _labels.path_names(batch)
+  for name, leaf in zip(names, jax.tree.leaves(batch), strict=True):
+    shape = jnp.shape(leaf)
+    if not shape or shape[0] % size or not shape[0]:
+      raise ValueError(
+        f'batch: its array {name!r} has shape {shape}; microbatch_size={size} '
+        'must divide axis 0.'
+      )
+  sizes = {leaf.shape[0] for leaf in jax.tree.leaves(batch)}
+  if len(sizes) > 1:
+    raise ValueError(
+      f'batch: its arrays have {sorted(sizes)} examples on axis 0; with '
+      'microbatch_size all must have the same.'
+    )
+  return sizes.pop() // size
+
+
+def averaged(
+  pull: Callable[[Any, tuple[Any, ...]], Pullback],
+  loss_fn: LossFn,
+  labels: Any,
+  size: int,
+  passes: Passes,
+) -> Callable[[Any, tuple[Any, ...]], Pullback]:
+  """``pull`` whose losses and gradients are means over micro-batches."""
+
+  def mean_pull(params, args):
+    batch, *rest = args
+    count = _parts(batch, size)
+    keys = jnp.zeros(count * size)
+    if rest:
+      keys = jnp.repeat(jax.random.split(rest[-1], count), size)
+
+    def one(batch, keys):
+      args = (batch, *rest[:-1], keys[0]) if rest else (batch,)
+      pullback = pull(params, args)
+      grads = jax.tree.leaves(pullback.task_grads(passes))
+      return pullback.losses, pullback.aux, grads
+
+    losses, aux, grads = optax.microbatching.microbatch(
+      one,
+      argnums=(0, 1),
+      microbatch_size=size,
+      accumulator=optax.microbatching.AccumulationType.MEAN,
+    )(batch, keys)
+    split = _pullback.make_split(loss_fn, params, labels)
+    return _of_grads(split, losses, aux, grads)
+
+  return mean_pull
+
+
+def _of_grads(
+  split: _pullback.Split, losses: jax.Array, aux: Any, grads: list[jax.Array]
+) -> Pullback:
+  """The pullback of a pass whose gradients are at hand."""
+  shared, own = split.split(grads)
+  owners = [label for label in split.labels if label != _labels.SHARED]
+
+  def weigh(weights):
+    return [
+      _tree.scale_leaf(weights if t == _labels.STACKED else weights[t], leaf)
+      for t, leaf in zip(owners, own, strict=True)
+    ]
+
+  return Pullback(
+    losses=losses,
+    aux=aux,
+    split=split,
+    rows=lambda passes: shared,
+    own=weigh,
+    combined=lambda weights: [_tree.combine_leaf(weights, x) for x in shared],
+  )
+
+
+def mean_update(
+  direct: Callable[[Any, Any, jax.Array], tuple[Any, ...]], size: int
+) -> Callable[[Any, Any, jax.Array], tuple[Any, ...]]:
+  """``direct(method_state, batch, key)``, averaged over micro-batches.
+
+  The method's state goes from one to the next; the direction, the losses and
+  the auxiliary output are means.
+  """
+
+  def mean_direct(method_state, batch, key):
+    count = _parts(batch, size)
+    parts = jax.tree.map(lambda x: x.reshape(count, size, *x.shape[1:]), batch)
+    keys = jax.random.split(key, count)
+    first = jax.tree.map(lambda x: x[0], (parts, keys))
+    shapes = jax.eval_shape(direct, method_state, *first)[1:]
+    wide = lambda x: _tree.accumulator(x.dtype)
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, wide(x)), shapes)
+
+    def body(carry, part):
+      method_state, totals = carry
+      method_state, *found = direct(method_state, *part)
+      totals = jax.tree.map(
+        lambda total, x: total + x / count, totals, tuple(found)
+      )
+      return (method_state, totals), None
+
+    carry, _ = jax.lax.scan(body, (method_state, zeros), (parts, keys))
+    method_state, totals = carry
+    means = jax.tree.map(lambda x, s: x.astype(s.dtype), totals, shapes)
+    return method_state, *means
+
+  return mean_direct

@@ -1,0 +1,120 @@
+"""Which route a method takes, and at which steps its weights are due."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import jax
+
+from mtljax import _validate
+from mtljax._types import Aggregator
+from mtljax.aggregators import _aggregate
+from mtljax.gradients import _pullback
+from mtljax.gradients._passes import Passes
+from mtljax.gradients._pullback import LossFn
+
+Route = Literal[
+  'auto', 'losses', 'jacobian', 'gramian', 'layerwise', 'features'
+]
+ROUTES = ('auto', 'losses', 'jacobian', 'gramian', 'layerwise', 'features')
+
+
+def base_of(method: Aggregator) -> Aggregator:
+  """The method whose statistics are taken: inside a wrapper that perturbs."""
+  return method if method.perturb is None else method.inner
+
+
+def only_jacobian(method: Aggregator) -> bool:
+  """Whether the method is more than weights on losses' gradients."""
+  if method.weighting is None:
+    return True
+  return method.conventions.nonfinite == 'drop_task'
+
+
+def choose_route(method: Aggregator, route: Route, fun: LossFn) -> str:
+  """The cheapest exact route, or the one asked for if the method allows it."""
+  _validate.one_of('route', route, ROUTES)
+  base = base_of(method)
+  name = method.info.name
+  needs_rows = only_jacobian(base)
+  if route == 'auto':
+    if needs_rows or 'gramian' in base.needs:
+      return 'jacobian'
+    # Of the third batch only the weighted sum of the gradients is needed.
+    return 'gramian' if 'cross_gramian' in base.needs else 'losses'
+  if route != 'jacobian' and needs_rows:
+    raise ValueError(
+      f'route={route!r}: {name} as built here needs the per-task gradients '
+      "themselves; use route='jacobian' or 'auto'."
+    )
+  if route in ('losses', 'features') and 'cross_gramian' in base.needs:
+    raise ValueError(
+      f'route={route!r}: {name} compares the gradients of two batches, which '
+      'the losses do not tell, nor do features, being those of other examples; '
+      "use 'gramian', 'jacobian' or 'auto'."
+    )
+  if route == 'losses' and 'gramian' in base.needs:
+    raise ValueError(
+      f"route='losses': {name} reads the Gramian of the gradients; use "
+      "'jacobian', 'gramian', 'features' or 'auto'."
+    )
+  if route == 'layerwise':
+    _pullback.check_watchable(fun)
+  if route == 'features' and base.gramian_labels is not None:
+    raise ValueError(
+      "route='features' takes the Gramian over the features, not over "
+      'parameters; build the method without gramian_labels.'
+    )
+  if route == 'features' and not isinstance(fun, _pullback.Staged):
+    raise ValueError(
+      "route='features' takes gradients at the shared features, which only "
+      'the staged form of the losses names; pass an mtl.Staged.'
+    )
+  return route
+
+
+def amortised(
+  method: Aggregator, every: int
+) -> tuple[Aggregator, Callable[[jax.Array], jax.Array] | None]:
+  """The method whose weights are held, and at which steps they are due.
+
+  The step's own counter takes the place of that of a wrapper, so that the
+  gradients of the other steps are skipped too.
+  """
+  _validate.integer('every', every, 1)
+  reuse = None if method.weighting is None else method.weighting.reuse
+  needs_rows = only_jacobian(method)
+  if every > 1 and needs_rows:
+    raise ValueError(
+      f'every={every}: {method.info.name} as built here is more than weights, '
+      'which is all that can be held between steps; use every=1.'
+    )
+  if every > 1 and reuse is not None:
+    raise ValueError(
+      f'every={every}: {method.info.name} says itself when its weights are '
+      'computed; use every=1.'
+    )
+  if every > 1:
+    return method, lambda step: step % every == 0
+  if reuse is None or needs_rows:
+    return method, None
+  return _aggregate.rebuild(method, reuse.weighting), reuse.due
+
+
+def check_memory(route: str, passes: Passes, chunk_size: int | None) -> None:
+  """Raises ValueError where the modes do not go with the route."""
+  if route == 'gramian' and passes.mode == 'map':
+    raise ValueError(
+      "mode='map' stacks the gradients of all tasks, which route='gramian' is "
+      "there to avoid; use mode='unroll' or 'vmap', and chunk_size for less "
+      'memory.'
+    )
+  if chunk_size is None:
+    return
+  _validate.integer('chunk_size', chunk_size, 1)
+  if route not in ('gramian', 'layerwise'):
+    raise ValueError(
+      f'chunk_size={chunk_size}: route={route!r} does not take the Gramian in '
+      "blocks; use route='gramian' or 'layerwise'."
+    )
