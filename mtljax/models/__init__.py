@@ -14,6 +14,7 @@ from mtljax.models._multi_lenet import (
 )
 from mtljax.models._multi_mlp import MLPHead, MLPTrunk, multi_mlp
 from mtljax.models._resnet import LinearHead, ResNetTrunk, resnet, resnet18
+from mtljax.models._segnet import SegNetHead, SegNetTrunk, segnet
 from mtljax.models.layers import Conv, max_pool_2x2
 
 __all__ = [
@@ -25,11 +26,14 @@ __all__ = [
   'MultiLeNetTrunk',
   'MultiTaskModel',
   'ResNetTrunk',
+  'SegNetHead',
+  'SegNetTrunk',
   'layers',
   'max_pool_2x2',
   'multi_lenet',
   'multi_mlp',
   'resnet',
   'resnet18',
+  'segnet',
   'staged_loss',
 ]

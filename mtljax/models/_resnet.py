@@ -2,41 +2,15 @@
 
 from __future__ import annotations
 
-import functools
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import flax.linen as nn
 import jax
 
 from mtljax import _validate
-from mtljax.models import _base, layers
+from mtljax.models import _base, _blocks, layers
 
-NORMS = ('batch', 'group')
 STEMS = ('large', 'small')
-
-_kernel_init = nn.initializers.variance_scaling(2.0, 'fan_out', 'normal')
-
-
-def _conv(features, size, strides, impl, name):
-  return layers.Conv(
-    features,
-    size,
-    strides,
-    padding=size // 2,
-    use_bias=False,
-    kernel_init=_kernel_init,
-    impl=impl,
-    name=name,
-  )
-
-
-def _norm(kind: str, features: int, train: bool) -> Callable[..., nn.Module]:
-  if kind == 'batch':
-    return functools.partial(
-      nn.BatchNorm, use_running_average=not train, momentum=0.9, epsilon=1e-5
-    )
-  return functools.partial(nn.GroupNorm, num_groups=math.gcd(features, 8))
 
 
 class _Block(nn.Module):
@@ -47,13 +21,15 @@ class _Block(nn.Module):
 
   @nn.compact
   def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-    norm = _norm(self.norm, self.features, train)
-    y = _conv(self.features, 3, self.stride, self.conv_impl, 'conv1')(x)
+    norm = _blocks.norm(self.norm, self.features, train)
+    y = _blocks.conv(self.features, 3, self.stride, self.conv_impl, 'conv1')(x)
     y = nn.relu(norm(name='norm1')(y))
-    y = _conv(self.features, 3, 1, self.conv_impl, 'conv2')(y)
+    y = _blocks.conv(self.features, 3, 1, self.conv_impl, 'conv2')(y)
     y = norm(name='norm2')(y)
     if x.shape != y.shape:
-      x = _conv(self.features, 1, self.stride, self.conv_impl, 'shortcut')(x)
+      x = _blocks.conv(
+        self.features, 1, self.stride, self.conv_impl, 'shortcut'
+      )(x)
       x = norm(name='shortcut_norm')(x)
     return nn.relu(x + y)
 
@@ -85,8 +61,8 @@ class ResNetTrunk(nn.Module):
     """Maps images (B, H, W, C) to features (B, features)."""
     large = self.stem == 'large'
     size, stride = (7, 2) if large else (3, 1)
-    x = _conv(self.width, size, stride, self.conv_impl, 'stem')(x)
-    x = nn.relu(_norm(self.norm, self.width, train)(name='stem_norm')(x))
+    x = _blocks.conv(self.width, size, stride, self.conv_impl, 'stem')(x)
+    x = nn.relu(_blocks.norm(self.norm, self.width, train)(name='stem_norm')(x))
     if large:
       x = layers.max_pool_3x3(x)
     for i, blocks in enumerate(self.stages):
@@ -166,7 +142,7 @@ def resnet(
     He et al., Deep Residual Learning for Image Recognition, 2016,
     https://arxiv.org/abs/1512.03385
   """
-  _validate.one_of('norm', norm, NORMS)
+  _validate.one_of('norm', norm, _blocks.NORMS)
   _validate.one_of('stem', stem, STEMS)
   _validate.one_of('conv_impl', conv_impl, layers.IMPLS)
   _validate.in_range('num_classes', num_classes, 1)

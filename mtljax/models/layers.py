@@ -377,6 +377,59 @@ def max_pool_2x2(x: jax.Array) -> jax.Array:
   return jnp.maximum(x[..., :c], x[..., c:])
 
 
+def max_pool_2x2_with_indices(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+  """Takes the maximum over disjoint 2 x 2 windows, and says where it was.
+
+  Args:
+    x: shape ``(..., H, W, C)``.
+
+  Returns:
+    What `max_pool_2x2` returns, and the places as int8 of the same shape: 0 is
+    the upper left of the window, 1 the upper right, 2 the lower left, 3 the
+    lower right; of equal entries the first (also where the maximum is NaN).
+
+  Example:
+    >>> import jax.numpy as jnp
+    >>> x = jnp.array([[1.0, 4.0], [2.0, 3.0]]).reshape(2, 2, 1)
+    >>> pooled, indices = max_pool_2x2_with_indices(x)
+    >>> pooled.item(), indices.item()
+    (4.0, 1)
+  """
+  *batch, h, w, c = x.shape
+  h, w = h // 2, w // 2
+  pooled = max_pool_2x2(x)
+  x = x[..., : 2 * h, : 2 * w, :].reshape(*batch, h, 2, w, 2 * c)
+  index = jnp.int8(3)
+  for place in (2, 1, 0):
+    row, column = divmod(place, 2)
+    entry = x[..., row, :, column * c : (column + 1) * c]
+    index = jnp.where(entry < pooled, index, jnp.int8(place))
+  return pooled, index
+
+
+def max_unpool_2x2(x: jax.Array, indices: jax.Array) -> jax.Array:
+  """Puts each entry at its place in a 2 x 2 window of zeros.
+
+  Args:
+    x: shape ``(..., H, W, C)``.
+    indices: places from 0 to 3, as `max_pool_2x2_with_indices` returns them.
+
+  Returns:
+    Shape ``(..., 2 H, 2 W, C)``.
+
+  Example:
+    >>> import jax.numpy as jnp
+    >>> x = jnp.array([7.0]).reshape(1, 1, 1)
+    >>> max_unpool_2x2(x, jnp.int8(2).reshape(1, 1, 1))[..., 0].tolist()
+    [[0.0, 0.0], [7.0, 0.0]]
+  """
+  *batch, h, w, c = x.shape
+  zero = jnp.zeros((), x.dtype)
+  parts = [jnp.where(indices == place, x, zero) for place in range(4)]
+  rows = [jnp.concatenate(parts[i : i + 2], axis=-1) for i in (0, 2)]
+  return jnp.stack(rows, axis=-3).reshape(*batch, 2 * h, 2 * w, c)
+
+
 def max_pool_3x3(x: jax.Array) -> jax.Array:
   """Takes the maximum over 3 x 3 windows at stride 2, padded by one.
 

@@ -229,3 +229,45 @@ def test_max_pool_3x3_equals_flax(size):
   np.testing.assert_array_equal(layers.max_pool_3x3(x), want(x))
   loss = lambda pool: jax.grad(lambda x: jnp.sum(jnp.sin(pool(x))))(x)
   np.testing.assert_allclose(loss(layers.max_pool_3x3), loss(want), atol=1e-6)
+
+
+def test_max_pool_2x2_with_indices_finds_the_first_maximum():
+  x = jax.random.randint(jax.random.key(0), (2, 6, 5, 3), 0, 3).astype(float)
+  pooled, indices = layers.max_pool_2x2_with_indices(x)
+  np.testing.assert_array_equal(pooled, layers.max_pool_2x2(x))
+  assert indices.dtype == jnp.int8
+  windows = np.asarray(x)[:, :, :4].reshape(2, 3, 2, 2, 2, 3)
+  windows = windows.transpose(0, 1, 3, 5, 2, 4).reshape(2, 3, 2, 3, 4)
+  np.testing.assert_array_equal(indices, windows.argmax(-1))
+
+
+def test_max_unpool_2x2_puts_back_what_was_pooled():
+  x = jax.random.normal(jax.random.key(0), (2, 4, 6, 3))
+  pooled, indices = layers.max_pool_2x2_with_indices(x)
+  back = layers.max_unpool_2x2(pooled, indices)
+  np.testing.assert_array_equal(back, jnp.where(back == 0, 0, x))
+  np.testing.assert_array_equal((back != 0).sum((1, 2)), np.full((2, 3), 6))
+  again, places = layers.max_pool_2x2_with_indices(
+    layers.max_unpool_2x2(jnp.abs(pooled), indices)
+  )
+  np.testing.assert_array_equal(again, jnp.abs(pooled))
+  np.testing.assert_array_equal(places, indices)
+
+
+def test_max_unpool_2x2_is_the_transpose_of_picking():
+  """Its gradient is the entry of the signal at the place."""
+  _, indices = layers.max_pool_2x2_with_indices(
+    jax.random.normal(jax.random.key(0), (4, 6, 2))
+  )
+  signal = jax.random.normal(jax.random.key(1), (4, 6, 2))
+  unpool = lambda x: layers.max_unpool_2x2(x, indices)
+  (grad,) = jax.vjp(unpool, jnp.ones((2, 3, 2)))[1](signal)
+  np.testing.assert_array_equal(
+    unpool(grad), signal * unpool(jnp.ones((2, 3, 2)))
+  )
+
+
+def test_max_pool_2x2_with_indices_and_nan():
+  x = jnp.array([[1.0, jnp.nan], [2.0, 3.0]]).reshape(2, 2, 1)
+  pooled, indices = layers.max_pool_2x2_with_indices(x)
+  assert jnp.isnan(pooled).all() and indices.item() == 0

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import mtljax as mtl
 from mtljax import models
 
 X = jax.random.uniform(jax.random.key(7), (2, 16, 18, 1))
@@ -126,6 +127,103 @@ def test_resnet18_has_the_published_size():
   published = 11_689_512 - 2 * 7 * 7 * 64 - 900 * 513
   assert count(shapes['trunk']) == published
   assert count(shapes['heads_0']) == 1_010
+
+
+def test_segnet_has_the_published_size():
+  """The encoder is VGG-16's convolutions, the decoder their mirror image."""
+  model = models.segnet(
+    widths=(64, 128, 256, 512, 512), num_convs=(2, 2, 3, 3, 3)
+  )
+  x = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
+  shapes, _ = jax.eval_shape(lambda key: model.init(key, x), KEY)
+  kernels = {
+    path: leaf.size
+    for path, leaf in zip(
+      _paths(shapes['trunk']), jax.tree.leaves(shapes['trunk']), strict=True
+    )
+    if path.endswith('kernel')
+  }
+  halves = [
+    sum(n for path, n in kernels.items() if path.startswith(half))
+    for half in ('encoder', 'decoder')
+  ]
+  # VGG-16 has 14,714,688 in its convolutions, 4,224 of them biases. The decoder
+  # has one of 64 -> 64 where the encoder has one of 3 -> 64.
+  encoder = 14_714_688 - 4_224
+  assert halves == [encoder, encoder + 9 * (64 - 3) * 64]
+  assert len(kernels) == 26
+
+
+def _segnet(**kwargs):
+  return models.segnet(**({'widths': (4, 6), 'num_convs': (1, 2)} | kwargs))
+
+
+IMAGE = jax.random.uniform(jax.random.key(8), (2, 8, 12, 3))
+
+
+@pytest.mark.parametrize('norm', ['batch', 'group'])
+def test_segnet_shapes_and_owners(norm):
+  model = _segnet(norm=norm)
+  params, model_state = jax.eval_shape(model.init, KEY, IMAGE)
+  outputs = jax.eval_shape(model.apply, params, model_state, IMAGE)
+  assert [y.shape for y in outputs] == [(2, 8, 12, n) for n in (13, 1, 3)]
+  assert set(model_state) == ({'batch_stats'} if norm == 'batch' else set())
+  patterns = [model.shared, *model.task_patterns]
+  for path in _paths(params):
+    assert sum(bool(re.fullmatch(p, path)) for p in patterns) == 1
+  features, _ = jax.eval_shape(
+    functools.partial(model.apply_trunk, train=True),
+    params,
+    model_state,
+    IMAGE,
+  )
+  assert features.shape == (2, 8, 12, 4)
+
+
+def test_segnet_staged_equals_plain(x64):
+  """And `lax` the implementations that the backend and shapes choose."""
+
+  def task_grads(impl, staged):
+    model = _segnet(conv_impl=impl)
+    square = lambda output, batch: (jnp.mean(output**2), {})
+    x = IMAGE.astype(jnp.float64)
+    params, model_state = _init(model, x)
+    # The maxima that float32 cannot tell apart decide where entries go.
+    params = jax.tree.map(lambda p: p.astype(jnp.float64), params)
+    labels = mtl.label_params(
+      params, shared=model.shared, tasks=model.task_patterns
+    )
+    loss = models.staged_loss(model, [square] * 3, lambda batch: batch)
+    if staged:
+      grad_fn = mtl.value_and_task_grads(loss, labels=labels, has_aux=True)
+      (losses, _), grads = jax.jit(grad_fn)(params, x, model_state, None)
+      return losses, grads
+
+    def plain(params):
+      features, _ = loss.trunk(params, x, model_state, None)
+      return jnp.stack(
+        [h(params, features, x, model_state, None)[0] for h in loss.heads]
+      )
+
+    return jax.jit(mtl.value_and_task_grads(plain, labels=labels))(params)
+
+  got = task_grads('auto', True)
+  check = lambda g, w: np.testing.assert_allclose(g, w, rtol=1e-7, atol=1e-9)
+  jax.tree.map(check, got, task_grads('lax', False))
+
+
+def test_segnet_in_bfloat16():
+  """Parameters and images in bfloat16 give outputs in it, near to float32's."""
+  model = _segnet(norm='group')
+  params, state = _init(model, IMAGE)
+  to = lambda dtype, tree: jax.tree.map(lambda p: p.astype(dtype), tree)
+  params = to(jnp.float32, to(jnp.bfloat16, params))
+  apply = jax.jit(model.apply)
+  half = apply(to(jnp.bfloat16, params), state, IMAGE.astype(jnp.bfloat16))
+  for got, want in zip(half, apply(params, state, IMAGE), strict=True):
+    assert got.dtype == jnp.bfloat16
+    off = np.abs(got.astype(np.float32) - want)
+    assert np.mean(off) < 0.02 * np.std(want) + 0.02
 
 
 def test_init_does_not_depend_on_values_and_differs_between_heads():
@@ -258,6 +356,14 @@ def test_learns_two_tasks():
     (models.resnet, {'stages': (2, 0)}, 'stages=\\(2, 0\\)'),
     (models.resnet18, {'norm': 'layer'}, "norm='layer' is not one of"),
     (models.resnet18, {'width': 0}, 'width=0'),
+    (models.segnet, {'tasks': 'depth'}, 'is a string'),
+    (models.segnet, {'num_outputs': (1, 2)}, 'each of the 3 tasks'),
+    (models.segnet, {'num_outputs': (1, 2, 0)}, 'num_outputs=0'),
+    (models.segnet, {'widths': ()}, 'at least one'),
+    (models.segnet, {'widths': (4,)}, 'one number for each stage'),
+    (models.segnet, {'num_convs': (1, 0, 1)}, 'num_convs=0'),
+    (models.segnet, {'norm': 'groups'}, r"Did you mean 'group'\?"),
+    (models.segnet, {'conv_impl': 'laxx'}, r"Did you mean 'lax'\?"),
   ],
 )
 def test_arguments_are_checked(build, kwargs, message):
@@ -271,6 +377,8 @@ def test_container_checks_its_parts():
     models.MultiTaskModel(trunk, (head,), ('a', 'b'))
   with pytest.raises(ValueError, match='at least 16 x 16'):
     models.multi_lenet().init(KEY, jnp.zeros((1, 15, 16, 1)))
+  with pytest.raises(ValueError, match='multiples of 8'):
+    models.segnet().init(KEY, jnp.zeros((1, 16, 12, 3)))
 
 
 class _NormHead(nn.Module):

@@ -1,0 +1,161 @@
+"""SegNet: an encoder and a decoder that share pooling indices, dense heads."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import flax.linen as nn
+import jax
+
+from mtljax import _validate
+from mtljax.models import _base, _blocks, layers
+
+
+class SegNetTrunk(nn.Module):
+  """An encoder that pools and a decoder that puts back what it pooled.
+
+  Args:
+    widths: channels of each stage of the encoder, each followed by a 2 x 2
+      max-pool; the decoder mirrors it.
+    num_convs: 3 x 3 convolutions of each stage, in both halves.
+    norm: ``'batch'`` or ``'group'`` (gcd(8, channels) groups; no state).
+    conv_impl: as in `layers.conv2d`.
+  """
+
+  widths: tuple[int, ...] = (16, 32, 64)
+  num_convs: tuple[int, ...] = (2, 2, 2)
+  norm: str = 'batch'
+  conv_impl: str = 'auto'
+
+  @nn.compact
+  def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
+    """Maps images (B, H, W, C) to features (B, H, W, widths[0])."""
+    stages = list(zip(self.widths, self.num_convs, strict=True))
+    side = 2 ** len(stages)
+    if x.shape[1] % side or x.shape[2] % side:
+      raise ValueError(
+        f'x has shape {x.shape}: a SegNet of {len(stages)} stages needs images '
+        f'(B, H, W, C) whose height and width are multiples of {side}.'
+      )
+
+    def block(x, features, name):
+      layer = _blocks.ConvNormReLU(
+        features, self.norm, self.conv_impl, name=name
+      )
+      return layer(x, train=train)
+
+    pooled = []
+    for i, (width, convs) in enumerate(stages):
+      for j in range(convs):
+        x = block(x, width, f'encoder{i}_{j}')
+      x, indices = layers.max_pool_2x2_with_indices(x)
+      pooled.append(indices)
+    for i, (width, convs) in reversed(list(enumerate(stages))):
+      x = layers.max_unpool_2x2(x, pooled[i])
+      for j in range(convs):
+        # The last one has the channels that the next unpooling needs.
+        last = j == convs - 1 and i > 0
+        x = block(x, self.widths[i - 1] if last else width, f'decoder{i}_{j}')
+    return x
+
+
+class SegNetHead(nn.Module):
+  """A 3 x 3 convolution of as many channels, ReLU, and a 1 x 1 of outputs.
+
+  Args:
+    num_outputs: channels of the output: classes, or the numbers of a
+      regression.
+    conv_impl: as in `layers.conv2d`.
+  """
+
+  num_outputs: int = 1
+  conv_impl: str = 'auto'
+
+  @nn.compact
+  def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
+    """Maps features (B, H, W, C) to outputs (B, H, W, num_outputs)."""
+    del train
+    x = layers.Conv(x.shape[-1], 3, impl=self.conv_impl, name='conv')(x)
+    x = nn.relu(x)
+    return layers.Conv(self.num_outputs, 1, impl=self.conv_impl, name='out')(x)
+
+
+def segnet(
+  tasks: Sequence[str] = ('segmentation', 'depth', 'normals'),
+  num_outputs: Sequence[int] = (13, 1, 3),
+  widths: Sequence[int] = (16, 32, 64),
+  num_convs: Sequence[int] = (2, 2, 2),
+  norm: str = 'batch',
+  conv_impl: str = 'auto',
+) -> _base.MultiTaskModel:
+  """Builds a SegNet shared by all tasks, with one dense head per task.
+
+  The shared trunk is the whole encoder and decoder; each of their
+  convolutions is followed by a norm and ReLU. The decoder puts each maximum
+  back at the place that it was pooled from (`layers.max_unpool_2x2`), zeros
+  elsewhere. The split at the decoder's output, and the heads but for their
+  ReLU, are those of the baselines of MTAN.
+
+  The defaults are small enough for a CPU; the network of the papers has
+  ``widths=(64, 128, 256, 512, 512)`` and ``num_convs=(2, 2, 3, 3, 3)``.
+
+  Args:
+    tasks: the names of the tasks; the defaults are those of NYUv2.
+    num_outputs: channels of each task's output, such as 13 classes, a depth,
+      and a normal (which is not scaled to length one here).
+    widths: channels of each stage of the encoder.
+    num_convs: convolutions of each stage.
+    norm: ``'batch'`` or ``'group'``.
+    conv_impl: as in `layers.conv2d`.
+
+  Returns:
+    The model; it takes images ``(B, H, W, C)`` whose height and width are
+    multiples of ``2 ** len(widths)``. Outputs are ``(B, H, W, num_outputs)``.
+
+  Raises:
+    ValueError: if an argument is out of range or unknown.
+
+  Example:
+    >>> import jax, jax.numpy as jnp
+    >>> model = segnet(widths=(4, 8), num_convs=(1, 1))
+    >>> x = jnp.zeros((2, 8, 8, 3))
+    >>> params, model_state = jax.jit(model.init)(jax.random.key(0), x)
+    >>> outputs = jax.jit(model.apply)(params, model_state, x)
+    >>> [y.shape for y in outputs]
+    [(2, 8, 8, 13), (2, 8, 8, 1), (2, 8, 8, 3)]
+
+  References:
+    Badrinarayanan, Kendall and Cipolla, SegNet: A Deep Convolutional
+    Encoder-Decoder Architecture for Image Segmentation, 2017,
+    https://arxiv.org/abs/1511.00561; Liu, Johns and Davison, End-to-End
+    Multi-Task Learning with Attention, 2019, https://arxiv.org/abs/1803.10704
+  """
+  if isinstance(tasks, str):
+    raise ValueError(f'tasks={tasks!r} is a string: pass a tuple of names.')
+  if len(num_outputs) != len(tasks):
+    raise ValueError(
+      f'num_outputs={tuple(num_outputs)} has to be one number for each of the '
+      f'{len(tasks)} tasks.'
+    )
+  if not widths or len(widths) != len(num_convs):
+    raise ValueError(
+      f'widths={tuple(widths)} and num_convs={tuple(num_convs)} must both have '
+      'one number for each stage, and at least one.'
+    )
+  for name, sizes in (
+    ('num_outputs', num_outputs),
+    ('widths', widths),
+    ('num_convs', num_convs),
+  ):
+    for size in sizes:
+      _validate.in_range(name, size, 1)
+  _validate.one_of('norm', norm, _blocks.NORMS)
+  _validate.one_of('conv_impl', conv_impl, layers.IMPLS)
+  trunk = SegNetTrunk(
+    widths=tuple(widths),
+    num_convs=tuple(num_convs),
+    norm=norm,
+    conv_impl=conv_impl,
+  )
+  heads = [SegNetHead(n, conv_impl) for n in num_outputs]
+  return _base.MultiTaskModel(trunk, tuple(heads), tuple(tasks))
