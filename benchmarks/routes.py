@@ -1,0 +1,177 @@
+"""Times a whole training step by each route, and says what memory it takes.
+
+python -m benchmarks.routes [--quick] [--memory] [CASE ...]
+
+The cases are those of `benchmarks._models`; the method is CAGrad and the
+optimizer Adam. ``plain`` is the step on the sum of the losses. A backward pass
+is taken as twice a forward pass, so T of them make (1 + 2 T) / 3 plain steps:
+the floor below which no route that forms T gradients can get. ``parts`` is the
+T backward passes, the Gramian and the combination, each timed alone, and their
+sum; the step adds the solve and the optimizer.
+
+All programs of a case take turns in one process, in an order that changes from
+round to round; times are medians, ratios are medians of the ratios within each
+round. Memory is what the compiled program asks for besides its arguments
+(``memory_analysis().temp_size_in_bytes``); --memory prints that alone.
+"""
+
+from __future__ import annotations
+
+import random
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import optax
+
+import mtljax as mtl
+from benchmarks import _models
+from mtljax.training import make_train_step
+
+ROUTES = (
+  ('plain', {}),
+  ('jacobian', {'route': 'jacobian', 'mode': 'unroll'}),
+  ('jacobian vmap', {'route': 'jacobian', 'mode': 'vmap'}),
+  ('gramian', {'route': 'gramian', 'mode': 'unroll'}),
+  ('gramian vmap', {'route': 'gramian', 'mode': 'vmap'}),
+  ('layerwise', {'route': 'layerwise', 'mode': 'unroll'}),
+  ('layerwise vmap', {'route': 'layerwise', 'mode': 'vmap'}),
+  ('features', {'route': 'features'}),
+  ('jacobian every 10', {'route': 'jacobian', 'every': 10}),
+)
+MEMORY_ONLY = (
+  ('gramian chunk 2', {'route': 'gramian', 'mode': 'vmap', 'chunk_size': 2}),
+  (
+    'layerwise chunk 2',
+    {'route': 'layerwise', 'mode': 'vmap', 'chunk_size': 2},
+  ),
+)
+SLOW = {'mlp_40': 1, 'resnet18_40': 1}  # steps a turn, where others take more
+
+
+class Runner(NamedTuple):
+  """A program that is timed."""
+
+  name: str
+  run: Callable[[int], None]
+  temporary: int | None
+
+
+def step_runner(case: _models.Case, name: str, options: dict[str, Any]):
+  """A training step, as users build it."""
+  params, model_state, labels = case.init()
+  num_tasks = case.model.num_tasks
+  build = mtl.sum_losses if name == 'plain' else mtl.cagrad
+  train = make_train_step(
+    build(num_tasks, labels=labels),
+    optax.adam(1e-3),
+    case.loss,
+    has_state=True,
+    **options,
+  )
+  state = train.init(params, key=jax.random.key(1), model_state=model_state)
+  compiled = train.step.lower(state, case.batch).compile()
+
+  def run(steps):
+    nonlocal state
+    for _ in range(steps):
+      state, _ = compiled(state, case.batch)
+    jax.block_until_ready(state)
+
+  return Runner(name, run, compiled.memory_analysis().temp_size_in_bytes)
+
+
+def part_runners(case: _models.Case) -> list[Runner]:
+  """What a step of the jacobian route is made of."""
+  params, model_state, labels = case.init()
+  weights = jax.numpy.ones(case.model.num_tasks)
+  passes = jax.jit(
+    mtl.value_and_task_grads(case.loss, labels=labels, has_aux=True)
+  )
+  args = (params, case.batch, model_state, jax.random.key(0))
+  grads = passes(*args)[1]
+  gramian = jax.jit(lambda g: mtl.gramian(g, labels=labels))
+  combine = jax.jit(lambda g, w: mtl.combine(g, w, labels=labels))
+
+  def runner(name, fun, *args):
+    def run(steps):
+      for _ in range(steps):
+        jax.block_until_ready(fun(*args))
+
+    return Runner(name, run, None)
+
+  return [
+    runner('part: passes', passes, *args),
+    runner('part: Gramian', gramian, grads),
+    runner('part: combination', combine, grads, weights),
+  ]
+
+
+def measure(runners: list[Runner], rounds: int, steps: int):
+  """Milliseconds a step of every program in every round."""
+  for runner in runners:
+    runner.run(2)
+  times: dict[str, list[float]] = {runner.name: [] for runner in runners}
+  order, shuffle = list(runners), random.Random(0).shuffle
+  for _ in range(rounds):
+    shuffle(order)
+    for runner in order:
+      start = time.perf_counter()
+      runner.run(steps)
+      elapsed = time.perf_counter() - start
+      times[runner.name].append(elapsed / steps * 1e3)
+  return times
+
+
+def report(case: _models.Case, runners: list[Runner], times) -> None:
+  """Prints the table of a case."""
+  floor = (1 + 2 * case.model.num_tasks) / 3
+  print(f'{"":<20}{"ms":>9}{"/ plain":>9}{"/ floor":>9}{"MB":>9}')
+  for runner in runners:
+    ms = times[runner.name]
+    ratio = statistics.median(
+      a / b for a, b in zip(ms, times['plain'], strict=True)
+    )
+    memory = (
+      '' if runner.temporary is None else f'{runner.temporary / 1e6:9.1f}'
+    )
+    print(
+      f'{runner.name:<20}{statistics.median(ms):9.2f}{ratio:9.2f}'
+      f'{ratio / floor:9.2f}{memory}'
+    )
+  parts = zip(*(v for k, v in times.items() if 'part' in k), strict=True)
+  over = statistics.median(
+    whole / sum(part)
+    for whole, part in zip(times['jacobian'], parts, strict=True)
+  )
+  print(f'jacobian / sum of its parts: {over:.2f}')
+
+
+def main() -> None:
+  """The command line."""
+  flags = {a for a in sys.argv[1:] if a.startswith('--')}
+  names = [a for a in sys.argv[1:] if a not in flags] or list(_models.NAMES)
+  if flags - {'--quick', '--memory'} or set(names) - set(_models.NAMES):
+    raise SystemExit(__doc__)
+  quick = '--quick' in flags
+  print(f'jax {jax.__version__}, {jax.devices()}')
+  for name in names:
+    case = _models.make_case(name, quick)
+    num_tasks = case.model.num_tasks
+    print(f'\n{name}: T = {num_tasks}, floor {(1 + 2 * num_tasks) / 3:.2f}')
+    if '--memory' in flags:
+      for label, options in ROUTES + MEMORY_ONLY:
+        temporary = step_runner(case, label, options).temporary
+        print(f'{label:<20}{temporary / 1e6:9.1f} MB', flush=True)
+      continue
+    runners = [step_runner(case, *route) for route in ROUTES]
+    runners += part_runners(case)
+    rounds, steps = (2, 1) if quick else (9, SLOW.get(name, 5))
+    report(case, runners, measure(runners, rounds, steps))
+
+
+if __name__ == '__main__':
+  main()
