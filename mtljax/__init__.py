@@ -77,6 +77,10 @@ from mtljax.aggregators import uw_so as uw_so
 from mtljax.gradients import Staged as Staged
 from mtljax.gradients import task_grad_fn as task_grad_fn
 from mtljax.gradients import value_and_gramian as value_and_gramian
+from mtljax.gradients import value_and_sample_grads as value_and_sample_grads
+from mtljax.gradients import (
+  value_and_sample_gramian as value_and_sample_gramian,
+)
 from mtljax.gradients import value_and_task_grads as value_and_task_grads
 from mtljax.optimizers import adatask as adatask
 from mtljax.optimizers import per_task_optimizer as per_task_optimizer

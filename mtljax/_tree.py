@@ -79,11 +79,11 @@ def leaf_products(a: jax.Array, b: jax.Array) -> jax.Array:
   """
   alone = jax.default_backend() == 'cpu' and jax.device_count() == 1
   if alone and not _replicated(a):
-    flat = lambda x: x.reshape(len(x), -1)
+    a, b = (x.reshape(len(x), -1) for x in (a, b))
     if len(a) == 2 and a[0].size >= BLOCK:
-      return _in_lanes(flat(a), flat(b))
+      return _in_lanes(a, b)
     if len(a) > 2 and a.size >= LARGE:
-      return _in_blocks(flat(a), flat(b))
+      return _in_blocks(a, b)
   return _einsum(a, b)
 
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
-from mtljax import _labels, _tree, _validate
-from mtljax.gradients import _pullback, value_and_task_grads
+from mtljax import _labels, _validate
+from mtljax.gradients import _pullback, value_and_sample_gramian
 
 
 def sample_task_gramian(
@@ -19,6 +18,7 @@ def sample_task_gramian(
   labels: _labels.Labels | None = None,
   num_samples: int = 8,
   chunk_size: int | None = None,
+  layerwise: bool = False,
   has_aux: bool = False,
 ) -> jax.Array:
   r"""Inner products between the gradients of every sample and task.
@@ -50,6 +50,7 @@ def sample_task_gramian(
     num_samples: S, at most the batch.
     chunk_size: how many samples' gradients make a block, a divisor of S; None:
       all.
+    layerwise: see `mtljax.value_and_sample_gramian`.
     has_aux: whether the functions return ``(loss, aux)``.
 
   Returns:
@@ -91,43 +92,12 @@ def sample_task_gramian(
     raise ValueError(
       f'chunk_size={chunk} must divide num_samples={num_samples}.'
     )
-  flat = _labels.flatten_labels(labels, params)
-  grad_fn = value_and_task_grads(fun, labels=labels, has_aux=has_aux)
-
-  def one_sample(sample):
-    sample = jax.tree.map(lambda x: x[None], sample)
-    grads = jax.tree.leaves(grad_fn(params, sample, *args)[1])
-    return [
-      g for g, label in zip(grads, flat, strict=True) if label == _labels.SHARED
-    ]
-
-  def rows(samples):
-    leaves = jax.vmap(one_sample)(samples)
-    if not leaves:
-      raise ValueError('a Gramian needs at least one shared parameter.')
-    return [x.reshape(-1, *x.shape[2:]) for x in leaves]
-
-  def block(one, other):
-    return sum(
-      _tree.leaf_products(a, b) for a, b in zip(one, other, strict=True)
-    )
-
-  count = num_samples // chunk
-  chunks = jax.tree.map(
-    lambda x: x[:num_samples].reshape(count, chunk, *x.shape[1:]), batch
+  gramian_fn = value_and_sample_gramian(
+    fun,
+    labels=labels,
+    chunk_size=chunk,
+    layerwise=layerwise,
+    has_aux=has_aux,
   )
-  if count == 1:
-    all_rows = rows(jax.tree.map(lambda x: x[0], chunks))
-    gramian = block(all_rows, all_rows)
-  else:
-
-    def block_row(samples):
-      own = rows(samples)
-      return jax.lax.map(lambda other: block(own, rows(other)), chunks)
-
-    blocks = jax.lax.map(block_row, chunks)  # of chunks by chunks
-    size = count * blocks.shape[-1]
-    gramian = jnp.swapaxes(blocks, 1, 2).reshape(size, size)
-  num_tasks = gramian.shape[0] // num_samples
-  shape = (num_samples, num_tasks, num_samples, num_tasks)
-  return gramian.reshape(shape)
+  samples = jax.tree.map(lambda x: x[:num_samples], batch)
+  return gramian_fn(params, samples, *args)[1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -61,7 +62,7 @@ def gramian_and_combine(
     The Gramian ``(T, T)``, and ``combined(weights)`` as of the pullback.
   """
   num_tasks = pullback.losses.shape[0]
-  if chunk_size is not None and 2 * chunk_size < num_tasks:
+  if chunk_size is not None and chunk_size < num_tasks:
     gramian = _in_blocks(pullback, passes, marked, chunk_size)
     return gramian, pullback.combined
   if pullback.layers is None:
@@ -76,21 +77,27 @@ def gramian_and_combine(
 def _in_blocks(
   pullback: Pullback, passes: Passes, marked: Sequence[bool], chunk_size: int
 ) -> jax.Array:
-  """Every pair of blocks of tasks on its own, one after the other."""
+  """Every pair of blocks of tasks on its own, one after the other.
+
+  In a loop, so that no compiler can run them side by side. The last block
+  begins early where the blocks do not fit.
+  """
   num_tasks = pullback.losses.shape[0]
+  starts = range(0, num_tasks, chunk_size)
   blocks = [
-    list(range(start, min(start + chunk_size, num_tasks)))
-    for start in range(0, num_tasks, chunk_size)
+    np.arange(chunk_size) + min(start, num_tasks - chunk_size)
+    for start in starts
   ]
-  total = jnp.zeros((num_tasks, num_tasks), _tree.accumulator(jnp.float32))
-  for i, block in enumerate(blocks):
-    for other in blocks[i + 1 :]:
-      tasks = block + other
-      if pullback.layers is None:
-        rows = _pick(pullback.rows(passes, tasks, total), marked)
-        part = _tree.gramian_of(rows)
-      else:
-        layers = pullback.layers(passes, tasks, total)
-        part, _ = _layerwise.gramian_and_combine(layers, marked)
-      total = total.astype(part.dtype).at[np.ix_(tasks, tasks)].set(part)
-  return total
+  pairs = np.stack(
+    [np.concatenate(pair) for pair in itertools.combinations(blocks, 2)]
+  )
+
+  def gramian(tasks):
+    if pullback.layers is None:
+      return _tree.gramian_of(_pick(pullback.rows(passes, tasks), marked))
+    layers = pullback.layers(passes, tasks)
+    return _layerwise.gramian_and_combine(layers, marked)[0]
+
+  parts = jax.lax.map(gramian, jnp.asarray(pairs))
+  total = jnp.zeros((num_tasks, num_tasks), parts.dtype)
+  return total.at[pairs[:, :, None], pairs[:, None, :]].set(parts)

@@ -200,6 +200,14 @@ def is_cheaper(layer: Layer, num_tasks: int) -> bool:
   return by_kernel < t * n * layer.num_inputs * out + t * t * layer.size
 
 
+def pays_by_sample(layer: Layer, num_tasks: int, num_samples: int) -> bool:
+  """The same for the inner products between S samples of n positions each."""
+  n, out, t, s = layer.num_positions, layer.num_outputs, num_tasks, num_samples
+  by_kernel = s * s * (n * n * (layer.num_inputs + t * out) + t * t * n * out)
+  by_rows = s * t * n * layer.num_inputs * out + (s * t) ** 2 * layer.size
+  return by_kernel < by_rows
+
+
 def products(
   layer: Layer,
   first: tuple[Sequence[Any], jax.Array],

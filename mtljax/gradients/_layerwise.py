@@ -50,15 +50,24 @@ class Layers:
     """Where a leaf is used, or None if that does not tell its gradient."""
     return None if i in self.beside else self.program.uses[i]
 
-  def kernel(self, i: int) -> _kernels.Layer | None:
-    """The layer of a leaf whose inner products are cheaper than its rows."""
+  def layer(
+    self, i: int, pays: Callable[[_kernels.Layer], bool]
+  ) -> _kernels.Layer | None:
+    """The layer that a leaf makes, if its inner products pay without rows."""
     uses = self.uses(i)
     if uses is None or len(uses) != 1:
       return None
     layer = _kernels.as_layer(uses[0])
-    if layer is None or not _kernels.is_cheaper(layer, self.num_tasks):
-      return None
-    return layer
+    return layer if layer is not None and pays(layer) else None
+
+  def kernel(self, i: int) -> _kernels.Layer | None:
+    """The same, for the Gramian of the tasks."""
+    return self.layer(i, lambda x: _kernels.is_cheaper(x, self.num_tasks))
+
+  def inputs_of(self, i: int) -> tuple[Any, ...]:
+    """What went into a leaf's one use."""
+    (use,) = self.uses(i) or ()
+    return self.inputs[use.site]
 
   def at(self, i: int) -> list[jax.Array]:
     """The signals at a leaf's uses."""
@@ -102,9 +111,7 @@ def _leaf_products(first: Layers, second: Layers, i: int) -> jax.Array:
   layer = first.kernel(i)
   if layer is None:
     return _tree.leaf_products(first.leaf_rows(i), second.leaf_rows(i))
-  sides = [
-    (one.inputs[one.uses(i)[0].site], one.at(i)[0]) for one in (first, second)
-  ]
+  sides = [(one.inputs_of(i), one.at(i)[0]) for one in (first, second)]
   return _kernels.products(layer, *sides, first.map_tasks)
 
 
@@ -116,7 +123,8 @@ def gramian_and_combine(
   Returns:
     The Gramian ``(T, T)``, and a function from weights ``(T,)`` to the weighted
     sum of the shared leaves that needs no backward pass; None where it would
-    keep more than T copies of the largest leaf, or leaves are not marked.
+    keep more than T copies of the largest leaf and the widest signal, or leaves
+    are not marked.
   """
   _check(marked)
   kept: dict[int, jax.Array] = {}
@@ -147,6 +155,7 @@ def gramian_and_combine(
     for use in layers.uses(i) or ()
   }
   held = [*kept.values(), *(layers.signals[site] for site in sites)]
-  largest = max(x.nbytes for x in layers.params)
-  affordable = sum(x.nbytes for x in held) <= layers.num_tasks * largest
+  most = layers.num_tasks * max(x.nbytes for x in layers.params)
+  most += max((x.nbytes for x in layers.signals), default=0)
+  affordable = sum(x.nbytes for x in held) <= most
   return total, combined if affordable else None

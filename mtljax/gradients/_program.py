@@ -40,12 +40,19 @@ class Op(NamedTuple):
   eqn: core.JaxprEqn
   ins: tuple[Any, ...]
   outs: tuple[int, ...]
+  of: core.Jaxpr
 
   def __call__(self, *values: Any) -> list[Any]:
     """Its outputs, from the values of its inputs."""
     invars = self.eqn.invars
     env = {x: v for x, v in zip(invars, values, strict=True) if _is_var(x)}
-    alone = core.Jaxpr([], list(env), self.eqn.outvars, [self.eqn])
+    alone = self.of.replace(
+      constvars=[],
+      invars=list(env),
+      outvars=self.eqn.outvars,
+      eqns=[self.eqn],
+      debug_info=self.of.debug_info._replace(arg_names=None, result_paths=None),
+    )
     closed = core.ClosedJaxpr(alone, [])
     return core.jaxpr_as_fun(closed)(*env.values())
 
@@ -173,7 +180,7 @@ class _Tracer:
     read = lambda x: x if isinstance(x, core.Literal) else env[x]
     for eqn in jaxpr.eqns:
       values = [read(x) for x in eqn.invars]
-      env.update(zip(eqn.outvars, self.add(eqn, values), strict=True))
+      env.update(zip(eqn.outvars, self.add(eqn, values, jaxpr), strict=True))
     return [read(x) for x in jaxpr.outvars]
 
   def origin(self, slot: Any) -> Origin | None:
@@ -189,13 +196,15 @@ class _Tracer:
         found[x] = (found[x][0], twice) if x in found else (position, origin)
     return list(found.values())
 
-  def add(self, eqn: core.JaxprEqn, ins: list[Any]) -> list[Any]:
+  def add(
+    self, eqn: core.JaxprEqn, ins: list[Any], jaxpr: core.Jaxpr
+  ) -> list[Any]:
     found = self.find(ins)
     if found and eqn.primitive.name in _CALLS:
       inner = eqn.params.get('jaxpr') or eqn.params.get('call_jaxpr')
       return self.inline(inner.jaxpr, inner.consts, ins)
     outs = [self.number() for _ in eqn.outvars]
-    op = Op(eqn, tuple(ins), tuple(outs))
+    op = Op(eqn, tuple(ins), tuple(outs), jaxpr)
     self.ops.append(op)
     if not found:
       return outs

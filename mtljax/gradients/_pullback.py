@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from mtljax import _labels, _tree
 from mtljax.gradients import _program
@@ -23,6 +22,7 @@ from mtljax.gradients._passes import Passes, map_tasks
 from mtljax.gradients._staged import Staged
 
 LossFn = Callable[..., Any] | Staged | Sequence[Callable[..., Any]]
+Tasks = jax.Array | None  # indices, or all
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,9 +61,8 @@ class Pullback:
     aux: the auxiliary output; for a staged loss ``(trunk's, (head 0's, ...))``,
       for a sequence a tuple.
     split: how the parameters divide.
-    rows: ``rows(passes, tasks=None, after=None)``: the shared leaves of those
-      tasks, all by default, each ``(T, ...)``; not before the array ``after``
-      is known.
+    rows: ``rows(passes, tasks=None)``: the shared leaves of those tasks, an
+      array of indices, all by default, each ``(T, ...)``.
     own: ``own(weights)``: the owned leaves, task t's times ``weights[t]``.
     combined: ``combined(weights)``: the shared leaves of the weighted sum.
     features: the gradients at the shared features, leaves ``(T, ...)``; None
@@ -99,15 +98,11 @@ def _stack(rows: list[list[jax.Array]]) -> list[jax.Array]:
   return [jnp.stack(leaf) for leaf in zip(*rows, strict=True)]
 
 
-def _take(
-  stacked: Any, tasks: Sequence[int] | None, after: jax.Array | None = None
-) -> Any:
-  """The parts of some tasks (None: of all), not before ``after`` is known."""
-  if tasks is not None:
-    stacked = jax.tree.map(lambda x: x[np.asarray(tasks)], stacked)
-  if after is not None:
-    stacked, _ = jax.lax.optimization_barrier((stacked, after))
-  return stacked
+def _take(stacked: Any, tasks: Tasks) -> Any:
+  """The parts of some tasks; None: of all, as they are."""
+  if tasks is None:
+    return stacked
+  return jax.tree.map(lambda x: x[tasks], stacked)
 
 
 def _vector(losses: Any) -> jax.Array:
@@ -213,15 +208,15 @@ def _layers(passed, shared, cotangents, num_tasks, rows, beside=frozenset()):
   if passed.program is None:
     return None
 
-  def layers(passes, tasks=None, after=None):
+  def layers(passes, tasks=None):
     count = num_tasks if tasks is None else len(tasks)
-    some = _take(cotangents, tasks, after)
+    some = _take(cotangents, tasks)
     return Layers(
       program=passed.program,
       params=shared,
       inputs=passed.inputs,
       signals=map_tasks(lambda c: passed.pull(c)[2], some, count, passes),
-      rows=lambda: rows(passes, tasks, after),
+      rows=lambda: rows(passes, tasks),
       beside=beside,
       map_tasks=lambda fun, x: map_tasks(fun, x, count, passes),
       num_tasks=count,
@@ -241,8 +236,8 @@ def _plain(fun, split, shared, own, args, has_aux, watch) -> Pullback:
   cotangents = jnp.eye(num_tasks, dtype=losses.dtype)
   pull = lambda weights: passed.pull(weights.astype(losses.dtype))
 
-  def rows(passes, tasks=None, after=None):
-    some = _take(cotangents, tasks, after)
+  def rows(passes, tasks=None):
+    some = _take(cotangents, tasks)
     return map_tasks(lambda c: pull(c)[0], some, len(some), passes)
 
   return Pullback(
@@ -303,11 +298,11 @@ def _staged(fun, split, shared, own, args, has_aux, watch) -> Pullback:
   num_tasks = len(fun.heads)
   stacked = jax.tree.map(lambda *x: jnp.stack(x), *d_features)
 
-  def rows(passes, tasks=None, after=None):
+  def rows(passes, tasks=None):
     if not shared:
       return []
     count = num_tasks if tasks is None else len(tasks)
-    some = _take(stacked, tasks, after)
+    some = _take(stacked, tasks)
     through = map_tasks(lambda c: passed.pull(c)[0], some, count, passes)
     return _add(through, _take(_stack(d_shared), tasks))
 
@@ -361,10 +356,10 @@ def _sequence(funs, split, shared, own, args, has_aux) -> Pullback:
       total = _add(total, pull(weights[t])[part])
     return total
 
-  def rows(passes, tasks=None, after=None):
-    del passes, after  # each task has its own forward pass, so its own pullback
-    some = range(len(pulls)) if tasks is None else tasks
-    return _stack([pulls[t](jnp.ones((), losses.dtype))[0] for t in some])
+  def rows(passes, tasks=None):
+    del passes  # each task has its own forward pass, so its own pullback
+    ones = jnp.ones((), losses.dtype)
+    return _take(_stack([pull(ones)[0] for pull in pulls]), tasks)
 
   return Pullback(
     losses=losses,
@@ -376,11 +371,11 @@ def _sequence(funs, split, shared, own, args, has_aux) -> Pullback:
   )
 
 
-def check_watchable(fun: LossFn) -> None:
-  """Raises ValueError for a loss whose layers cannot be watched."""
+def check_one_pass(fun: LossFn, what: str) -> None:
+  """Raises ValueError for a sequence of losses, each with its own pass."""
   if not isinstance(fun, Staged) and not callable(fun):
     raise ValueError(
-      'the layer-wise Gramian needs one forward pass for all tasks, which a '
-      'sequence of losses with a batch each has not; use the jacobian or '
-      'gramian route.'
+      f'{what} needs one forward pass for all tasks, which a sequence of '
+      'losses with a batch each has not; use the jacobian or the plain gramian '
+      'route.'
     )

@@ -168,8 +168,9 @@ def value_and_gramian(
   passes = make_passes(mode, batch_size)
   if chunk_size is not None:
     _validate.integer('chunk_size', chunk_size, 1)
+    _pullback.check_one_pass(fun, f'chunk_size={chunk_size}')
   if layerwise:
-    _pullback.check_watchable(fun)
+    _pullback.check_one_pass(fun, 'the layer-wise Gramian')
   pullback_fn = _pullback_fn(fun, labels, argnums, has_aux, layerwise)
 
   def value_and_gramian_fn(*args):

@@ -57,6 +57,7 @@ def direction(
   chunk_size: int | None,
   recompute: jax.Array | None,
   cross: Callable[[], jax.Array] | None,
+  again: Callable[[], Pullback],
   extra: dict[str, Any],
 ) -> tuple[Any, Any]:
   """The update that the method makes of this pass, and its next state.
@@ -70,6 +71,9 @@ def direction(
     passes: how T backward passes run.
     chunk_size: the tasks in a block of the Gramian; None: all.
     recompute: whether the weights are due, shape ``()``; None: always.
+    again: makes the pass once more. Where the weights are not always due their
+      gradients take a pass of their own, inside the conditional: shared with
+      it, the pass that every step makes would keep what only they need.
     cross: gives the cross-Gramian, called only where the weights are computed;
       None if the method does not read it.
     extra: further arguments of the method's ``update``.
@@ -104,7 +108,7 @@ def direction(
     )
     return jax.tree.unflatten(pullback.split.treedef, leaves), state
 
-  def decide(state):
+  def decide(state, pullback):
     gramian, combined = _gramian_and_combine(
       method, pullback, route, passes, chunk_size
     )
@@ -116,8 +120,10 @@ def direction(
     return _aggregate.decide(method.weighting, stats, state), combined
 
   if recompute is None:
-    state, combined = decide(state)
+    state, combined = decide(state, pullback)
   else:
     combined = pullback.combined
-    state = jax.lax.cond(recompute, lambda s: decide(s)[0], lambda s: s, state)
+    state = jax.lax.cond(
+      recompute, lambda s: decide(s, again())[0], lambda s: s, state
+    )
   return _weighted_update(method, pullback, combined, state.weights), state

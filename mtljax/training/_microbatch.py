@@ -86,7 +86,8 @@ def averaged(
     count = _parts(batch, size)
     keys = jnp.zeros(count * size)
     if rest:
-      keys = jnp.repeat(jax.random.split(rest[-1], count), size)
+      # Part i holds the examples i, i + count, ... and so the i-th key.
+      keys = jnp.tile(jax.random.split(rest[-1], count), size)
 
     def one(batch, keys):
       args = (batch, *rest[:-1], keys[0]) if rest else (batch,)
@@ -140,7 +141,10 @@ def mean_update(
 
   def mean_direct(method_state, batch, key):
     count = _parts(batch, size)
-    parts = jax.tree.map(lambda x: x.reshape(count, size, *x.shape[1:]), batch)
+    # Every part is spread over the batch, as it may be over devices.
+    parts = jax.tree.map(
+      lambda x: jnp.swapaxes(x.reshape(size, count, *x.shape[1:]), 0, 1), batch
+    )
     keys = jax.random.split(key, count)
     first = jax.tree.map(lambda x: x[0], (parts, keys))
     shapes = jax.eval_shape(direct, method_state, *first)[1:]

@@ -60,7 +60,7 @@ def choose_route(method: Aggregator, route: Route, fun: LossFn) -> str:
       "'jacobian', 'gramian', 'features' or 'auto'."
     )
   if route == 'layerwise':
-    _pullback.check_watchable(fun)
+    _pullback.check_one_pass(fun, 'the layer-wise Gramian')
   if route == 'features' and base.gramian_labels is not None:
     raise ValueError(
       "route='features' takes the Gramian over the features, not over "
@@ -102,7 +102,9 @@ def amortised(
   return _aggregate.rebuild(method, reuse.weighting), reuse.due
 
 
-def check_memory(route: str, passes: Passes, chunk_size: int | None) -> None:
+def check_memory(
+  route: str, passes: Passes, chunk_size: int | None, fun: LossFn
+) -> None:
   """Raises ValueError where the modes do not go with the route."""
   if route == 'gramian' and passes.mode == 'map':
     raise ValueError(
@@ -113,6 +115,7 @@ def check_memory(route: str, passes: Passes, chunk_size: int | None) -> None:
   if chunk_size is None:
     return
   _validate.integer('chunk_size', chunk_size, 1)
+  _pullback.check_one_pass(fun, f'chunk_size={chunk_size}')
   if route not in ('gramian', 'layerwise'):
     raise ValueError(
       f'chunk_size={chunk_size}: route={route!r} does not take the Gramian in '

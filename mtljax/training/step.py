@@ -190,7 +190,7 @@ def make_train_step(
   if microbatch_size is not None and accumulate == 'gradients':
     route = 'jacobian' if route == 'auto' else route
   route = _routes.choose_route(method, route, loss_fn)
-  _routes.check_memory(route, passes, chunk_size)
+  _routes.check_memory(route, passes, chunk_size, loss_fn)
   _microbatch.check(microbatch_size, accumulate, route, _routes.base_of(method))
   base, due = _routes.amortised(_routes.base_of(method), every)
   reads_cross = 'cross_gramian' in base.needs
@@ -266,8 +266,10 @@ def make_train_step(
         extra['task_grad_fn'] = _task_grads.task_grad_fn(
           loss_fn, *args, has_aux=has_state
         )
+      params = state.params
       if method.perturb is not None:
-        pullback = pull(method.perturb(state.params, pullback.summed()), args)
+        params = method.perturb(params, pullback.summed())
+        pullback = pull(params, args)
       direction, method_state = _directions.direction(
         base,
         pullback,
@@ -278,6 +280,7 @@ def make_train_step(
         chunk_size=chunk_size,
         recompute=recompute,
         cross=cross,
+        again=lambda: pull(params, args),
         extra=extra,
       )
       return method_state, direction, first.losses, first.aux

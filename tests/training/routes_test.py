@@ -34,7 +34,7 @@ def test_random_methods_agree_between_routes(name):
   found = [
     run(method, FORMS[form], route=route)[0].params
     for form in ('plain', 'staged')
-    for route in ('jacobian', 'gramian')
+    for route in ('jacobian', 'gramian', 'layerwise')
   ]
   for other in found[1:]:
     chex.assert_trees_all_close(other, found[0], rtol=1e-4, atol=1e-5)
@@ -47,6 +47,7 @@ def test_every_exact_route_is_the_optax_face(name, form):
   params, weights = as_optax(method)
   batch = [BATCH] * T if form == 'sequence' else BATCH
   routes = ['jacobian', 'gramian'] + ['losses'] * (name in LOSS_METHODS)
+  routes += ['layerwise'] * (form != 'sequence')
   for route in routes:
     state, metrics = run(method, FORMS[form], batch=batch, route=route)
     # The whole change, so that a factor on it cannot hide in the parameters.
@@ -64,7 +65,7 @@ def test_exact_routes_agree_in_float64(x64):
     found = [
       run(method, fun, params=wide, batch=batch, route=route)[0].params
       for fun in (plain, STAGED)
-      for route in ('jacobian', 'gramian')
+      for route in ('jacobian', 'gramian', 'layerwise')
     ]
     for other in found[1:]:
       chex.assert_trees_all_close(other, found[0], rtol=1e-9, atol=1e-10)
@@ -129,7 +130,9 @@ def test_features_route_uses_the_gramian_of_features():
   del metrics
 
 
-@pytest.mark.parametrize('route', ['jacobian', 'gramian', 'features'])
+@pytest.mark.parametrize(
+  'route', ['jacobian', 'gramian', 'layerwise', 'features']
+)
 def test_amortised_weights_are_held(route):
   train = make_train_step(
     mtl.cagrad(T, labels=LABELS), optax.sgd(1e-3), STAGED, route=route, every=3
