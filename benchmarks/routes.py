@@ -49,7 +49,7 @@ MEMORY_ONLY = (
     {'route': 'layerwise', 'mode': 'vmap', 'chunk_size': 2},
   ),
 )
-SLOW = {'mlp_40': 1, 'resnet18_40': 1}  # steps a turn, where others take more
+SLOW = {'mlp_40': 2, 'resnet18_40': 1}  # steps a turn, where others take 10
 
 
 class Runner(NamedTuple):
@@ -169,7 +169,7 @@ def main() -> None:
       continue
     runners = [step_runner(case, *route) for route in ROUTES]
     runners += part_runners(case)
-    rounds, steps = (2, 1) if quick else (9, SLOW.get(name, 5))
+    rounds, steps = (2, 1) if quick else (9, SLOW.get(name, 10))
     report(case, runners, measure(runners, rounds, steps))
 
 
