@@ -397,6 +397,7 @@ def max_pool_2x2_with_indices(x: jax.Array) -> tuple[jax.Array, jax.Array]:
   """
   *batch, h, w, c = x.shape
   h, w = h // 2, w // 2
+  x = _keep(x)  # read by every comparison
   pooled = max_pool_2x2(x)
   x = x[..., : 2 * h, : 2 * w, :].reshape(*batch, h, 2, w, 2 * c)
   index = jnp.int8(3)
