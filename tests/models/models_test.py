@@ -184,7 +184,7 @@ def test_segnet_staged_equals_plain(x64):
   """And `lax` the implementations that the backend and shapes choose."""
 
   def task_grads(impl, staged):
-    model = _segnet(conv_impl=impl)
+    model = _segnet(conv_impl=impl, widths=(4,), num_convs=(1,))
     square = lambda output, batch: (jnp.mean(output**2), {})
     x = IMAGE.astype(jnp.float64)
     params, model_state = _init(model, x)
@@ -214,7 +214,7 @@ def test_segnet_staged_equals_plain(x64):
 
 def test_segnet_in_bfloat16():
   """Parameters and images in bfloat16 give outputs in it, near to float32's."""
-  model = _segnet(norm='group')
+  model = _segnet(norm='group', widths=(4,), num_convs=(1,))
   params, state = _init(model, IMAGE)
   to = lambda dtype, tree: jax.tree.map(lambda p: p.astype(dtype), tree)
   params = to(jnp.float32, to(jnp.bfloat16, params))
