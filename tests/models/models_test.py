@@ -181,7 +181,7 @@ def test_segnet_shapes_and_owners(norm):
 
 
 def test_segnet_staged_equals_plain(x64):
-  """And `lax` the implementations that the backend and shapes choose."""
+  """And `lax` what the backend and shapes choose."""
 
   def task_grads(impl, staged):
     model = _segnet(conv_impl=impl, widths=(4,), num_convs=(1,))
@@ -210,6 +210,17 @@ def test_segnet_staged_equals_plain(x64):
   got = task_grads('auto', True)
   check = lambda g, w: np.testing.assert_allclose(g, w, rtol=1e-7, atol=1e-9)
   jax.tree.map(check, got, task_grads('lax', False))
+
+
+def test_segnet_puts_maxima_where_they_were():
+  """Whatever XLA computes twice, with another rounding, on the way."""
+  features = []
+  for impl in ('lax', 'im2col'):
+    model = _segnet(conv_impl=impl)
+    params, model_state = _init(model, IMAGE)
+    apply = jax.jit(functools.partial(model.apply_trunk, train=True))
+    features.append(apply(params, model_state, IMAGE)[0])
+  np.testing.assert_allclose(*features, rtol=0, atol=1e-4)
 
 
 def test_segnet_in_bfloat16():
