@@ -4,10 +4,11 @@
 
 Both train the same models from the same parameters on the same batch with Adam,
 in one run: `make_train_step` with ``route='auto'`` here; there ``mtl_backward``
-and ``jac_to_grad``, called in whichever of four ways is the fastest, with fused
-Adam and, for `sum_losses`, one plain ``backward``. Before anything is timed the
-numbers of parameters and the losses are compared. All methods of both sides
-take turns of a few steps, in an order that changes; the times are medians.
+and ``jac_to_grad``, called in whichever of four ways a step of the first method
+finds fastest, with fused Adam and, for `sum_losses`, one plain ``backward``.
+Before anything is timed the numbers of parameters and the losses are compared.
+All methods of both sides take turns of a few steps, in an order that changes;
+the times are medians.
 """
 
 from __future__ import annotations
