@@ -32,12 +32,14 @@ class Case(NamedTuple):
     model: trunk and heads.
     batch: ``{'x': inputs, 'y': (targets of task 0, ...)}``.
     loss_fns: for each task ``(output, batch) -> (loss, {})``.
+    kinds: their names in `LOSSES`.
   """
 
   name: str
   model: MultiTaskModel
   batch: Batch
   loss_fns: Sequence[TaskLossFn]
+  kinds: Sequence[str]
 
   @property
   def loss(self) -> mtl.Staged:
@@ -109,7 +111,7 @@ def _case(name, model, x_shape, kinds, dense=False, classes=10) -> Case:
   ]
   batch = {'x': jax.random.normal(keys[0], x_shape), 'y': tuple(targets)}
   loss_fns = [_task_loss(kind, t) for t, kind in enumerate(kinds)]
-  return Case(name, model, batch, loss_fns)
+  return Case(name, model, batch, loss_fns, kinds)
 
 
 def _tasks(num_tasks: int) -> tuple[str, ...]:

@@ -80,11 +80,11 @@ def median_ms(
 
 
 class Peer:
-  """Starts the script in another environment and asks it for timings."""
+  """Starts a script in another environment and asks it for timings."""
 
-  def __init__(self, python: str, threads: int = 2):
+  def __init__(self, python: str, threads: int = 2, script: str = __file__):
     self._process = subprocess.Popen(
-      [python, __file__, str(threads)],
+      [python, script, str(threads)],
       stdin=subprocess.PIPE,
       stdout=subprocess.PIPE,
       text=True,
@@ -103,7 +103,10 @@ class Peer:
       size: P.
       seconds: the budget.
     """
-    request = [kind, name, num_tasks, size, seconds]
+    return self.request([kind, name, num_tasks, size, seconds])
+
+  def request(self, request: Any) -> Any:
+    """The script's answer to one line of JSON."""
     assert self._process.stdin is not None
     assert self._process.stdout is not None
     self._process.stdin.write(json.dumps(request) + '\n')

@@ -386,7 +386,8 @@ def max_pool_2x2_with_indices(x: jax.Array) -> tuple[jax.Array, jax.Array]:
   Returns:
     What `max_pool_2x2` returns, and the places as int8 of the same shape: 0 is
     the upper left of the window, 1 the upper right, 2 the lower left, 3 the
-    lower right; of equal entries the first (also where the maximum is NaN).
+    lower right; of equal entries the first. Where the maximum is NaN the place
+    is any of them.
 
   Example:
     >>> import jax.numpy as jnp
@@ -397,13 +398,18 @@ def max_pool_2x2_with_indices(x: jax.Array) -> tuple[jax.Array, jax.Array]:
   """
   *batch, h, w, c = x.shape
   h, w = h // 2, w // 2
+  x = _keep(x)
   pooled = max_pool_2x2(x)
   x = x[..., : 2 * h, : 2 * w, :].reshape(*batch, h, 2, w, 2 * c)
-  index = jnp.int8(3)
-  for place in (2, 1, 0):
-    row, column = divmod(place, 2)
-    entry = x[..., row, :, column * c : (column + 1) * c]
-    index = jnp.where(entry < pooled, index, jnp.int8(place))
+  left, right = x[..., :c], x[..., c:]
+  # Entries with each other: XLA may compute x anew for `pooled`, with another
+  # rounding, and then no entry is equal to it.
+  column = jnp.where(right > left, jnp.int8(1), jnp.int8(0))
+  most = jnp.maximum(left, right)
+  lower = most[..., 1, :, :] > most[..., 0, :, :]
+  index = jnp.where(
+    lower, column[..., 1, :, :] + jnp.int8(2), column[..., 0, :, :]
+  )
   return pooled, index
 
 

@@ -181,10 +181,10 @@ def test_segnet_shapes_and_owners(norm):
 
 
 def test_segnet_staged_equals_plain(x64):
-  """And `lax` the implementations that the backend and shapes choose."""
+  """And `lax` what the backend and shapes choose."""
 
   def task_grads(impl, staged):
-    model = _segnet(conv_impl=impl)
+    model = _segnet(conv_impl=impl, widths=(4,), num_convs=(1,))
     square = lambda output, batch: (jnp.mean(output**2), {})
     x = IMAGE.astype(jnp.float64)
     params, model_state = _init(model, x)
@@ -212,9 +212,20 @@ def test_segnet_staged_equals_plain(x64):
   jax.tree.map(check, got, task_grads('lax', False))
 
 
+def test_segnet_puts_maxima_where_they_were():
+  """Whatever XLA computes twice, with another rounding, on the way."""
+  features = []
+  for impl in ('lax', 'im2col'):
+    model = _segnet(conv_impl=impl)
+    params, model_state = _init(model, IMAGE)
+    apply = jax.jit(functools.partial(model.apply_trunk, train=True))
+    features.append(apply(params, model_state, IMAGE)[0])
+  np.testing.assert_allclose(*features, rtol=0, atol=1e-4)
+
+
 def test_segnet_in_bfloat16():
   """Parameters and images in bfloat16 give outputs in it, near to float32's."""
-  model = _segnet(norm='group')
+  model = _segnet(norm='group', widths=(4,), num_convs=(1,))
   params, state = _init(model, IMAGE)
   to = lambda dtype, tree: jax.tree.map(lambda p: p.astype(dtype), tree)
   params = to(jnp.float32, to(jnp.bfloat16, params))
