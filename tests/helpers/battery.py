@@ -69,6 +69,17 @@ def wrapped(wrapper, name, claims='', *args, **kwargs):
   )
 
 
+def beside(tx):
+  """Another method that can be one of several with this one."""
+  return mtl.fixed(
+    tx.num_tasks,
+    weights=[7.0] * tx.num_tasks,
+    labels=tx.labels,
+    gramian_labels=tx.gramian_labels,
+    nonfinite=tx.conventions.nonfinite,
+  )
+
+
 FIXED = tuple(np.linspace(0.5, 2.0, 64).tolist())
 LEAK = tuple(np.linspace(0.0, 1.0, 64).tolist())
 REFERENCE = tuple(np.linspace(-0.5, 0.2, 64).tolist())
@@ -160,6 +171,11 @@ METHODS = [
   wrapped('cr_mogm', 'uw_o', 'equivariant linear'),
   wrapped('every_k', 'slw', 'equivariant linear', 2),
   wrapped('freeze_after', 'uw_so', 'equivariant linear', 2),
+  Method(
+    'select(upgrad)',
+    claims=frozenset({'equivariant', 'non_conflicting', 'linear'}),
+    around=lambda tx: mtl.select([beside(tx), tx], 1),
+  ),
 ]
 # The plumbing is the same for every variant of a method, so it is tested once.
 FIRST = list({m.name: m for m in reversed(METHODS)}.values())[::-1]
