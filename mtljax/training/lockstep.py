@@ -157,15 +157,23 @@ def _train(
       state, _stacked([one.batch for one in asked]), shared_batch=False
     )
     own_metrics = _unstacked(metrics, sweep.num_members)
+    stopped = None
     for place, (i, run) in list(live.items()):
       get_state = functools.partial(sweep.member, state, place)
-      answer = _ask_or_fail(run, (get_state, own_metrics[place]))
+      try:
+        answer = _ask_or_fail(run, (get_state, own_metrics[place]))
+      except SystemExit as stop:
+        # The others are told of this step before the program ends.
+        stopped = stopped or stop
+        continue
       if isinstance(answer, Asked):
         asked[place] = answer
       else:
         # Its place goes on with its last batch, and nobody reads it.
         results[i] = answer.result
         del live[place]
+    if stopped is not None:
+      raise stopped
 
 
 def _stacked(batches: Sequence[Any]) -> Any:

@@ -203,7 +203,7 @@ def fit_steps(
       epoch = {'epoch': step / steps_per_epoch} if steps_per_epoch else {}
       writer.write(step, epoch | dict(scalars), **tags)
 
-  def evaluate_and_save(step: int, state: TrainState) -> None:
+  def evaluate_and_save(step: int) -> None:
     check_state(state, step)
     score = None
     if eval_fn is not None:
@@ -245,7 +245,8 @@ def fit_steps(
           jax.block_until_ready(metrics)
           window.restart_clock()
         if evaluate:
-          evaluate_and_save(step, get_state())
+          state = get_state()
+          evaluate_and_save(step)
           window.reset()
   except NonFiniteLossError as error:
     raise with_advice(error, checkpointer) from None

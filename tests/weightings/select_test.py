@@ -17,7 +17,7 @@ COUNTING = Weighting(
   observe=lambda losses, state: state + 100,
   info=MethodInfo(name='counting', paper=''),
 )
-RULES = [COUNTING, weightings.slw(), weightings.rlw(), weightings.mgda()]
+RULES = [COUNTING, weightings.aligned_mtl(), weightings.rlw(), weightings.mgda()]
 RULES[2] = RULES[2]._replace(
   info=MethodInfo(name='rlw', paper='', random=True, invariance='full')
 )
@@ -103,7 +103,7 @@ def test_absent_tasks_and_numbers_that_are_not_finite():
 def test_facts():
   rule = weightings.select(RULES, 0)
   assert rule.needs == {'losses', 'gramian'}
-  assert rule.info.name == 'select(counting, slw, rlw, mgda)'
+  assert rule.info.name == 'select(counting, aligned_mtl, rlw, mgda)'
   assert rule.info.random
   assert rule.info.invariance == 'none'
   assert not rule.info.weight_heads
