@@ -43,7 +43,7 @@ class Config:
   """Modes of make_sweep, and processes."""
   members: int = 8
   """Runs."""
-  steps: int = 100
+  steps: int = 20
   """Steps of every run that the time in all is for."""
   rounds: int = 5
   """Rounds of five steps that the time of a step is the least of."""

@@ -39,7 +39,7 @@ class Method:
 
   def build(self, num_tasks, **kwargs):
     """With arguments of one's own."""
-    plain = self.name.rpartition('(')[2].removesuffix(')')
+    plain = self.name.rpartition('(')[2].rpartition(' ')[2].removesuffix(')')
     return fill(self.around(getattr(mtl, plain)(num_tasks, **kwargs)))
 
 
@@ -172,7 +172,7 @@ METHODS = [
   wrapped('every_k', 'slw', 'equivariant linear', 2),
   wrapped('freeze_after', 'uw_so', 'equivariant linear', 2),
   Method(
-    'select(upgrad)',
+    'select(fixed, upgrad)',
     claims=frozenset({'equivariant', 'non_conflicting', 'linear'}),
     around=lambda tx: mtl.select([beside(tx), tx], 1),
   ),

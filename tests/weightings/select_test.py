@@ -17,7 +17,12 @@ COUNTING = Weighting(
   observe=lambda losses, state: state + 100,
   info=MethodInfo(name='counting', paper=''),
 )
-RULES = [COUNTING, weightings.aligned_mtl(), weightings.rlw(), weightings.mgda()]
+RULES = [
+  COUNTING,
+  weightings.aligned_mtl(),
+  weightings.rlw(),
+  weightings.mgda(),
+]
 RULES[2] = RULES[2]._replace(
   info=MethodInfo(name='rlw', paper='', random=True, invariance='full')
 )
