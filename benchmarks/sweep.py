@@ -47,6 +47,8 @@ class Config:
   """Steps of every run that the time in all is for."""
   rounds: int = 5
   """Rounds of five steps that the time of a step is the least of."""
+  processes: int = 8
+  """Of the processes, how many are run; their time is scaled to all members."""
   alone: int | None = None
   """Train this member alone and print nothing: what processes starts."""
 
@@ -140,12 +142,13 @@ def make_runner(name: str, mode: str, hparams: dict[str, list[float]]):
 def processes(name: str, config: Config) -> float:
   """Seconds of all members in processes of their own, one after another."""
   start = time.perf_counter()
-  for i in range(config.members):
+  for i in range(config.processes):
     command = [sys.executable, '-m', 'benchmarks.sweep', '--model', name]
     command += ['--alone', str(i), '--steps', str(config.steps)]
     command += ['--members', str(config.members)]
     subprocess.run(command, check=True)
-  return time.perf_counter() - start
+  seconds = time.perf_counter() - start
+  return seconds / config.processes * config.members
 
 
 def measure(name: str, config: Config) -> None:
