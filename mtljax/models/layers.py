@@ -89,8 +89,8 @@ def default_sweep_mode(backend: str) -> str:
   """Names the way to run the members of a sweep on a backend.
 
   On CPU a program of one member, called for each: batched products gain only
-  where a member is too small for the machine, and XLA's convolutions are slow in
-  a loop. ``python -m benchmarks.sweep`` prints the measurements.
+  where a member is too small for the machine, and XLA's convolutions are slow
+  in a loop. ``python -m benchmarks.sweep`` prints the measurements.
 
   Args:
     backend: as in `jax.default_backend`: ``'cpu'``, ``'gpu'``, ``'tpu'``.
