@@ -59,7 +59,8 @@ invariance, and `mgda(normalize='loss')` and `'loss+'` read the losses too.
 Around any that does not read *gradients*: `mtl.cr_mogm` averages the weights
 over steps (Zhou et al., 2022, <https://openreview.net/forum?id=ScwfQ7hdwyP>),
 `mtl.every_k` computes them at every k-th step only, and `mtl.freeze_after`
-keeps them constant after some steps.
+keeps them constant after some steps. `mtl.select` takes one of several methods
+by a number, for [sweeps](sweeps.md) over methods.
 
 Around any but `modo`, `sdmgrad` and the optimizers: `mtl.sam` takes all
 gradients at one point that is worst for the summed loss (Foret et al., 2021,

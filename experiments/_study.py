@@ -10,7 +10,7 @@ import os
 import pathlib
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,8 +25,12 @@ from mtljax.training import (
   NonFiniteLossError,
   TensorBoardWriter,
   TrainState,
-  fit,
+  TrainStep,
+  fit_steps,
+  fit_sweep,
+  make_sweep,
 )
+from mtljax.training.lockstep import Steps, drive
 
 OK = 'ok'
 
@@ -39,7 +43,7 @@ class Cell:
     method: its name, as in the folder and the table.
     seed: its seed.
     tasks: the names of its tasks.
-    step_fn: the jitted step.
+    step: the train step.
     init_fn: ``init_fn() -> TrainState``.
     batches_fn: ``batches_fn() -> iterator`` with ``get_state``, ``set_state``.
     validate_fn: from a state to validation metrics.
@@ -53,7 +57,7 @@ class Cell:
   method: str
   seed: int
   tasks: tuple[str, ...]
-  step_fn: Callable[..., Any]
+  step: TrainStep
   init_fn: Callable[[], TrainState]
   batches_fn: Callable[[], Any]
   validate_fn: Callable[[TrainState], Mapping[str, Any]]
@@ -100,7 +104,50 @@ def _writer(folder: pathlib.Path, tensorboard: bool) -> MetricWriter:
   return jsonl
 
 
-def run_cell(
+def run_cell(out: pathlib.Path, cell: Cell, **options: Any) -> dict[str, Any]:
+  """Trains one cell, or goes on with it, and measures the best state on test.
+
+  Args:
+    out: the study's folder.
+    cell: the run.
+    **options: those of `cell_steps`.
+
+  Returns:
+    The row of ``results.csv``. A run with a non-finite loss gives a row whose
+    status says so.
+  """
+  return drive(cell.step.step, cell_steps(out, cell, **options))
+
+
+def run_cells(
+  out: pathlib.Path, cells: Sequence[Cell], *, mode: str, **options: Any
+) -> list[dict[str, Any]]:
+  """Trains cells that share a train step as the members of one sweep.
+
+  What they write is what `run_cell` writes for each of them.
+
+  Args:
+    out: the study's folder.
+    cells: the runs, which differ in their seeds.
+    mode: of `mtljax.training.make_sweep`.
+    **options: those of `cell_steps`.
+
+  Returns:
+    The rows. The time of a run is its share of that of all.
+  """
+  step = cells[0].step
+  sweep = make_sweep(lambda _: step, num_members=len(cells), mode=mode)
+  progress = options.pop('progress')
+  runs = [
+    cell_steps(
+      out, cell, progress=progress and i == 0, beside=len(cells), **options
+    )
+    for i, cell in enumerate(cells)
+  ]
+  return fit_sweep(sweep, runs)
+
+
+def cell_steps(
   out: pathlib.Path,
   cell: Cell,
   *,
@@ -112,8 +159,9 @@ def run_cell(
   tensorboard: bool,
   progress: bool,
   callback: Callable[[int], None] | None = None,
-) -> dict[str, Any]:
-  """Trains one cell, or goes on with it, and measures the best state on test.
+  beside: int = 1,
+) -> Steps:
+  """`run_cell` as a generator, like `mtljax.training.fit_steps`.
 
   Args:
     out: the study's folder.
@@ -126,10 +174,10 @@ def run_cell(
     tensorboard: whether to write TensorBoard files too, where it is installed.
     progress: whether to show a progress bar of this run.
     callback: called with each step, for a bar of the whole study.
+    beside: how many runs are trained in the same program, this one included.
 
   Returns:
-    The row of ``results.csv``. A run with a non-finite loss gives a row whose
-    status says so.
+    A generator that returns the row of ``results.csv``.
   """
   folder = cell.folder(out)
   folder.mkdir(parents=True, exist_ok=True)
@@ -139,8 +187,7 @@ def run_cell(
   writer = _writer(folder, tensorboard)
   try:
     with Checkpointer(folder / 'checkpoints') as checkpointer:
-      result = fit(
-        cell.step_fn,
+      result = yield from fit_steps(
         cell.init_fn(),
         cell.batches_fn(),
         num_steps=num_steps,
@@ -172,8 +219,8 @@ def run_cell(
       **{name: float(value) for name, value in more.items()},
       'wall_time': None
       if result.resumed_from
-      else round(time.perf_counter() - start, 3),
-      'steps_per_second': _steps_per_second(folder, batch_size),
+      else round((time.perf_counter() - start) / beside, 3),
+      'steps_per_second': _steps_per_second(folder, batch_size / beside),
       'resumed_from': result.resumed_from,
       'status': OK,
     }
@@ -185,7 +232,7 @@ def run_cell(
   return row
 
 
-def _steps_per_second(folder: pathlib.Path, batch_size: int) -> float | None:
+def _steps_per_second(folder: pathlib.Path, batch_size: float) -> float | None:
   """The median over the log's lines: compilation and evaluation are outside."""
   speeds = []
   for line in (folder / 'metrics.jsonl').read_text().splitlines():

@@ -142,7 +142,7 @@ def make_cell(
     method=entry.name,
     seed=seed,
     tasks=entry.tasks,
-    step_fn=step.step,
+    step=step,
     init_fn=init,
     batches_fn=functools.partial(
       data.make_train_iterator,
@@ -196,13 +196,13 @@ def _timed(cell: _study.Cell):
   batches = cell.batches_fn()
   ready = [jax.device_put(next(batches)) for _ in range(COST_STEPS)]
   state = cell.init_fn()
-  state, _ = jax.block_until_ready(cell.step_fn(state, ready[0]))
+  state, _ = jax.block_until_ready(cell.step.step(state, ready[0]))
 
   def run():
     nonlocal state
     start = time.perf_counter()
     for batch in ready:
-      state, _ = cell.step_fn(state, batch)
+      state, _ = cell.step.step(state, batch)
     jax.block_until_ready(state.params)
     return (time.perf_counter() - start) / COST_STEPS * 1e3
 

@@ -13,9 +13,11 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 import pathlib
 import sys
 import time
+from typing import Any
 
 import jax
 import optax
@@ -34,7 +36,8 @@ from experiments._digits import (
   tasks_of,
 )
 from mtljax import _validate, data
-from mtljax.training import exit_on_error, make_train_step, open_run
+from mtljax.models import layers
+from mtljax.training import exit_on_error, make_train_step, open_run, sweep
 from mtljax.training.step import ROUTES
 
 
@@ -83,6 +86,10 @@ class Config:
   mode: str = 'auto'
   """How a step's T backward passes run: unroll, vmap or map. auto takes map
   for multi_lenet, unless the route is gramian, and unroll for the others."""
+  sweep: str = 'auto'
+  """How the seeds of a method run: loop trains them after one another; vmap,
+  map and unroll together in one program. auto takes loop on CPU, vmap
+  elsewhere."""
   log_every: int = 20
   """Steps between lines of metrics."""
   resume: bool = True
@@ -97,7 +104,7 @@ class Config:
 
 # What may change between a run and its continuation in the same folder.
 RESUMABLE = ('out', 'methods', 'seeds', 'baselines', 'resume', 'tensorboard')
-RESUMABLE += ('progress', 'data.dir')
+RESUMABLE += ('progress', 'sweep', 'data.dir')
 
 
 def check(config: Config) -> None:
@@ -108,6 +115,7 @@ def check(config: Config) -> None:
   _validate.one_of('--data.source', config.data.source, data.SOURCES)
   _validate.one_of('--route', config.route, ROUTES)
   _validate.one_of('--mode', config.mode, ('auto', 'unroll', 'vmap', 'map'))
+  _validate.one_of('--sweep', config.sweep, sweep.MODES)
   for name in ('seeds', 'epochs', 'batch_size', 'log_every'):
     _validate.in_range(f'--{name.replace("_", "-")}', getattr(config, name), 1)
   _validate.in_range('--learning-rate', config.learning_rate, 0, open_low=True)
@@ -163,7 +171,7 @@ def make_cells(
       method=name,
       seed=seed,
       tasks=problem.tasks,
-      step_fn=step.step,
+      step=step,
       init_fn=functools.partial(init, seed),
       batches_fn=functools.partial(
         data.make_train_iterator,
@@ -222,6 +230,54 @@ def prepare(config: Config, console: rich.console.Console) -> Study:
   return Study(methods, digits, tuple(cells))
 
 
+def sweep_mode(config: Config) -> str:
+  """How the seeds of a method run: what is asked for, or the fastest."""
+  if config.sweep != 'auto':
+    return config.sweep
+  return layers.default_sweep_mode(jax.default_backend())
+
+
+def groups(config: Config, study: Study) -> list[list[_study.Cell]]:
+  """The runs that are trained together: the seeds of a method, or one."""
+  if sweep_mode(config) == 'loop':
+    return [[cell] for cell in study.cells]
+  by_method = itertools.groupby(study.cells, key=lambda cell: cell.method)
+  return [list(cells) for _, cells in by_method]
+
+
+def run_group(
+  config: Config,
+  study: Study,
+  group: list[_study.Cell],
+  before: int,
+  console: rich.console.Console,
+) -> list[dict[str, Any]]:
+  """The rows of runs that are trained together, of those finished too."""
+  found = [_study.finished(config.out, cell) for cell in group]
+  todo = [c for c, row in zip(group, found, strict=True) if row is None]
+  if not todo:
+    return [row for row in found if row is not None]
+  for i, cell in enumerate(group):
+    if cell in todo:
+      place = f'[{before + i + 1}/{len(study.cells)}]'
+      console.print(f'{place} {cell.method}, seed {cell.seed}', markup=False)
+  options = {
+    'num_steps': num_steps(config, study.digits),
+    'steps_per_epoch': steps_per_epoch(config, study.digits),
+    'log_every': config.log_every,
+    'batch_size': config.batch_size,
+    'select': select,
+    'tensorboard': config.tensorboard,
+    'progress': config.progress,
+  }
+  if len(todo) == 1:
+    new = iter([_study.run_cell(config.out, todo[0], **options)])
+  else:
+    mode = sweep_mode(config)
+    new = iter(_study.run_cells(config.out, todo, mode=mode, **options))
+  return [next(new) if row is None else row for row in found]
+
+
 def run(config: Config, study: Study, console: rich.console.Console) -> int:
   """Runs the study; returns how many runs failed."""
   start = time.perf_counter()
@@ -233,29 +289,13 @@ def run(config: Config, study: Study, console: rich.console.Console) -> int:
   }
   open_run(config.out, values, resume=config.resume, ignore=RESUMABLE)
   rows, failed = [], 0
-  for cell in study.cells:
-    row = _study.finished(config.out, cell)
-    if row is None:
-      console.print(
-        f'[{len(rows) + 1}/{len(study.cells)}] {cell.method}, seed {cell.seed}',
-        markup=False,
-      )
-      row = _study.run_cell(
-        config.out,
-        cell,
-        num_steps=num_steps(config, study.digits),
-        steps_per_epoch=steps_per_epoch(config, study.digits),
-        log_every=config.log_every,
-        batch_size=config.batch_size,
-        select=select,
-        tensorboard=config.tensorboard,
-        progress=config.progress,
-      )
-    rows.append(row)
+  for group in groups(config, study):
+    for row in run_group(config, study, group, len(rows), console):
+      rows.append(row)
+      if row['status'] != _study.OK:
+        failed += 1
+        console.print(f'error: {row["status"]}', style='red', markup=False)
     _study.write_results(config.out, rows)
-    if row['status'] != _study.OK:
-      failed += 1
-      console.print(f'error: {row["status"]}', style='red', markup=False)
   summary = report.write_report(config.out)
   report.print_table(summary, console)
   console.print(

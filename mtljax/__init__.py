@@ -65,6 +65,7 @@ from mtljax.aggregators import per_task as per_task
 from mtljax.aggregators import pivrg as pivrg
 from mtljax.aggregators import rlw as rlw
 from mtljax.aggregators import sdmgrad as sdmgrad
+from mtljax.aggregators import select as select
 from mtljax.aggregators import slaw as slaw
 from mtljax.aggregators import slw as slw
 from mtljax.aggregators import stch as stch

@@ -186,8 +186,8 @@ def methods() -> MethodTable:
 
   Every row is read off the method built with its default arguments (and
   examples of those without a default), not typed by hand. Wrappers, which take
-  a method, are not in it: `flat_regions`, `sam`, `cr_mogm`, `every_k` and
-  `freeze_after`.
+  a method, are not in it: `flat_regions`, `sam`, `cr_mogm`, `every_k`,
+  `freeze_after` and `select`.
 
   Returns:
     A `MethodTable` of `MethodSummary`, sorted by name. The first call takes a

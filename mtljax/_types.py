@@ -103,7 +103,8 @@ class Conventions:
   """How weights become an update: what papers leave to their code.
 
   Attributes:
-    weight_heads: whether the task-specific parameters' gradients are weighted.
+    weight_heads: whether the task-specific parameters' gradients are weighted;
+      an array where `mtljax.select` chooses among methods that differ in it.
     scale: factor on the shared update; ``num_tasks`` turns a method defined on
       the mean into one on the sum of losses.
     max_norm: bound on the norm of the shared update, after ``scale``; None:
@@ -112,7 +113,7 @@ class Conventions:
       ``'propagate'`` makes all weights NaN, ``'drop_task'`` masks the task.
   """
 
-  weight_heads: bool = False
+  weight_heads: bool | jax.Array = False
   scale: Any = 1.0
   max_norm: Any = None
   nonfinite: Literal['propagate', 'drop_task'] = 'propagate'

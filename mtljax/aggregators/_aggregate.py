@@ -85,10 +85,12 @@ def head_weights(
   conventions: Conventions, weights: jax.Array, mask: jax.Array | None
 ) -> jax.Array:
   """The factor of each task's own parameters, shape ``(T,)``."""
-  if conventions.weight_heads:
-    return weights
+  heads = conventions.weight_heads
   ones = jnp.ones_like(weights)
-  return ones if mask is None else jnp.where(mask, ones, 0)
+  ones = ones if mask is None else jnp.where(mask, ones, 0)
+  if isinstance(heads, jax.Array):
+    return jnp.where(heads, weights, ones)
+  return weights if heads else ones
 
 
 def clip(conventions: Conventions, leaves: list[jax.Array]) -> list[jax.Array]:
@@ -353,11 +355,29 @@ def aggregate(
   one task                  its gradient, up to the method's scale
   ========================= =============================================
   """
-  num_tasks = _validate.num_tasks(num_tasks)
-  info = weighting.info
-  conventions = checked_conventions(
-    info, weight_heads, scale, max_norm, nonfinite
+  return build(
+    weighting,
+    _validate.num_tasks(num_tasks),
+    labels=labels,
+    gramian_labels=gramian_labels,
+    conventions=checked_conventions(
+      weighting.info, weight_heads, scale, max_norm, nonfinite
+    ),
+    key=key,
   )
+
+
+def build(
+  weighting: Weighting,
+  num_tasks: int,
+  *,
+  labels: _labels.Labels | None,
+  gramian_labels: Any | None,
+  conventions: Conventions,
+  key: jax.Array | int,
+) -> Aggregator:
+  """`aggregate`, with conventions that are known to be good."""
+  info = weighting.info
   known = {'losses', 'gramian', 'cross_gramian'}
   if weighting.needs - known:
     raise ValueError(
@@ -441,11 +461,11 @@ def aggregate(
 
 def rebuild(method: Aggregator, weighting: Weighting) -> Aggregator:
   """The same aggregator around another weighting."""
-  return aggregate(
+  return build(
     weighting,
     method.num_tasks,
     labels=method.labels,
     gramian_labels=method.gramian_labels,
+    conventions=method.conventions,
     key=method.key,
-    **vars(method.conventions),
   )

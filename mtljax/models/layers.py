@@ -85,6 +85,26 @@ def default_conv_impl(
   return 'im2col' if small or max(strides) > 1 else 'lax'
 
 
+def default_sweep_mode(backend: str) -> str:
+  """Names the way to run the members of a sweep on a backend.
+
+  On CPU a program of one member, called for each: batched products gain only
+  where a member is too small for the machine, and XLA's convolutions are slow
+  in a loop. ``python -m benchmarks.sweep`` prints the measurements.
+
+  Args:
+    backend: as in `jax.default_backend`: ``'cpu'``, ``'gpu'``, ``'tpu'``.
+
+  Returns:
+    A mode of `mtljax.training.make_sweep`.
+
+  Example:
+    >>> default_sweep_mode('cpu'), default_sweep_mode('gpu')
+    ('loop', 'vmap')
+  """
+  return 'loop' if backend == 'cpu' else 'vmap'
+
+
 def _tile(kw: int, stride: int, width: int) -> int:
   """Output columns per product: twice the arithmetic, a divisor if one fits."""
   target = min(width, -(-(kw + 1) // stride))

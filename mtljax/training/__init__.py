@@ -10,9 +10,11 @@ from mtljax.training._rundir import (
 )
 from mtljax.training._seal import CheckpointError
 from mtljax.training.checkpoint import Checkpointer
-from mtljax.training.loop import TIMING, FitResult, fit
+from mtljax.training.lockstep import fit_sweep
+from mtljax.training.loop import TIMING, FitResult, fit, fit_steps
 from mtljax.training.state import TrainState
 from mtljax.training.step import TrainStep, make_train_step
+from mtljax.training.sweep import Sweep, make_sweep
 from mtljax.training.writers import (
   JsonlWriter,
   MetricWriter,
@@ -33,12 +35,16 @@ __all__ = [
   'NonFiniteLossError',
   'OutputError',
   'Run',
+  'Sweep',
   'TensorBoardWriter',
   'TrainState',
   'TrainStep',
   'WandbWriter',
   'exit_on_error',
   'fit',
+  'fit_steps',
+  'fit_sweep',
+  'make_sweep',
   'make_train_step',
   'open_run',
 ]

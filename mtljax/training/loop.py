@@ -17,6 +17,7 @@ from mtljax.training._finite import (
 from mtljax.training._progress import Progress
 from mtljax.training._window import Window
 from mtljax.training.checkpoint import Checkpointer
+from mtljax.training.lockstep import Asked, Steps, drive, holding
 from mtljax.training.state import TrainState
 from mtljax.training.writers import MetricWriter
 
@@ -139,6 +140,53 @@ def fit(
   >>> int(result.state.step)
   3
   """
+  run = fit_steps(
+    state,
+    batches,
+    num_steps=num_steps,
+    task_names=task_names,
+    log_every=log_every,
+    eval_every=eval_every,
+    eval_fn=eval_fn,
+    select=select,
+    writer=writer,
+    checkpointer=checkpointer,
+    steps_per_epoch=steps_per_epoch,
+    progress=progress,
+    callback=callback,
+  )
+  return drive(step_fn, run)
+
+
+def fit_steps(
+  state: TrainState,
+  batches: Iterator[Any],
+  *,
+  num_steps: int,
+  task_names: Sequence[str],
+  log_every: int = 100,
+  eval_every: int | None = None,
+  eval_fn: Callable[[TrainState], Mapping[str, Any]] | None = None,
+  select: Callable[[Mapping[str, Any]], float] | None = None,
+  writer: MetricWriter | None = None,
+  checkpointer: Checkpointer | None = None,
+  steps_per_epoch: int | None = None,
+  progress: bool = True,
+  callback: Callable[[int, TrainState, Mapping[str, Any]], None] | None = None,
+) -> Steps:
+  """`fit` as a generator, which asks for its steps instead of taking them.
+
+  Several of them share one program in `mtljax.training.fit_sweep`. It yields
+  ``(get_state, batch)`` and is sent ``(get_state, metrics)``;
+  ``get_state()`` is the state after the step, asked for to evaluate and
+  save and not at every step. The arguments are those of `fit`.
+
+  Returns:
+    A generator that returns the `FitResult`.
+
+  Raises:
+    Exception: as `fit` does.
+  """
   _validate(num_steps, log_every, eval_every, task_names)
   seen = _Seen(best={'score': None, 'step': None}, evaluation={})
   if checkpointer is not None:
@@ -178,15 +226,16 @@ def fit(
       )
 
   window = Window(task_names)
+  get_state = holding(state)
   try:
     with Progress(num_steps, start, progress) as bar:
       for step in range(start + 1, num_steps + 1):
         batch = _next(batches, step, num_steps)
-        state, metrics = step_fn(state, batch)
+        get_state, metrics = yield Asked(get_state, batch)
         window.add(step, metrics, jax.tree.leaves(batch)[0].shape[0])
         bar.advance(step)
         if callback is not None:
-          callback(step, state, metrics)
+          callback(step, get_state(), metrics)
         evaluate = step == num_steps or step % (eval_every or num_steps) == 0
         if evaluate or step % log_every == 0:
           line = window.means()
@@ -196,6 +245,7 @@ def fit(
           jax.block_until_ready(metrics)
           window.restart_clock()
         if evaluate:
+          state = get_state()
           evaluate_and_save(step)
           window.reset()
   except NonFiniteLossError as error:
@@ -203,7 +253,7 @@ def fit(
   if checkpointer is not None:
     checkpointer.wait()
   return FitResult(
-    state=state,
+    state=get_state(),
     best_score=seen.best['score'],
     best_step=seen.best['step'],
     eval_metrics=seen.evaluation,

@@ -25,6 +25,7 @@ from mtljax.weightings._pcgrad import pcgrad
 from mtljax.weightings._pivrg import pivrg
 from mtljax.weightings._rlw import rlw
 from mtljax.weightings._sdmgrad import sdmgrad
+from mtljax.weightings._select import select
 from mtljax.weightings._slaw import slaw
 from mtljax.weightings._slw import slw
 from mtljax.weightings._stch import stch
@@ -64,6 +65,7 @@ __all__ = [
   'pivrg',
   'rlw',
   'sdmgrad',
+  'select',
   'slaw',
   'slw',
   'stch',

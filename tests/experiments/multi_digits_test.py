@@ -132,6 +132,23 @@ def test_kill_and_resume_ends_in_the_same_bits(finished, data_dir, tmp_path):
     )
 
 
+def test_seeds_of_a_method_in_one_program(data_dir, tmp_path):
+  """With another way of running them, the same folder goes on."""
+  out = tmp_path / 'out'
+  args = ('--methods', 'mean', '--no-baselines', '--model', 'multi_mlp')
+  code, text, err = call(
+    out, data_dir, *args, '--seeds', '2', '--sweep', 'vmap'
+  )
+  assert code == 0, err[-2000:]
+  assert '[2/2] mean, seed 1' in text
+  before = results(out)
+  assert [row['status'] for row in before] == ['ok'] * 2
+  code, text, err = call(out, data_dir, *args, '--seeds', '2')
+  assert code == 0, err[-2000:]
+  assert 'mean, seed' not in text
+  assert results(out) == before
+
+
 def test_other_configuration_is_refused(finished, data_dir):
   out = finished[0]
   before = (out / 'results.csv').read_bytes()
@@ -190,6 +207,7 @@ def test_diverging_run_is_said_and_the_others_go_on(data_dir, tmp_path):
   [
     (['--methods', 'cagrd'], "Did you mean 'cagrad'?"),
     (['--optimizer', 'adm'], "Did you mean 'adam'?"),
+    (['--sweep', 'lop'], "Did you mean 'loop'?"),
     (['--data.source', 'mnits'], "Did you mean 'mnist'?"),
     (['--route', 'gramain', '--methods', 'mgda'], "Did you mean 'gramian'?"),
     (['--seeds', '0'], '--seeds=0 must be at least 1'),

@@ -39,7 +39,7 @@ class Method:
 
   def build(self, num_tasks, **kwargs):
     """With arguments of one's own."""
-    plain = self.name.rpartition('(')[2].removesuffix(')')
+    plain = self.name.rpartition('(')[2].rpartition(' ')[2].removesuffix(')')
     return fill(self.around(getattr(mtl, plain)(num_tasks, **kwargs)))
 
 
@@ -66,6 +66,17 @@ def wrapped(wrapper, name, claims='', *args, **kwargs):
     f'{wrapper}({name})',
     claims=frozenset(claims.split()),
     around=lambda tx: getattr(mtl, wrapper)(tx, *args, **kwargs),
+  )
+
+
+def beside(tx):
+  """Another method that can be one of several with this one."""
+  return mtl.fixed(
+    tx.num_tasks,
+    weights=[7.0] * tx.num_tasks,
+    labels=tx.labels,
+    gramian_labels=tx.gramian_labels,
+    nonfinite=tx.conventions.nonfinite,
   )
 
 
@@ -160,6 +171,11 @@ METHODS = [
   wrapped('cr_mogm', 'uw_o', 'equivariant linear'),
   wrapped('every_k', 'slw', 'equivariant linear', 2),
   wrapped('freeze_after', 'uw_so', 'equivariant linear', 2),
+  Method(
+    'select(fixed, upgrad)',
+    claims=frozenset({'equivariant', 'non_conflicting', 'linear'}),
+    around=lambda tx: mtl.select([beside(tx), tx], 1),
+  ),
 ]
 # The plumbing is the same for every variant of a method, so it is tested once.
 FIRST = list({m.name: m for m in reversed(METHODS)}.values())[::-1]

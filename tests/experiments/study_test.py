@@ -1,0 +1,130 @@
+"""Cells of a study, one by one and as the members of one sweep."""
+
+import functools
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import mtljax as mtl
+from experiments import _study
+from mtljax.training import Checkpointer, make_train_step
+
+OPTIONS = {
+  'num_steps': 6,
+  'steps_per_epoch': 3,
+  'log_every': 2,
+  'batch_size': 8,
+  'select': lambda metrics: metrics['norm'],
+  'tensorboard': False,
+  'progress': False,
+}
+
+
+class Batches:
+  """Noise made from seed and position; one seed's third batch is bad."""
+
+  def __init__(self, seed):
+    self.seed, self.position = seed, 0
+
+  def __iter__(self):
+    return self
+
+  def __next__(self):
+    self.position += 1
+    rng = np.random.default_rng((self.seed, self.position))
+    x = rng.normal(size=(8, 3)).astype(np.float32)
+    return x * np.nan if (self.seed, self.position) == (9, 5) else x
+
+  def get_state(self):
+    return self.position
+
+  def set_state(self, position):
+    self.position = position
+
+
+def task_losses(w, x):
+  return jnp.stack([jnp.mean((x @ w) ** 2), jnp.mean((x @ w - 1) ** 2)])
+
+
+STEP = make_train_step(
+  mtl.weightings.dwa(window=2), optax.adam(0.05), task_losses, num_tasks=2
+)
+
+
+def cells(seeds):
+  def norm(state):
+    return {'norm': jnp.linalg.norm(state.params)}
+
+  return [
+    _study.Cell(
+      method='dwa',
+      seed=seed,
+      tasks=('a', 'b'),
+      step=STEP,
+      init_fn=functools.partial(
+        STEP.init, jnp.ones(3), key=jax.random.key(seed)
+      ),
+      batches_fn=functools.partial(Batches, seed),
+      validate_fn=norm,
+      test_fn=norm,
+    )
+    for seed in seeds
+  ]
+
+
+def assert_same_row(row, expected):
+  """But for the times, which no two runs share."""
+  assert list(row) == list(expected)
+  times = {'wall_time', 'steps_per_second', 'resumed_from'}
+  for name in row.keys() - times - {'status'}:  # that may name the folder
+    value = expected[name]
+    if isinstance(value, float):
+      value = pytest.approx(value, rel=1e-4)
+    assert row[name] == value, name
+
+
+@pytest.fixture(scope='module')
+def alone(tmp_path_factory):
+  out = tmp_path_factory.mktemp('alone')
+  return out, [_study.run_cell(out, c, **OPTIONS) for c in cells([0, 1, 9])]
+
+
+def test_a_sweep_of_cells_has_the_rows_of_each(alone, tmp_path):
+  rows = _study.run_cells(tmp_path, cells([0, 1, 9]), mode='vmap', **OPTIONS)
+  for row, expected in zip(rows, alone[1], strict=True):
+    assert_same_row(row, expected)
+  assert [row['status'] == _study.OK for row in rows] == [True, True, False]
+  assert "task 'a' is nan at step 5" in rows[2]['status']
+  assert 'last good checkpoint is step 3' in rows[2]['status']
+  for seed in (0, 1, 9):
+    folders = [
+      out / 'runs' / 'dwa' / f'seed_{seed}' for out in (tmp_path, alone[0])
+    ]
+    found = [
+      sorted(p.name for p in [*f.glob('*'), *f.glob('checkpoints/*')])
+      for f in folders
+    ]
+    assert found[0] == found[1]
+    row = json.loads((folders[0] / 'result.json').read_text())
+    assert row == rows[(0, 1, 9).index(seed)]
+  assert rows[0]['wall_time'] > 0
+  assert rows[0]['steps_per_second'] > 0
+
+
+def test_a_killed_sweep_goes_on(alone, tmp_path):
+  # The first cell saved its third step, the second did not come so far.
+  _study.run_cells(
+    tmp_path, cells([0, 1])[:1], mode='vmap', **OPTIONS | {'num_steps': 3}
+  )
+  rows = _study.run_cells(tmp_path, cells([0, 1]), mode='vmap', **OPTIONS)
+  assert [row['resumed_from'] for row in rows] == [3, None]
+  for row, expected in zip(rows, alone[1][:2], strict=True):
+    assert_same_row(row, expected)
+  # And what it saved is what a run alone goes on from.
+  with Checkpointer(tmp_path / 'runs/dwa/seed_1/checkpoints') as checkpointer:
+    state = checkpointer.restore(cells([1])[0].init_fn())[0]
+  assert int(state.step) == 6
