@@ -88,6 +88,19 @@ class Pullback:
     return jnp.ones_like(self.losses)
 
 
+@dataclasses.dataclass(frozen=True)
+class Place:
+  """Where the rows of a pullback lie on a mesh.
+
+  Attributes:
+    row: constrains the shared leaves of one task's gradient.
+    task_axis: the mesh axis that the tasks are spread over, or None.
+  """
+
+  row: Callable[[list[jax.Array]], list[jax.Array]]
+  task_axis: str | None
+
+
 def _stack(rows: list[list[jax.Array]]) -> list[jax.Array]:
   return [jnp.stack(leaf) for leaf in zip(*rows, strict=True)]
 
@@ -97,10 +110,15 @@ def _map_rows(
   cotangents: Any,
   num_tasks: int,
   mode: Mode,
+  place: Place | None,
 ) -> list[jax.Array]:
   """Pulls T stacked cotangents back, one by one or together."""
+  if place is not None:
+    unplaced = pull
+    pull = lambda c: place.row(unplaced(c))
   if mode == 'vmap':
-    return jax.vmap(pull)(cotangents)
+    axis = None if place is None else place.task_axis
+    return jax.vmap(pull, spmd_axis_name=axis)(cotangents)
   if mode == 'map':
     return jax.lax.map(pull, cotangents)
   return _stack(
@@ -141,6 +159,7 @@ def make_pullback(
   *,
   labels: _labels.Labels | None,
   has_aux: bool,
+  place: Place | None = None,
 ) -> Pullback:
   """Evaluates the losses of any form and returns their pullback."""
   leaves, treedef = jax.tree.flatten(params)
@@ -150,10 +169,10 @@ def make_pullback(
   )
   shared, own = split.split(leaves)
   if isinstance(fun, Staged):
-    return _staged(fun, split, shared, own, args, has_aux)
+    return _staged(fun, split, shared, own, args, has_aux, place)
   if isinstance(fun, Sequence):
     return _sequence(fun, split, shared, own, args, has_aux)
-  return _plain(fun, split, shared, own, args, has_aux)
+  return _plain(fun, split, shared, own, args, has_aux, place)
 
 
 def loss_num_tasks(fun: LossFn) -> int | None:
@@ -171,7 +190,7 @@ def task_losses(
   return pullback.losses
 
 
-def _plain(fun, split, shared, own, args, has_aux) -> Pullback:
+def _plain(fun, split, shared, own, args, has_aux, place) -> Pullback:
   def forward(shared, own):
     losses, aux = with_aux(fun(split.merge(shared, own), *args), has_aux)
     return _vector(losses), aux
@@ -187,6 +206,7 @@ def _plain(fun, split, shared, own, args, has_aux) -> Pullback:
       jnp.eye(num_tasks, dtype=losses.dtype),
       num_tasks,
       mode,
+      place,
     ),
     own=lambda weights: pull(weights.astype(losses.dtype))[1],
     combined=lambda weights: pull(weights.astype(losses.dtype))[0],
@@ -214,7 +234,7 @@ def _weighted_sum(weights, trees):
   return jax.tree.map(leaf_sum, *trees)
 
 
-def _staged(fun, split, shared, own, args, has_aux) -> Pullback:
+def _staged(fun, split, shared, own, args, has_aux, place) -> Pullback:
   def trunk(shared, own):
     out = fun.trunk(split.merge(shared, own), *args)
     return with_aux(out, has_aux)
@@ -241,7 +261,9 @@ def _staged(fun, split, shared, own, args, has_aux) -> Pullback:
 
   def rows(mode):
     stacked = jax.tree.map(lambda *x: jnp.stack(x), *d_features)
-    through = _map_rows(lambda c: pull_trunk(c)[0], stacked, num_tasks, mode)
+    through = _map_rows(
+      lambda c: pull_trunk(c)[0], stacked, num_tasks, mode, place
+    )
     return _add(through, _stack(d_shared)) if shared else through
 
   def combined(weights):

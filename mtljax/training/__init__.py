@@ -1,6 +1,7 @@
-"""Training: state, loop, checkpoints, metrics and the folder of a run."""
+"""Training: state, loop, checkpoints, metrics, devices, the folder of a run."""
 
 from mtljax.training._finite import NonFiniteLossError
+from mtljax.training._preempt import Preempted
 from mtljax.training._rundir import (
   ConfigMismatchError,
   OutputError,
@@ -11,6 +12,7 @@ from mtljax.training._rundir import (
 from mtljax.training._seal import CheckpointError
 from mtljax.training.checkpoint import Checkpointer
 from mtljax.training.loop import TIMING, FitResult, fit
+from mtljax.training.sharding import Layout, ShardedBatches, make_mesh
 from mtljax.training.state import TrainState
 from mtljax.training.step import TrainStep, make_train_step
 from mtljax.training.writers import (
@@ -28,17 +30,21 @@ __all__ = [
   'ConfigMismatchError',
   'FitResult',
   'JsonlWriter',
+  'Layout',
   'MetricWriter',
   'MultiWriter',
   'NonFiniteLossError',
   'OutputError',
+  'Preempted',
   'Run',
+  'ShardedBatches',
   'TensorBoardWriter',
   'TrainState',
   'TrainStep',
   'WandbWriter',
   'exit_on_error',
   'fit',
+  'make_mesh',
   'make_train_step',
   'open_run',
 ]

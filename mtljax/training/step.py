@@ -17,6 +17,7 @@ from mtljax.aggregators._reading import find_weights
 from mtljax.gradients import _pullback, _task_grads
 from mtljax.gradients._pullback import LossFn, Mode, Pullback
 from mtljax.training import _directions, _parts
+from mtljax.training.sharding import Layout
 from mtljax.training.state import TrainState
 
 Route = Literal['auto', 'losses', 'jacobian', 'gramian', 'features']
@@ -175,6 +176,7 @@ def make_train_step(
   every: int = 1,
   mode: Mode = 'unroll',
   has_state: bool = False,
+  layout: Layout | None = None,
 ) -> TrainStep:
   r"""Builds one pure, jitted training step.
 
@@ -228,6 +230,8 @@ def make_train_step(
       between, when the gradients they need are not computed at all.
     mode: how T backward passes run, see `mtljax.value_and_task_grads`.
     has_state: whether ``loss_fn`` takes and returns the model's state.
+    layout: how state, batch and per-task gradients are spread over devices;
+      None leaves that to the compiler.
 
   Returns:
     A `TrainStep` of ``init``, ``step`` and ``route``.
@@ -265,6 +269,8 @@ def make_train_step(
     )
   optimizer = optax.with_extra_args_support(optimizer)
   labels = method.labels
+  if layout is not None:
+    layout.check_tasks(method.num_tasks, mode, loss_fn)
 
   def init_method(params):
     state = base.init(params)
@@ -290,14 +296,24 @@ def make_train_step(
 
   def step(state, batch):
     key = jax.random.fold_in(state.key, state.step)
+    if layout is not None:
+      batch = layout.keep(batch, layout.batch(batch))
 
     def arguments(part, key):
       return (part, state.model_state, key) if has_state else (part,)
 
     def pull(params, args):
-      return _pullback.make_pullback(
-        loss_fn, params, args, labels=labels, has_aux=has_state
+      options = {'labels': labels, 'has_aux': has_state}
+      if layout is None:
+        return _pullback.make_pullback(loss_fn, params, args, **options)
+      pullback = _pullback.make_pullback(
+        loss_fn,
+        layout.gather(params),
+        args,
+        place=layout.place(params, labels),
+        **options,
       )
+      return layout.split_rows(pullback, params)
 
     cross = None
     if reads_cross:
@@ -336,12 +352,15 @@ def make_train_step(
       cross=cross,
       extra=extra,
     )
+    if layout is not None:
+      direction = layout.update(direction, state.params, route)
     updates, opt_state = optimizer.update(
       direction, state.opt_state, state.params, value=jnp.sum(first.losses)
     )
     params = optax.apply_updates(state.params, updates)
     if base.weighting is not None and base.weighting.observe is not None:
-      after = _pullback.task_losses(loss_fn, params, args, has_aux=has_state)
+      whole = params if layout is None else layout.gather(params)
+      after = _pullback.task_losses(loss_fn, whole, args, has_aux=has_state)
       method_state = _aggregate.observe(base.weighting, after, method_state)
     if method.perturb is not None:
       method_state = state.method_state._replace(inner_state=method_state)
@@ -356,7 +375,11 @@ def make_train_step(
       opt_state=opt_state,
       method_state=method_state,
     )
-    return new, _metrics(first.losses, method_state, aux)
+    metrics = _metrics(first.losses, method_state, aux)
+    if layout is not None:
+      new = layout.keep(new, layout.state(new))
+      metrics = layout.keep(metrics, layout.whole)
+    return new, metrics
 
   return TrainStep(init, jax.jit(step, donate_argnums=0), route)
 
