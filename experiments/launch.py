@@ -1,6 +1,6 @@
-"""Starts a command as several processes of one run, on this machine.
+r"""Starts a command as several processes of one run, on this machine.
 
-  python -m experiments.launch --processes 2 -- \\
+  python -m experiments.launch --processes 2 -- \
     python -m experiments.multi_digits --distributed --layout data
 
 Each process learns from its environment how many there are, which of them it

@@ -89,15 +89,15 @@ class Layout:
   ============ ===============================================================
 
   The batch is split over ``data`` along axis 0. Everything that has the shape
-  of a parameter and its path, as moments have, lies as the parameter does;
-  what has one more axis in front, as tracked gradients of tasks have, is
-  split over ``task`` there if that divides. The rest is whole everywhere: step,
-  key, weights, a model's other state.
+  of a parameter and its path, as moments have, lies as the parameter does. What
+  has an axis more in front, as the gradients that some methods track have, lies
+  as the per-task gradients do. The rest is whole everywhere: step, key,
+  weights, a model's other state.
 
-  The per-task gradients are split over ``data`` too, whatever the kind: they
-  are the largest thing there is, every method takes them coordinate by
-  coordinate or by inner products, and to split them costs less traffic than to
-  sum them everywhere. Their Gramian is one more sum of ``T x T`` numbers.
+  The per-task gradients are split over ``data`` and ``task``, whatever the
+  kind: they are the largest thing there is, and to split them takes less
+  traffic than to sum them everywhere. With ``task`` devices each of these pulls
+  back its part of the tasks first.
 
   Give it to `make_train_step` as ``layout``: its step then keeps the state
   where it is, and returns metrics that every process can read.
@@ -159,25 +159,28 @@ class Layout:
       A tree like ``state`` of `jax.sharding.NamedSharding`.
     """
     params = state.params if params is None else params
-    specs, rows = self._param_specs(params), self._row_specs(params)
-    known = {
-      path: (leaf.shape, spec, row)
-      for (path, leaf), spec, row in zip(
-        jax.tree_util.tree_leaves_with_path(params), specs, rows, strict=True
-      )
-    }
+    leaves = jax.tree_util.tree_leaves_with_path(params)
+    by_path, by_shape = {}, {}
+    for (path, leaf), own, row in zip(
+      leaves, self._param_specs(params), self._row_specs(params), strict=True
+    ):
+      by_path[path] = jnp.shape(leaf), own, row
+      by_shape.setdefault(jnp.shape(leaf), set()).add((own, row))
 
     def spec(path, leaf):
       shape = jnp.shape(leaf)
       suffixes = (path[i:] for i in range(len(path) + 1))
-      follows = next((s for s in suffixes if s in known), None)
-      if follows is None:
-        return P()
-      param_shape, param_spec, row_spec = known[follows]
-      if shape == param_shape:
-        return param_spec
-      if param_shape and shape[1:] == param_shape:
-        return P(None, *row_spec)
+      suffix = next((s for s in suffixes if s in by_path), None)
+      if suffix is not None:
+        follows, own, row = by_path[suffix]
+        if shape == follows:
+          return own
+        if follows and shape[1:] == follows:
+          return P(None, *row)
+      # Methods list what they track by number: then the shape has to tell.
+      found = by_shape.get(shape[1:], ()) if len(shape) > 1 else ()
+      if len(found) == 1 and math.prod(shape[1:]) >= self.min_size:
+        return P(None, *next(iter(found))[1])
       return P()
 
     leaves, treedef = jax.tree_util.tree_flatten_with_path(state)
@@ -412,8 +415,8 @@ class ShardedBatches(Iterator[Any]):
   processes: what two of them saved, one can go on with.
 
   Args:
-    batches: an iterator over trees of host arrays, of the rows
-      `Layout.local_rows` of each batch: ``data.make_train_iterator(..., rows=)``.
+    batches: an iterator over trees of host arrays, of each batch's rows
+      `Layout.local_rows`, as of ``data.make_train_iterator(..., rows=)``.
     layout: how the batches lie.
     batch_size: the rows of a whole batch.
 
