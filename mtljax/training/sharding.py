@@ -119,9 +119,9 @@ class Layout:
 
   Examples:
     >>> layout = Layout(make_mesh(), kind='fsdp')
-    >>> params = {'w': jnp.ones((256, 128)), 'b': jnp.ones(128)}
-    >>> jax.tree.map(lambda s: s.spec, layout.state(params, params))
-    {'b': PartitionSpec(None,), 'w': PartitionSpec('data', None)}
+    >>> shardings = layout.params({'w': jnp.ones((256, 128)), 'b': jnp.ones(8)})
+    >>> shardings['b'].is_fully_replicated  # smaller than min_size
+    True
   """
 
   mesh: Mesh
