@@ -70,18 +70,24 @@ def arrays(out, step=STEPS):
 def _load(path):
   from orbax.checkpoint import v1 as ocp
 
-  tree = ocp.load(path)
-  return [np.asarray(x) for x in jax.tree.leaves(tree) if _is_number(x)]
-
-
-def _is_number(x):
-  return jnp.issubdtype(x.dtype, jnp.number)
+  here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+  wanted = jax.tree.map(
+    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here),
+    ocp.metadata(path).metadata,
+  )
+  return [
+    np.asarray(x)
+    for x in jax.tree.leaves(ocp.load(path, wanted))
+    if jnp.issubdtype(x.dtype, jnp.number)
+  ]
 
 
 def same(one, other):
+  """Up to rounding, which Adam enlarges where a gradient is next to nothing."""
   assert one[0] == other[0]
   for a, b in zip(one[1], other[1], strict=True):
-    np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5)
+    assert np.linalg.norm(a - b) <= 2e-4 * np.linalg.norm(b)
+    assert np.all(abs(a - b) <= 1e-3 * np.max(abs(b)))
 
 
 def row(out):
