@@ -17,6 +17,7 @@ import numpy as np
 import rich.console
 import rich.progress
 
+from experiments import _devices
 from mtljax.training import (
   Checkpointer,
   JsonlWriter,
@@ -98,6 +99,8 @@ def _write_arrays(path: pathlib.Path, arrays: Mapping[str, Any]) -> None:
 
 
 def _writer(folder: pathlib.Path, tensorboard: bool) -> MetricWriter:
+  if not _devices.is_first():
+    return MultiWriter([])
   jsonl = JsonlWriter(folder / 'metrics.jsonl')
   if tensorboard and importlib.util.find_spec('tensorboardX'):
     return MultiWriter([jsonl, TensorBoardWriter(folder / 'tensorboard')])
@@ -199,7 +202,7 @@ def cell_steps(
         writer=writer,
         checkpointer=checkpointer,
         steps_per_epoch=steps_per_epoch,
-        progress=progress,
+        progress=progress and _devices.is_first(),
         callback=None if callback is None else lambda step, *_: callback(step),
       )
       state = result.state
@@ -211,7 +214,8 @@ def cell_steps(
     more: Mapping[str, Any] = {}
     if cell.measure_fn is not None:
       more, arrays = cell.measure_fn(state)
-      _write_arrays(folder / 'artifacts.npz', arrays)
+      if _devices.is_first():
+        _write_arrays(folder / 'artifacts.npz', arrays)
     row |= {
       'best_step': result.best_step,
       'validation/score': result.best_score,
@@ -228,12 +232,15 @@ def cell_steps(
     row |= {'status': str(error)}
   finally:
     writer.close()
-  _write_json(folder / 'result.json', row)
+  if _devices.is_first():
+    _write_json(folder / 'result.json', row)
   return row
 
 
 def _steps_per_second(folder: pathlib.Path, batch_size: float) -> float | None:
   """The median over the log's lines: compilation and evaluation are outside."""
+  if not _devices.is_first():
+    return None
   speeds = []
   for line in (folder / 'metrics.jsonl').read_text().splitlines():
     speed = json.loads(line).get('examples_per_second')

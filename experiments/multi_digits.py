@@ -24,7 +24,7 @@ import optax
 import rich.console
 import tyro
 
-from experiments import _digits, _methods, _study, report
+from experiments import _devices, _digits, _methods, _study, report
 from experiments._digits import (
   MODELS,
   OPTIMIZERS,
@@ -37,7 +37,14 @@ from experiments._digits import (
 )
 from mtljax import _validate, data
 from mtljax.models import layers
-from mtljax.training import exit_on_error, make_train_step, open_run, sweep
+from mtljax.training import (
+  Layout,
+  ShardedBatches,
+  exit_on_error,
+  make_train_step,
+  open_run,
+  sweep,
+)
 from mtljax.training.step import ROUTES
 
 
@@ -88,8 +95,13 @@ class Config:
   for multi_lenet, unless the route is gramian, and unroll for the others."""
   sweep: str = 'auto'
   """How the seeds of a method run: loop trains them after one another; vmap,
-  map and unroll together in one program. auto takes loop on CPU, vmap
-  elsewhere."""
+  map and unroll together in one program. auto takes loop on CPU and with a
+  layout, vmap elsewhere."""
+  layout: str = 'none'
+  """How a run is spread over all devices: none (one device), data (the batch)
+  or fsdp (batch, parameters and optimizer)."""
+  distributed: bool = False
+  """Be one of several processes, one a host; see docs/scaling.md."""
   log_every: int = 20
   """Steps between lines of metrics."""
   resume: bool = True
@@ -104,7 +116,7 @@ class Config:
 
 # What may change between a run and its continuation in the same folder.
 RESUMABLE = ('out', 'methods', 'seeds', 'baselines', 'resume', 'tensorboard')
-RESUMABLE += ('progress', 'sweep', 'data.dir')
+RESUMABLE += ('progress', 'sweep', 'data.dir', 'layout', 'distributed')
 
 
 def check(config: Config) -> None:
@@ -116,6 +128,12 @@ def check(config: Config) -> None:
   _validate.one_of('--route', config.route, ROUTES)
   _validate.one_of('--mode', config.mode, ('auto', 'unroll', 'vmap', 'map'))
   _validate.one_of('--sweep', config.sweep, sweep.MODES)
+  _validate.one_of('--layout', config.layout, _devices.LAYOUTS)
+  if config.layout != 'none' and config.sweep not in ('auto', 'loop'):
+    raise ValueError(
+      f'--sweep {config.sweep} and --layout {config.layout}: seeds trained in '
+      'one program are not spread over devices; use --sweep loop.'
+    )
   for name in ('seeds', 'epochs', 'batch_size', 'log_every'):
     _validate.in_range(f'--{name.replace("_", "-")}', getattr(config, name), 1)
   _validate.in_range('--learning-rate', config.learning_rate, 0, open_low=True)
@@ -131,7 +149,11 @@ def check(config: Config) -> None:
 
 
 def make_cells(
-  config: Config, name: str, problem: Problem, digits: Digits
+  config: Config,
+  name: str,
+  problem: Problem,
+  digits: Digits,
+  layout: Layout | None,
 ) -> list[_study.Cell]:
   """The runs of one method, all seeds sharing one compiled step."""
   labels, num_tasks = problem.labels, len(problem.tasks)
@@ -156,12 +178,27 @@ def make_cells(
     has_state=True,
     route='auto' if single else config.route,
     mode=_digits.mode_of(config.mode, config.model, config.route),
+    layout=layout,
   )
 
   def init(seed):
     init_key, key = jax.random.split(jax.random.key(seed))
     params, model_state = problem.init(init_key)
     return step.init(params, key=key, model_state=model_state)
+
+  def make(seed):
+    init_fn = functools.partial(init, seed)
+    return init_fn() if layout is None else layout.make(init_fn)
+
+  def batches(seed):
+    size = config.batch_size
+    found = data.make_train_iterator(
+      digits.splits['train'],
+      batch_size=size,
+      seed=seed,
+      rows=None if layout is None else layout.local_rows(size),
+    )
+    return found if layout is None else ShardedBatches(found, layout, size)
 
   def validate(state):
     return problem.evaluate(state, 'validation') | problem.probe(state)
@@ -172,13 +209,8 @@ def make_cells(
       seed=seed,
       tasks=problem.tasks,
       step=step,
-      init_fn=functools.partial(init, seed),
-      batches_fn=functools.partial(
-        data.make_train_iterator,
-        digits.splits['train'],
-        batch_size=config.batch_size,
-        seed=seed,
-      ),
+      init_fn=functools.partial(make, seed),
+      batches_fn=functools.partial(batches, seed),
       validate_fn=validate,
       test_fn=lambda state: problem.evaluate(state, 'test'),
     )
@@ -211,11 +243,15 @@ def prepare(config: Config, console: rich.console.Console) -> Study:
   methods = _methods.expand(config.methods)
   if config.baselines:
     methods = (*(f'single_{task}' for task in TASKS), *methods)
-  digits = _digits.load(
-    config.data,
-    config.batch_size,
-    lambda text: console.print(text, markup=False),
-  )
+  with _devices.first_process_first():
+    digits = _digits.load(
+      config.data,
+      config.batch_size,
+      lambda text: console.print(text, markup=False),
+    )
+  layout = _devices.make_layout(config.layout)
+  if layout is not None:
+    layout.local_rows(config.batch_size)
   problems = {
     tasks: _digits.make_problem(
       MODELS[config.model](tasks=tasks, num_classes=_digits.NUM_CLASSES), digits
@@ -225,7 +261,9 @@ def prepare(config: Config, console: rich.console.Console) -> Study:
   cells = [
     cell
     for name in methods
-    for cell in make_cells(config, name, problems[tasks_of(name)], digits)
+    for cell in make_cells(
+      config, name, problems[tasks_of(name)], digits, layout
+    )
   ]
   return Study(methods, digits, tuple(cells))
 
@@ -234,6 +272,8 @@ def sweep_mode(config: Config) -> str:
   """How the seeds of a method run: what is asked for, or the fastest."""
   if config.sweep != 'auto':
     return config.sweep
+  if config.layout != 'none':
+    return 'loop'
   return layers.default_sweep_mode(jax.default_backend())
 
 
@@ -287,7 +327,9 @@ def run(config: Config, study: Study, console: rich.console.Console) -> int:
     'tasks': list(TASKS),
     'methods': study.methods,
   }
-  open_run(config.out, values, resume=config.resume, ignore=RESUMABLE)
+  with _devices.first_process_first():
+    resume = config.resume or not _devices.is_first()
+    open_run(config.out, values, resume=resume, ignore=RESUMABLE)
   rows, failed = [], 0
   for group in groups(config, study):
     for row in run_group(config, study, group, len(rows), console):
@@ -295,7 +337,10 @@ def run(config: Config, study: Study, console: rich.console.Console) -> int:
       if row['status'] != _study.OK:
         failed += 1
         console.print(f'error: {row["status"]}', style='red', markup=False)
-    _study.write_results(config.out, rows)
+    if _devices.is_first():
+      _study.write_results(config.out, rows)
+  if not _devices.is_first():
+    return failed
   summary = report.write_report(config.out)
   report.print_table(summary, console)
   console.print(
@@ -310,9 +355,11 @@ def run(config: Config, study: Study, console: rich.console.Console) -> int:
 def main() -> None:
   """The command line."""
   config = tyro.cli(Config, prog='python -m experiments.multi_digits')
-  console = report.make_console()
   with exit_on_error():
     try:
+      _devices.start(config.layout, config.distributed)
+      console = report.make_console()
+      console.quiet = not _devices.is_first()
       study = prepare(config, console)
     except ValueError as error:
       sys.exit(f'error: {error}')

@@ -24,7 +24,7 @@ def path_names(tree: Any) -> list[str]:
   ]
 
 
-def _matches(pattern: Pattern | None, names: list[str], what: str) -> set[int]:
+def matches(pattern: Pattern | None, names: list[str], what: str) -> set[int]:
   """Indices of the names that fully match any of the patterns."""
   if pattern is None:
     return set()
@@ -81,11 +81,11 @@ def label_params(
     )
   names = path_names(params)
   groups: list[tuple[Label, set[int]]] = [
-    (SHARED, _matches(shared, names, 'shared')),
-    (STACKED, _matches(stacked, names, 'stacked')),
+    (SHARED, matches(shared, names, 'shared')),
+    (STACKED, matches(stacked, names, 'stacked')),
   ]
   for t, pattern in enumerate(tasks):
-    groups.append((t, _matches(pattern, names, f'tasks[{t}]')))
+    groups.append((t, matches(pattern, names, f'tasks[{t}]')))
   labels = []
   for i, name in enumerate(names):
     hits = [label for label, found in groups if i in found]
@@ -118,7 +118,7 @@ def match_params(params: Any, pattern: Pattern) -> Any:
     {'conv': False, 'fc': True}
   """
   names = path_names(params)
-  found = _matches(pattern, names, 'pattern')
+  found = matches(pattern, names, 'pattern')
   return jax.tree.unflatten(
     jax.tree.structure(params), [i in found for i in range(len(names))]
   )

@@ -153,6 +153,7 @@ def make_train_iterator(
   batch_size: int,
   seed: int,
   num_epochs: int | None = None,
+  rows: slice | None = None,
 ) -> BatchIterator:
   """Shuffled batches of arrays held in memory.
 
@@ -166,9 +167,12 @@ def make_train_iterator(
     batch_size: examples in a batch.
     seed: of the order.
     num_epochs: passes over the data; None never ends.
+    rows: of every batch only these, where other processes read the others; see
+      `mtljax.training.Layout.local_rows`. It is no part of the state.
 
   Returns:
-    An iterator over dicts of arrays, each with leading axis ``batch_size``.
+    An iterator over dicts of arrays, each with leading axis ``batch_size``, or
+    as many ``rows``.
 
   Raises:
     ValueError: if the arrays differ in length, or there is not one batch.
@@ -186,7 +190,10 @@ def make_train_iterator(
     grain.MapDataset.range(size), size, batch_size, seed, num_epochs
   )
   dataset = order.batch(batch_size, drop_remainder=True).map(
-    lambda rows: {name: array[rows] for name, array in arrays.items()}
+    lambda batch: {
+      name: array[batch[slice(None) if rows is None else rows]]
+      for name, array in arrays.items()
+    }
   )
   # Indexing is cheaper than handing batches from thread to thread.
   options = grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)

@@ -14,6 +14,18 @@ Mode = Literal['auto', 'unroll', 'vmap', 'map']
 MODES = ('auto', 'unroll', 'vmap', 'map')
 
 
+class Place(NamedTuple):
+  """Where the gradients of the tasks lie on a mesh.
+
+  Attributes:
+    row: constrains the shared leaves of one task's gradient.
+    task_axis: the mesh axis that the tasks are spread over, or None.
+  """
+
+  row: Callable[[list[jax.Array]], list[jax.Array]]
+  task_axis: str | None
+
+
 class Passes(NamedTuple):
   """A mode, never ``'auto'``, and how many tasks go together."""
 
@@ -45,16 +57,33 @@ def make_passes(mode: str, batch_size: int | None = None) -> Passes:
   return Passes(mode, batch_size)
 
 
+def map_rows(
+  pull: Callable[[Any], list[jax.Array]],
+  cotangents: Any,
+  num_tasks: int,
+  passes: Passes,
+  place: Place | None,
+) -> list[jax.Array]:
+  """The shared leaves of every task, pulled back to their place."""
+  placed = lambda c: pull(c) if place is None else place.row(pull(c))
+  return map_tasks(placed, cotangents, num_tasks, passes, place)
+
+
 def _stack(rows: Sequence[Any]) -> Any:
   return jax.tree.map(lambda *x: jnp.stack(x), *rows)
 
 
 def map_tasks(
-  fun: Callable[[Any], Any], stacked: Any, num_tasks: int, passes: Passes
+  fun: Callable[[Any], Any],
+  stacked: Any,
+  num_tasks: int,
+  passes: Passes,
+  place: Place | None = None,
 ) -> Any:
   """``fun`` of every task's part of a tree of stacks ``(T, ...)``, stacked."""
   if passes.mode == 'vmap':
-    return jax.vmap(fun)(stacked)
+    axis = None if place is None else place.task_axis
+    return jax.vmap(fun, spmd_axis_name=axis)(stacked)
   if passes.mode == 'map':
     return jax.lax.map(fun, stacked, batch_size=passes.batch_size)
   part = lambda index: jax.tree.map(lambda x: x[index], stacked)

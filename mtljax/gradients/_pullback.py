@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from mtljax import _labels, _tree
 from mtljax.gradients import _program
 from mtljax.gradients._layerwise import Layers
-from mtljax.gradients._passes import Passes, map_tasks
+from mtljax.gradients._passes import Passes, Place, map_rows, map_tasks
 from mtljax.gradients._staged import Staged
 
 LossFn = Callable[..., Any] | Staged | Sequence[Callable[..., Any]]
@@ -136,19 +136,21 @@ def make_pullback(
   labels: _labels.Labels | None,
   has_aux: bool,
   watch: bool = False,
+  place: Place | None = None,
 ) -> Pullback:
   """Evaluates the losses of any form and returns their pullback.
 
   With ``watch`` the layers are watched too, which a sequence of losses, each
-  with its own pass, does not allow.
+  with its own pass, does not allow. ``place`` says where on a mesh the rows of
+  the other forms go.
   """
   split = make_split(fun, params, labels)
   shared, own = split.split(jax.tree.leaves(params))
   if isinstance(fun, Staged):
-    return _staged(fun, split, shared, own, args, has_aux, watch)
+    return _staged(fun, split, shared, own, args, has_aux, watch, place)
   if isinstance(fun, Sequence):
     return _sequence(fun, split, shared, own, args, has_aux)
-  return _plain(fun, split, shared, own, args, has_aux, watch)
+  return _plain(fun, split, shared, own, args, has_aux, watch, place)
 
 
 def make_split(fun: LossFn, params: Any, labels: Any) -> Split:
@@ -225,7 +227,7 @@ def _layers(passed, shared, cotangents, num_tasks, rows, beside=frozenset()):
   return layers
 
 
-def _plain(fun, split, shared, own, args, has_aux, watch) -> Pullback:
+def _plain(fun, split, shared, own, args, has_aux, watch, place) -> Pullback:
   def forward(shared, own):
     losses, aux = with_aux(fun(split.merge(shared, own), *args), has_aux)
     return _vector(losses), aux
@@ -238,7 +240,7 @@ def _plain(fun, split, shared, own, args, has_aux, watch) -> Pullback:
 
   def rows(passes, tasks=None):
     some = _take(cotangents, tasks)
-    return map_tasks(lambda c: pull(c)[0], some, len(some), passes)
+    return map_rows(lambda c: pull(c)[0], some, len(some), passes, place)
 
   return Pullback(
     losses=losses,
@@ -268,7 +270,7 @@ def _weighted_sum(weights, trees):
   return jax.tree.map(leaf_sum, *trees)
 
 
-def _staged(fun, split, shared, own, args, has_aux, watch) -> Pullback:
+def _staged(fun, split, shared, own, args, has_aux, watch, place) -> Pullback:
   def trunk(shared, own):
     out = fun.trunk(split.merge(shared, own), *args)
     return with_aux(out, has_aux)
@@ -303,7 +305,7 @@ def _staged(fun, split, shared, own, args, has_aux, watch) -> Pullback:
       return []
     count = num_tasks if tasks is None else len(tasks)
     some = _take(stacked, tasks)
-    through = map_tasks(lambda c: passed.pull(c)[0], some, count, passes)
+    through = map_rows(lambda c: passed.pull(c)[0], some, count, passes, place)
     return _add(through, _take(_stack(d_shared), tasks))
 
   def combined(weights):

@@ -1,6 +1,7 @@
-"""Training: state, loop, checkpoints, metrics and the folder of a run."""
+"""Training: state, loop, checkpoints, metrics, devices, the folder of a run."""
 
 from mtljax.training._finite import NonFiniteLossError
+from mtljax.training._preempt import Preempted
 from mtljax.training._rundir import (
   ConfigMismatchError,
   OutputError,
@@ -12,6 +13,7 @@ from mtljax.training._seal import CheckpointError
 from mtljax.training.checkpoint import Checkpointer
 from mtljax.training.lockstep import fit_sweep
 from mtljax.training.loop import TIMING, FitResult, fit, fit_steps
+from mtljax.training.sharding import Layout, ShardedBatches, make_mesh
 from mtljax.training.state import TrainState
 from mtljax.training.step import TrainStep, make_train_step
 from mtljax.training.sweep import Sweep, make_sweep
@@ -30,11 +32,14 @@ __all__ = [
   'ConfigMismatchError',
   'FitResult',
   'JsonlWriter',
+  'Layout',
   'MetricWriter',
   'MultiWriter',
   'NonFiniteLossError',
   'OutputError',
+  'Preempted',
   'Run',
+  'ShardedBatches',
   'Sweep',
   'TensorBoardWriter',
   'TrainState',
@@ -44,6 +49,7 @@ __all__ = [
   'fit',
   'fit_steps',
   'fit_sweep',
+  'make_mesh',
   'make_sweep',
   'make_train_step',
   'open_run',

@@ -32,13 +32,22 @@ def only_jacobian(method: Aggregator) -> bool:
   return method.conventions.nonfinite == 'drop_task'
 
 
-def choose_route(method: Aggregator, route: Route, fun: LossFn) -> str:
-  """The cheapest exact route, or the one asked for if the method allows it."""
+def choose_route(
+  method: Aggregator, route: Route, fun: LossFn, spread: bool = False
+) -> str:
+  """The cheapest exact route, or the one asked for if the method allows it.
+
+  Spread over devices, inner products of signals need all pairs of examples, and
+  those of rows only a sum.
+  """
   _validate.one_of('route', route, ROUTES)
   base = base_of(method)
   name = method.info.name
   needs_rows = only_jacobian(base)
   if route == 'auto':
+    one_pass = isinstance(fun, _pullback.Staged) or callable(fun)
+    if 'gramian' in base.needs and one_pass and not (needs_rows or spread):
+      return 'layerwise'
     if needs_rows or 'gramian' in base.needs:
       return 'jacobian'
     # Of the third batch only the weighted sum of the gradients is needed.

@@ -11,6 +11,8 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from mtljax.training._preempt import Preempted
+
 
 class ConfigMismatchError(ValueError):
   """The folder holds a run of another configuration."""
@@ -124,7 +126,8 @@ def exit_on_error() -> Iterator[None]:
 
   For ``main`` functions. `OSError` (disks, checkpoints), `ConfigMismatchError`
   and `FloatingPointError` (losses) are the user's to act on, and a traceback
-  would bury the sentence; anything else is a bug and passes through.
+  would bury the sentence; anything else is a bug and passes through. After
+  `Preempted` the sentence says how to go on, and the status is 143.
 
   >>> with exit_on_error():
   ...   raise OutputError('--out /proc cannot be written to')
@@ -133,6 +136,9 @@ def exit_on_error() -> Iterator[None]:
   """
   try:
     yield
+  except Preempted as stopped:
+    print(stopped, file=sys.stderr)
+    raise
   except (OSError, ConfigMismatchError, FloatingPointError) as error:
     sys.exit(f'error: {error}')
 

@@ -22,10 +22,22 @@ class Window:
   Nothing is read from the device until `means` (or every 128 steps).
   """
 
-  def __init__(self, task_names: Sequence[str]):
+  def __init__(
+    self, task_names: Sequence[str], state: Mapping[str, Any] | None = None
+  ):
     self._task_names = tuple(task_names)
     self._pending: list[tuple[int, Mapping[str, jax.Array]]] = []
     self.reset()
+    for name, (dtype, values) in (state or {}).items():
+      self._values[name] = [np.asarray(value, dtype) for value in values]
+
+  def get_state(self) -> dict[str, Any]:
+    """What was noted since the last line, as JSON for another window."""
+    self.fetch()
+    return {
+      name: [values[0].dtype.name, [np.asarray(x).tolist() for x in values]]
+      for name, values in self._values.items()
+    }
 
   def reset(self) -> None:
     """Starts a new window, and its clock."""

@@ -20,6 +20,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.experimental import multihost_utils
 from orbax.checkpoint import v1 as ocp
 
 from mtljax.training import _seal
@@ -35,6 +36,10 @@ class Checkpointer:
   same, the one before it stays too, so that damage to a file never takes all.
   An old checkpoint goes only after its successor is sealed. `save` copies the
   arrays to the host before it returns, so they may be donated right after.
+
+  The processes of one run share a directory and call the same methods in the
+  same order: each writes its part of the arrays, the first one seals. What any
+  number of processes or devices saved, any other number restores.
 
   Args:
     directory: where the checkpoints go; made with the first save.
@@ -120,6 +125,7 @@ class Checkpointer:
       self.directory.mkdir(parents=True, exist_ok=True)
       if jax.process_index() == 0:
         _seal.remove(self.directory, {step})
+      _meet()
       self._stale -= {step}
       state = jax.tree.map(lambda x: x if x.size else None, state)
       written = ocp.save_async(self.directory / str(step), state)
@@ -143,6 +149,7 @@ class Checkpointer:
     pending, self._pending = self._pending, None
     if pending is not None:
       pending.result()
+      _meet()  # sealed by the first process, so sealed for all
 
   def close(self) -> None:
     """Waits for the save under way; call it, or use a ``with`` block."""
@@ -244,7 +251,9 @@ class Checkpointer:
     return jax.tree.unflatten(
       treedef,
       [
-        jnp.zeros(x.shape, x.dtype) if abstract is None else next(rest)
+        jnp.zeros(x.shape, x.dtype, device=_abstract(x).sharding)
+        if abstract is None
+        else next(rest)
         for x, abstract in zip(leaves, wanted, strict=True)
       ],
     )
@@ -280,6 +289,12 @@ class Checkpointer:
     )
 
 
+def _meet() -> None:
+  """Waits for the other processes of the run, if there are any."""
+  if jax.process_count() > 1:
+    multihost_utils.sync_global_devices('checkpoint')
+
+
 def _not_orbax(record: logging.LogRecord) -> bool:
   """Orbax logs every save through absl, and a failed one many times over."""
   return f'{os.sep}orbax{os.sep}' not in record.pathname
@@ -304,5 +319,7 @@ def _leaves(tree: Any) -> dict[str, str]:
 
 def _abstract(x: Any) -> jax.ShapeDtypeStruct:
   sharding = getattr(x, 'sharding', None)
-  sharding = sharding or jax.sharding.SingleDeviceSharding(jax.devices()[0])
+  sharding = sharding or jax.sharding.SingleDeviceSharding(
+    jax.local_devices()[0]
+  )
   return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)

@@ -14,6 +14,7 @@ from mtljax.training._finite import (
   check_state,
   with_advice,
 )
+from mtljax.training._preempt import Preempted, Preemption
 from mtljax.training._progress import Progress
 from mtljax.training._window import Window
 from mtljax.training.checkpoint import Checkpointer
@@ -72,6 +73,11 @@ def fit(
   that was not, but for `TIMING`. Between lines the loop does not wait for the
   device.
 
+  With a checkpointer, SIGTERM (a machine about to be taken away) ends the step
+  under way, saves a checkpoint between evaluations too, and raises
+  `Preempted`, which ends the program with status 143. Without one it is as
+  fatal as ever.
+
   Args:
     step_fn: ``(state, batch) -> (state, metrics)``, jitted, adding one to
       ``state.step``; it may donate the state. Metrics are arrays: ``losses``
@@ -101,6 +107,7 @@ def fit(
     NonFiniteLossError: a loss is not finite; it names task and step. The last
       checkpoint is of an earlier step.
     CheckpointError: a checkpoint cannot be written, or none is whole.
+    Preempted: SIGTERM came, and the state is saved.
     ValueError: the batches ended early, or an argument is out of range.
     TypeError: the iterator cannot be resumed.
 
@@ -216,19 +223,25 @@ def fit_steps(
           seen.best = {'score': score, 'step': step}
     if writer is not None:
       writer.flush()
+    save(step, score=score)
+
+  def save(step: int, *, score: float | None = None, **more: Any) -> None:
     if checkpointer is not None:
       checkpointer.save(
         step,
         state,
         data_state=batches.get_state(),  # pyrefly: ignore[missing-attribute]
-        meta={'best': seen.best, 'evaluation': seen.evaluation},
+        meta={'best': seen.best, 'evaluation': seen.evaluation, **more},
         score=score,
       )
 
-  window = Window(task_names)
+  window = Window(task_names, seen.window)
   get_state = holding(state)
   try:
-    with Progress(num_steps, start, progress) as bar:
+    with (
+      Progress(num_steps, start, progress) as bar,
+      Preemption(checkpointer is not None) as preemption,
+    ):
       for step in range(start + 1, num_steps + 1):
         batch = _next(batches, step, num_steps)
         get_state, metrics = yield Asked(get_state, batch)
@@ -248,6 +261,15 @@ def fit_steps(
           state = get_state()
           evaluate_and_save(step)
           window.reset()
+        if checkpointer is not None and preemption.noticed():
+          if not evaluate:
+            state = get_state()
+            # With the metrics of the line under way, for the same lines after.
+            line = window.get_state()
+            check_state(state, step)
+            save(step, window=line)
+          checkpointer.wait()
+          raise Preempted(step, checkpointer.directory)
   except NonFiniteLossError as error:
     raise with_advice(error, checkpointer) from None
   if checkpointer is not None:
@@ -268,6 +290,7 @@ class _Seen:
 
   best: dict[str, Any]
   evaluation: dict[str, float]
+  window: dict[str, Any] | None = None
   resumed_from: int | None = None
   skipped: tuple[str, ...] = ()
 

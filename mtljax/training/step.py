@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -20,6 +21,7 @@ from mtljax.gradients._pullback import LossFn, Pullback
 from mtljax.training import _directions, _microbatch, _parts, _routes
 from mtljax.training._routes import ROUTES as ROUTES
 from mtljax.training._routes import Route
+from mtljax.training.sharding import Layout
 from mtljax.training.state import TrainState
 
 
@@ -99,6 +101,7 @@ def make_train_step(
   microbatch_size: int | None = None,
   accumulate: _microbatch.Accumulate = 'gradients',
   has_state: bool = False,
+  layout: Layout | None = None,
 ) -> TrainStep:
   r"""Builds one pure, jitted training step.
 
@@ -113,7 +116,9 @@ def make_train_step(
   ``'features'``   Gramian of the gradients at the shared features (MGDA-UB),
                    then one backward pass of the trunk: an approximation
   ``'auto'``       ``'losses'`` where the method reads no gradients,
-                   ``'gramian'`` where it reads those of other batches, else
+                   ``'gramian'`` where it reads those of other batches,
+                   ``'layerwise'`` where it reads their Gramian alone and all
+                   tasks share a forward pass on one device, else
                    ``'jacobian'``: the cheapest exact one in time
   ================ =========================================================
 
@@ -165,6 +170,8 @@ def make_train_step(
       method makes of each part, another method, of which every route holds no
       more than a part.
     has_state: whether ``loss_fn`` takes and returns the model's state.
+    layout: how state, batch and per-task gradients are spread over devices;
+      None leaves that to the compiler.
 
   Returns:
     A `TrainStep` of ``init``, ``step`` and ``route``.
@@ -189,7 +196,7 @@ def make_train_step(
   passes = make_passes(mode, batch_size)
   if microbatch_size is not None and accumulate == 'gradients':
     route = 'jacobian' if route == 'auto' else route
-  route = _routes.choose_route(method, route, loss_fn)
+  route = _routes.choose_route(method, route, loss_fn, layout is not None)
   _routes.check_memory(route, passes, chunk_size, loss_fn)
   _microbatch.check(microbatch_size, accumulate, route, _routes.base_of(method))
   base, due = _routes.amortised(_routes.base_of(method), every)
@@ -201,6 +208,8 @@ def make_train_step(
     )
   optimizer = optax.with_extra_args_support(optimizer)
   labels = method.labels
+  if layout is not None:
+    layout.check_tasks(method.num_tasks, passes.mode, loss_fn)
 
   def init_method(params):
     state = base.init(params)
@@ -226,19 +235,25 @@ def make_train_step(
 
   def step(state, batch):
     key = jax.random.fold_in(state.key, state.step)
+    if layout is not None:
+      batch = layout.keep(batch, layout.batch(batch))
 
     def arguments(part, key):
       return (part, state.model_state, key) if has_state else (part,)
 
     def pull(params, args):
-      return _pullback.make_pullback(
+      make = functools.partial(
+        _pullback.make_pullback,
         loss_fn,
-        params,
-        args,
         labels=labels,
         has_aux=has_state,
         watch=route == 'layerwise',
       )
+      if layout is None:
+        return make(params, args)
+      place = layout.place(params, labels)
+      pullback = make(layout.gather(params), args, place=place)
+      return layout.split_rows(pullback, params)
 
     cross = None
     if reads_cross:
@@ -297,13 +312,16 @@ def make_train_step(
     if method.perturb is not None:
       method_state = method_state.inner_state
     method_state, direction, losses, aux = accumulated(method_state, batch, key)
+    if layout is not None:
+      direction = layout.update(direction, state.params, route)
     updates, opt_state = optimizer.update(
       direction, state.opt_state, state.params, value=jnp.sum(losses)
     )
     params = optax.apply_updates(state.params, updates)
     if base.weighting is not None and base.weighting.observe is not None:
+      whole = params if layout is None else layout.gather(params)
       after = _pullback.task_losses(
-        loss_fn, params, arguments(batch, key), has_aux=has_state
+        loss_fn, whole, arguments(batch, key), has_aux=has_state
       )
       method_state = _aggregate.observe(base.weighting, after, method_state)
     if method.perturb is not None:
@@ -319,7 +337,11 @@ def make_train_step(
       opt_state=opt_state,
       method_state=method_state,
     )
-    return new, _metrics(losses, method_state, metrics)
+    metrics = _metrics(losses, method_state, metrics)
+    if layout is not None:
+      new = layout.keep(new, layout.state(new))
+      metrics = layout.keep(metrics, layout.whole)
+    return new, metrics
 
   return TrainStep(init, jax.jit(step, donate_argnums=0), route)
 

@@ -1,4 +1,4 @@
-"""SIGKILL at any moment, resume, and the end is the same to the bit."""
+"""Killed at any moment and resumed, a run ends in the same bits."""
 
 import json
 import os
@@ -89,6 +89,24 @@ def test_killed_twice(tmp_path, undisturbed):
   first = sealed(tmp_path)
   assert kill_when(tmp_path, lambda out: sealed(out) >= first + 6)
   assert first < sealed(tmp_path) < 24
+  finish(tmp_path)
+  assert result(tmp_path) == undisturbed
+
+
+def test_ended_by_sigterm(tmp_path, undisturbed):
+  for stop in (4, 11):  # between an evaluation and the next, within a line
+    process = start(tmp_path)
+    while process.poll() is None and logged(tmp_path) < stop:
+      time.sleep(0.001)
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 143
+    assert out == ''
+    saved = sealed(tmp_path)
+    assert err == (
+      f'stopped by SIGTERM at step {saved}, saved in '
+      f'{tmp_path / "checkpoints"}; run the same command to go on\n'
+    )
   finish(tmp_path)
   assert result(tmp_path) == undisturbed
 

@@ -1,0 +1,91 @@
+r"""Starts a command as several processes of one run, on this machine.
+
+  python -m experiments.launch --processes 2 -- \
+    python -m experiments.multi_digits --distributed --layout data
+
+Each process learns from its environment how many there are, which of them it
+is and where they meet (``JAX_NUM_PROCESSES``, ``JAX_PROCESS_ID``,
+``JAX_COORDINATOR_ADDRESS``). It is for machines without accelerators; a process
+drives all accelerators of its host, so there, and on pods and clusters, run the
+command itself once a host.
+
+SIGTERM goes to all processes. Where one fails, the others, which would wait for
+it for ever, are ended, and its status is the launcher's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+
+GRACE = 15.0  # seconds from the first process's end to that of the others
+
+
+def environments(processes: int) -> list[dict[str, str]]:
+  """What each process is told."""
+  with socket.socket() as free:
+    free.bind(('localhost', 0))
+    address = f'localhost:{free.getsockname()[1]}'
+  return [
+    {
+      'JAX_COORDINATOR_ADDRESS': address,
+      'JAX_NUM_PROCESSES': str(processes),
+      'JAX_PROCESS_ID': str(i),
+    }
+    for i in range(processes)
+  ]
+
+
+def run(command: Sequence[str], processes: int) -> int:
+  """Runs the command to its end; returns the status of the first to fail."""
+  running = [
+    subprocess.Popen(command, env=os.environ | environment)
+    for environment in environments(processes)
+  ]
+
+  def forward(number, _):
+    for process in running:
+      process.send_signal(number)
+
+  before = signal.signal(signal.SIGTERM, forward)
+  status, ended = 0, None
+  try:
+    while any(process.poll() is None for process in running):
+      codes = [process.poll() for process in running]
+      status = status or next((code for code in codes if code), 0)
+      if status and ended is None:
+        ended = time.monotonic()
+      if ended is not None and time.monotonic() - ended > GRACE:
+        break
+      time.sleep(0.05)
+  finally:
+    for process in running:
+      process.kill()
+      process.wait()
+    signal.signal(signal.SIGTERM, before)
+  status = status or next((p.returncode for p in running if p.returncode), 0)
+  return 128 - status if status < 0 else status
+
+
+def main() -> None:
+  """The command line."""
+  parser = argparse.ArgumentParser(
+    prog='python -m experiments.launch',
+    description='Starts a command as several processes of one run.',
+  )
+  parser.add_argument('--processes', type=int, required=True, metavar='N')
+  parser.add_argument('command', nargs='+', help='after --')
+  arguments = parser.parse_args()
+  if arguments.processes < 1:
+    parser.error(f'--processes={arguments.processes} must be at least 1')
+  sys.exit(run(arguments.command, arguments.processes))
+
+
+if __name__ == '__main__':
+  main()
