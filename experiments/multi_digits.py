@@ -89,7 +89,8 @@ class Config:
   rho: float = 0.05
   """Radius of flat_X and sam_X."""
   route: str = 'auto'
-  """How statistics are taken: auto, losses, jacobian, gramian or features."""
+  """How statistics are taken: auto, losses, jacobian, gramian,
+  layerwise or features."""
   mode: str = 'auto'
   """How a step's T backward passes run: unroll, vmap or map. auto takes map
   for multi_lenet, unless the route is gramian, and unroll for the others."""

@@ -190,7 +190,7 @@ def make_train_step(
     >>> state = init(jnp.array(3.0), key=jax.random.key(0))
     >>> state, metrics = step(state, 1.0)
     >>> print(route, metrics['losses'], metrics['weights'])
-    jacobian [ 4. 16.] [1. 0.]
+    layerwise [ 4. 16.] [1. 0.]
   """
   method = _as_aggregator(method, loss_fn, labels, num_tasks)
   passes = make_passes(mode, batch_size)
