@@ -49,7 +49,16 @@ MEMORY_ONLY = (
     {'route': 'layerwise', 'mode': 'vmap', 'chunk_size': 2},
   ),
 )
-SLOW = {'mlp_40': 2, 'resnet18_40': 1}  # steps a turn, where others take 10
+# Rounds, and steps a turn.
+TURNS = {
+  'multi_lenet': (5, 10),
+  'mlp_8': (9, 10),
+  'mlp_40': (5, 2),
+  'resnet18_40': (3, 1),
+  'segnet': (5, 5),
+}
+# Forty tasks through a ResNet: where the batched programs do not fit.
+RESNET = ('plain', 'jacobian', 'layerwise', 'features')
 
 
 class Runner(NamedTuple):
@@ -120,9 +129,10 @@ def measure(runners: list[Runner], rounds: int, steps: int):
     shuffle(order)
     for runner in order:
       start = time.perf_counter()
-      runner.run(steps)
+      count = 10 if 'every' in runner.name else steps
+      runner.run(count)
       elapsed = time.perf_counter() - start
-      times[runner.name].append(elapsed / steps * 1e3)
+      times[runner.name].append(elapsed / count * 1e3)
   return times
 
 
@@ -167,9 +177,10 @@ def main() -> None:
         temporary = step_runner(case, label, options).temporary
         print(f'{label:<20}{temporary / 1e6:9.1f} MB', flush=True)
       continue
-    runners = [step_runner(case, *route) for route in ROUTES]
+    routes = [r for r in ROUTES if 'resnet' not in name or r[0] in RESNET]
+    runners = [step_runner(case, *route) for route in routes]
     runners += part_runners(case)
-    rounds, steps = (2, 1) if quick else (9, SLOW.get(name, 10))
+    rounds, steps = (2, 1) if quick else TURNS[name]
     report(case, runners, measure(runners, rounds, steps))
 
 

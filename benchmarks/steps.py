@@ -27,7 +27,7 @@ from mtljax import models
 from mtljax.training import make_train_step
 
 REFERENCE = 'sum_losses'
-METHODS = (*_methods.PLAIN[:11], 'flat_cagrad', 'sam_cagrad')
+METHODS = (*_methods.plain_names()[:11], 'flat_cagrad', 'sam_cagrad')
 CASES = [(name, 'auto') for name in METHODS] + [
   ('cagrad', route) for route in ('gramian', 'features', 'jacobian map')
 ]
