@@ -27,7 +27,10 @@ from mtljax import models
 from mtljax.training import make_train_step
 
 REFERENCE = 'sum_losses'
-METHODS = (*_methods.plain_names()[:11], 'flat_cagrad', 'sam_cagrad')
+METHODS = (
+  *'sum_losses mean uncertainty rlw pcgrad mgda cagrad imtl_g'.split(),
+  *'nash_mtl fairgrad aligned_mtl flat_cagrad sam_cagrad'.split(),
+)
 CASES = [(name, 'auto') for name in METHODS] + [
   ('cagrad', route) for route in ('gramian', 'features', 'jacobian map')
 ]
