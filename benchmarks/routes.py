@@ -57,8 +57,8 @@ TURNS = {
   'resnet18_40': (3, 1),
   'segnet': (5, 5),
 }
-# Forty tasks through a ResNet: where the batched programs do not fit.
-RESNET = ('plain', 'jacobian', 'layerwise', 'features')
+# With forty tasks the others compile for minutes.
+FEW = ('plain', 'jacobian', 'layerwise', 'layerwise vmap', 'features')
 
 
 class Runner(NamedTuple):
@@ -177,7 +177,7 @@ def main() -> None:
         temporary = step_runner(case, label, options).temporary
         print(f'{label:<20}{temporary / 1e6:9.1f} MB', flush=True)
       continue
-    routes = [r for r in ROUTES if 'resnet' not in name or r[0] in RESNET]
+    routes = [r for r in ROUTES if num_tasks < 40 or r[0] in FEW]
     runners = [step_runner(case, *route) for route in routes]
     runners += part_runners(case)
     rounds, steps = (2, 1) if quick else TURNS[name]

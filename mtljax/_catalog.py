@@ -127,9 +127,9 @@ def _routes(method: Aggregator) -> tuple[str, ...]:
   if method.weighting is None:
     return ('jacobian',)
   if 'cross_gramian' in method.needs:
-    return ('gramian', 'jacobian')
+    return ('gramian', 'jacobian', 'layerwise')
   if 'gramian' in method.needs:
-    return ('jacobian', 'gramian', 'features')
+    return ('layerwise', 'jacobian', 'gramian', 'features')
   # The other routes work, and gain a method that reads no gradients nothing.
   return ('losses',)
 

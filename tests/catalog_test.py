@@ -29,7 +29,7 @@ def test_routes_are_those_of_the_train_step(name):
     return make_train_step(method, optax.identity(), LOSS, route=route).route
 
   assert taken('auto') == row.routes[0]
-  for route in ('losses', 'jacobian', 'gramian', 'features'):
+  for route in ('losses', 'jacobian', 'gramian', 'layerwise', 'features'):
     if route in row.routes:
       assert taken(route) == route
     elif row.needs and row.needs != ('losses',):

@@ -83,7 +83,7 @@ def _load(path):
 
 
 def same(one, other):
-  """Up to rounding, which the weights' solver and Adam's division enlarge."""
+  """Up to rounding; moments are squares of gradients, statistics products."""
   assert one[0] == other[0]
   assert one[1].keys() == other[1].keys()
   assert [name for name in one[1] if name.startswith('params/')]

@@ -99,11 +99,12 @@ def conditional_products(method, route='gramian'):
   'wrap', [lambda m: mtl.every_k(m, 4), lambda m: mtl.freeze_after(m, 4)]
 )
 def test_gradients_of_the_other_steps_are_inside_the_conditional(wrap):
-  plain_outside, plain_inside = conditional_products(SLW)
+  plain_outside, _ = conditional_products(SLW)
   one_pass, _ = conditional_products(mtl.mean(T, labels=LABELS), 'losses')
   outside, inside = conditional_products(wrap(SLW))
   assert outside == one_pass < plain_outside
-  assert outside + inside == plain_outside + plain_inside
+  # A pass of their own, for what only the weights need.
+  assert T <= inside <= plain_outside
   # The two further batches of double sampling too, forward passes included.
   modo = mtl.modo(T, labels=LABELS)
   assert conditional_products(wrap(modo))[0] == one_pass

@@ -86,7 +86,7 @@ def test_tasks_are_pulled_back_apart(facts):
   found = facts['jacobian task']['collectives']
   # Each device sums the gradients of half of the tasks, and these change hands.
   summed = sum(map(math.prod, shapes_of(found, 'all-reduce')))
-  small = 10 * T * T
+  small = facts['size'] // 50  # losses, heads' sums, T x T
   assert 0 <= summed - T // 2 * facts['size'] <= small
   moved = sum(map(math.prod, shapes_of(found, 'all-to-all')))
   assert 0 < moved <= T // 2 * facts['size'] / 4
