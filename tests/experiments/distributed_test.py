@@ -20,7 +20,8 @@ ROOT = pathlib.Path(__file__).parents[2]
 SMALL = (
   '--data.num-train 128 --data.num-validation 32 --data.num-test 32 '
   '--batch-size 32 --epochs 2 --log-every 3 --no-progress --no-tensorboard '
-  '--model multi_mlp --methods cagrad --no-baselines --seeds 1'
+  '--model multi_mlp --methods cagrad --no-baselines --seeds 1 '
+  '--route jacobian'  # one device would take another
 ).split()
 STEPS = 8
 

@@ -89,7 +89,7 @@ def test_tasks_are_pulled_back_apart(facts):
   small = facts['size'] // 50  # losses, heads' sums, T x T
   assert 0 <= summed - T // 2 * facts['size'] <= small
   moved = sum(map(math.prod, shapes_of(found, 'all-to-all')))
-  assert 0 < moved <= T // 2 * facts['size'] / 4
+  assert 0 < moved <= T // 2 * facts['size'] / 4 + small
   assert not [s for s in shapes_of(found, 'all-gather') if len(s) > 2]
   # The forward pass and the heads are done twice, half of the pullbacks not.
   assert facts['jacobian task']['flops'] < 1.3 * facts['jacobian fsdp']['flops']
