@@ -8,6 +8,7 @@ system it is written in.
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -112,8 +113,9 @@ class Program:
     outs: its outputs, by number or literal.
     sites: places in ``ops`` at which a parameter meets the data.
     signals: the shapes and dtypes of the outputs of the sites.
-    uses: for each parameter, where it meets the data; None where that cannot
-      be told (inside a scan, say, or where it is an output itself).
+    uses: for each parameter, where it meets the data; None if it does so more
+      than once or never, is an output, or enters something that is not one
+      operation (a scan, say).
   """
 
   ops: tuple[Op, ...]
@@ -122,7 +124,7 @@ class Program:
   outs: tuple[Any, ...]
   sites: tuple[int, ...]
   signals: tuple[jax.ShapeDtypeStruct, ...]
-  uses: tuple[tuple[Use, ...] | None, ...]
+  uses: tuple[Use | None, ...]
 
   def __call__(
     self, inputs: Sequence[Any], taps: Sequence[Any]
@@ -257,20 +259,17 @@ def trace(
   opaque = tracer.opaque | {
     o.param for x in outs if (o := tracer.origin(x)) is not None
   }
-  # An operation that only opaque parameters enter needs no signal.
-  sites = tuple(
-    i
-    for i, found in tracer.entries.items()
-    if any(o.param not in opaque for _, o in found)
-  )
-  uses: list[list[Use] | None] = [
-    None if i in opaque else [] for i in range(len(params))
+  entries = [(i, *e) for i, found in tracer.entries.items() for e in found]
+  times = collections.Counter(origin.param for *_, origin in entries)
+  entries = [
+    (i, position, origin)
+    for i, position, origin in entries
+    if times[origin.param] == 1 and origin.param not in opaque
   ]
-  for number, i in enumerate(sites):
-    for position, origin in tracer.entries[i]:
-      of_param = uses[origin.param]
-      if of_param is not None:
-        of_param.append(Use(number, tracer.ops[i], position, origin))
+  sites = tuple(dict.fromkeys(i for i, *_ in entries))
+  uses: list[Use | None] = [None] * len(params)
+  for i, position, origin in entries:
+    uses[origin.param] = Use(sites.index(i), tracer.ops[i], position, origin)
   avals = [tracer.ops[i].eqn.outvars[0].aval for i in sites]
   program = Program(
     ops=tuple(tracer.ops),
@@ -279,7 +278,7 @@ def trace(
     outs=tuple(outs),
     sites=sites,
     signals=tuple(jax.ShapeDtypeStruct(a.shape, a.dtype) for a in avals),
-    uses=tuple(None if u is None else tuple(u) for u in uses),
+    uses=tuple(uses),
   )
   return program, jax.tree.structure(shape)
 

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from mtljax import _labels, _tree
-from mtljax.gradients import _program
+from mtljax.gradients import _kernels, _layerwise, _program
 from mtljax.gradients._layerwise import Layers
 from mtljax.gradients._passes import Passes, Place, map_rows, map_tasks
 from mtljax.gradients._staged import Staged
@@ -205,21 +205,42 @@ def _evaluate(fun, shared, own, watch) -> _Pass:
   return _Pass(out, pull, aux, program, inputs)
 
 
-def _layers(passed, shared, cotangents, num_tasks, rows, beside=frozenset()):
-  """`Pullback.layers` of a watched pass."""
+def _layers(passed, shared, cotangents, num_tasks, place, also=None):
+  """`Pullback.layers` of a watched pass.
+
+  ``also`` are rows ``(T, ...)`` that come from beside the program, and which
+  leaves have them.
+  """
   if passed.program is None:
     return None
+  more, beside = also or ([], ())
+  uses = [
+    None if i in beside else use for i, use in enumerate(passed.program.uses)
+  ]
 
-  def layers(passes, tasks=None):
+  def layers(passes, tasks=None, pays=None):
     count = num_tasks if tasks is None else len(tasks)
+    pays = pays or (lambda x: _kernels.is_cheaper(x, count))
+    found = _layerwise.choose_layers(uses, pays)
+
+    def pull(c):
+      rows, _, signals = passed.pull(c)
+      rows = rows if place is None else place.row(rows)
+      return (
+        {i: rows[i] for i, x in enumerate(found) if x is None},
+        {i: signals[uses[i].site] for i, x in enumerate(found) if x},
+      )
+
     some = _take(cotangents, tasks)
-    return Layers(
-      program=passed.program,
+    rows, signals = map_tasks(pull, some, count, passes, place)
+    rows |= {i: rows[i] + _take(more[i], tasks) for i in beside}
+    return _layerwise.Layers(
       params=shared,
+      layers=found,
+      uses=uses,
       inputs=passed.inputs,
-      signals=map_tasks(lambda c: passed.pull(c)[2], some, count, passes),
-      rows=lambda: rows(passes, tasks),
-      beside=beside,
+      rows=rows,
+      signals=signals,
       map_tasks=lambda fun, x: map_tasks(fun, x, count, passes),
       num_tasks=count,
     )
@@ -249,7 +270,7 @@ def _plain(fun, split, shared, own, args, has_aux, watch, place) -> Pullback:
     rows=rows,
     own=lambda weights: pull(weights)[1],
     combined=lambda weights: pull(weights)[0],
-    layers=_layers(passed, shared, cotangents, num_tasks, rows),
+    layers=_layers(passed, shared, cotangents, num_tasks, place),
   )
 
 
@@ -326,7 +347,14 @@ def _staged(fun, split, shared, own, args, has_aux, watch, place) -> Pullback:
     own=own_grads,
     combined=combined,
     features=lambda: jax.tree.leaves(stacked),
-    layers=_layers(passed, shared, stacked, num_tasks, rows, frozenset(beside)),
+    layers=_layers(
+      passed,
+      shared,
+      stacked,
+      num_tasks,
+      place,
+      (_stack(d_shared) if beside else [], sorted(beside)),
+    ),
   )
 
 

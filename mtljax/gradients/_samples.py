@@ -198,25 +198,19 @@ def value_and_sample_gramian(
         rows = pullback.rows(passes)
         layers[:] = [None] * len(rows)
         return pullback.losses, [_Leaf(rows=x) for x in rows]
-      watched = pullback.layers(passes)
-      layers[:] = [
-        watched.layer(
-          i, lambda x: _kernels.pays_by_sample(x, num_tasks, num_samples)
-        )
-        for i in range(len(watched.params))
-      ]
+      watched = pullback.layers(
+        passes,
+        pays=lambda x: _kernels.pays_by_sample(x, num_tasks, num_samples),
+      )
+      layers[:] = watched.layers
       leaves = []
-      for i, layer in enumerate(layers):
+      for i, layer in enumerate(watched.layers):
         if layer is None:
-          leaves.append(_Leaf(rows=watched.leaf_rows(i)))
+          leaves.append(_Leaf(rows=watched.rows[i]))
           continue
-        (signals,) = watched.at(i)
-        leaves.append(
-          _Leaf(
-            inputs=layer.inputs(watched.inputs_of(i)),
-            outputs=jax.vmap(layer.outputs)(signals),
-          )
-        )
+        inputs, signals = watched.side(i)
+        outputs = jax.vmap(layer.outputs)(signals)
+        leaves.append(_Leaf(inputs=layer.inputs(inputs), outputs=outputs))
       return pullback.losses, leaves
 
     def block(own, other):

@@ -272,9 +272,9 @@ def layers_of(module, shape, num_tasks=T):
     for path, _ in jax.tree_util.tree_leaves_with_path(params)
   ]
   return {
-    name: _kernels.as_layer(uses[0])
-    for name, uses in zip(names, program.uses, strict=True)
-    if uses is not None and len(uses) == 1
+    name: _kernels.as_layer(use)
+    for name, use in zip(names, program.uses, strict=True)
+    if use is not None
   }
 
 
