@@ -84,13 +84,13 @@ def _load(path):
 
 
 def same(one, other):
-  """Up to rounding; moments are squares of gradients, statistics products."""
+  """Up to rounding, of which Adam makes steps where gradients are tiny."""
   assert one[0] == other[0]
   assert one[1].keys() == other[1].keys()
   assert [name for name in one[1] if name.startswith('params/')]
   for name, a in one[1].items():
     b = other[1][name]
-    relative = 1e-4 if name.startswith('params/') else 2e-3
+    relative = 1e-3 if name.startswith('params/') else 2e-3
     error = np.linalg.norm(a - b)
     assert error <= relative * np.linalg.norm(b) + 1e-6, name
 

@@ -173,7 +173,9 @@ METHODS = [
   wrapped('freeze_after', 'uw_so', 'equivariant linear', 2),
   Method(
     'select(fixed, upgrad)',
-    claims=frozenset({'equivariant', 'non_conflicting', 'linear'}),
+    claims=frozenset(
+      {'equivariant', 'non_conflicting', 'linear', 'strongly_stationary'}
+    ),
     around=lambda tx: mtl.select([beside(tx), tx], 1),
   ),
 ]
