@@ -21,7 +21,7 @@ SMALL = (
   '--data.num-train 128 --data.num-validation 32 --data.num-test 32 '
   '--batch-size 32 --epochs 2 --log-every 3 --no-progress --no-tensorboard '
   '--model multi_mlp --methods cagrad --no-baselines --seeds 1 '
-  '--route jacobian'  # one device would take another
+  '--optimizer momentum --route jacobian'  # by itself one takes layerwise
 ).split()
 STEPS = 8
 
@@ -84,17 +84,13 @@ def _load(path):
 
 
 def same(one, other):
-  """Equal to 1e-3 of each norm.
-
-  3e-4 was seen after eight steps of Adam. Rounding would explain it, but that
-  has not been shown.
-  """
+  """Up to rounding, to which momentum, unlike Adam, is no more than linear."""
   assert one[0] == other[0]
   assert one[1].keys() == other[1].keys()
   assert [name for name in one[1] if name.startswith('params/')]
   for name, a in one[1].items():
     b = other[1][name]
-    relative = 1e-3 if name.startswith('params/') else 2e-3
+    relative = 1e-4 if name.startswith('params/') else 2e-3
     error = np.linalg.norm(a - b)
     assert error <= relative * np.linalg.norm(b) + 1e-6, name
 
