@@ -17,10 +17,8 @@ round. Memory is what the compiled program asks for besides its arguments
 
 from __future__ import annotations
 
-import random
 import statistics
 import sys
-import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -29,6 +27,7 @@ import optax
 
 import mtljax as mtl
 from benchmarks import _models
+from benchmarks._turns import take_turns
 from mtljax.training import make_train_step
 
 ROUTES = (
@@ -123,17 +122,11 @@ def measure(runners: list[Runner], rounds: int, steps: int):
   """Milliseconds a step of every program in every round."""
   for runner in runners:
     runner.run(2)
-  times: dict[str, list[float]] = {runner.name: [] for runner in runners}
-  order, shuffle = list(runners), random.Random(0).shuffle
-  for _ in range(rounds):
-    shuffle(order)
-    for runner in order:
-      start = time.perf_counter()
-      count = 10 if 'every' in runner.name else steps
-      runner.run(count)
-      elapsed = time.perf_counter() - start
-      times[runner.name].append(elapsed / count * 1e3)
-  return times
+  return take_turns(
+    {runner.name: runner.run for runner in runners},
+    rounds,
+    lambda name: 10 if 'every' in name else steps,
+  )
 
 
 def report(case: _models.Case, runners: list[Runner], times) -> None:

@@ -11,10 +11,8 @@ medians of the ratios within each round.
 
 from __future__ import annotations
 
-import random
 import statistics
 import sys
-import time
 from typing import NamedTuple
 
 import jax
@@ -22,6 +20,7 @@ import jax.numpy as jnp
 import optax
 
 import mtljax as mtl
+from benchmarks._turns import take_turns
 from experiments import _methods
 from mtljax import models
 from mtljax.training import make_train_step
@@ -105,25 +104,16 @@ def make_runner(name: str, route: str, batch: dict[str, jax.Array]):
 def measure(batch_size: int, sizes: Sizes) -> None:
   """Prints the table of one batch size."""
   batch = make_batch(batch_size)
-  runners, names = [], []
+  runs = {}
   for name, route in CASES:
     taken, run = make_runner(name, route, batch)
     run(sizes.warmup)
-    names.append((name, taken))
-    runners.append(run)
-  times: list[list[float]] = [[] for _ in runners]
-  order = list(range(len(runners)))
-  shuffle = random.Random(0).shuffle
-  for _ in range(sizes.rounds):
-    shuffle(order)
-    for i in order:
-      start = time.perf_counter()
-      runners[i](sizes.steps)
-      times[i].append((time.perf_counter() - start) / sizes.steps * 1e3)
-  reference = times[names.index((REFERENCE, 'losses'))]
+    runs[name, taken] = run
+  times = take_turns(runs, sizes.rounds, lambda _: sizes.steps)
+  reference = times[REFERENCE, 'losses']
   print(f'\nbatch {batch_size}: ms a step over {sizes.rounds} rounds')
   print(f'{"method":<14}{"route":<14}{"median":>9}{"min":>9}{"ratio":>8}')
-  for (name, route), values in zip(names, times, strict=True):
+  for (name, route), values in times.items():
     ratio = statistics.median(
       value / base for value, base in zip(values, reference, strict=True)
     )

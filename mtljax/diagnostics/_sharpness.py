@@ -12,7 +12,7 @@ from jax.typing import ArrayLike
 
 from mtljax import _labels, _tree, _validate
 from mtljax.gradients import _pullback, task_grad_fn, value_and_task_grads
-from mtljax.gradients._passes import Mode, Passes, make_passes, map_tasks
+from mtljax.gradients._passes import Mode, make_passes, map_tasks
 from mtljax.sharpness import _ascent, _common
 
 Direction = Literal['ascent', 'random']
@@ -127,13 +127,16 @@ def task_sharpness(
 
   def rises(t):
     def along(ray):
-      return _each(lambda r: view.rise(ray, r, t, norms), radii, passes)
+      return map_tasks(
+        lambda r: view.rise(ray, r, t, norms), radii, len(radii), passes
+      )
 
     if direction == 'ascent':
       return along(view.gradient(t))
     keys = jax.random.split(jax.random.fold_in(key, t), num_samples)
     return jnp.mean(
-      _each(lambda k: along(view.draw(k, t)), keys, passes), axis=0
+      map_tasks(lambda k: along(view.draw(k, t)), keys, num_samples, passes),
+      axis=0,
     )
 
   return jnp.stack([rises(t) for t in range(view.losses.shape[0])], axis=1)
@@ -288,10 +291,3 @@ def normal_like(key: jax.Array, tree: Any) -> Any:
       for k, x in zip(keys, leaves, strict=True)
     ],
   )
-
-
-def _each(
-  fn: Callable[..., jax.Array], xs: jax.Array, passes: Passes
-) -> jax.Array:
-  """The function at each entry of an array."""
-  return map_tasks(fn, xs, xs.shape[0], passes)

@@ -65,13 +65,17 @@ def gramian_and_combine(
   if chunk_size is not None and chunk_size < num_tasks:
     gramian = _in_blocks(pullback, passes, marked, chunk_size)
     return gramian, pullback.combined
-  if pullback.layers is None:
-    rows = _pick(pullback.rows(passes), marked)
-    return _tree.gramian_of(rows), pullback.combined
-  gramian, combined = _layerwise.gramian_and_combine(
-    pullback.layers(passes), marked
-  )
+  gramian, combined = _of_tasks(pullback, passes, marked)
   return gramian, combined or pullback.combined
+
+
+def _of_tasks(pullback, passes, marked, tasks=None):
+  """The Gramian of some tasks (None: of all), and how they combine if kept."""
+  if pullback.layers is not None:
+    layers = pullback.layers(passes, tasks)
+    return _layerwise.gramian_and_combine(layers, marked)
+  rows = _pick(pullback.rows(passes, tasks), marked)
+  return _tree.gramian_of(rows), None
 
 
 def _in_blocks(
@@ -92,12 +96,9 @@ def _in_blocks(
     [np.concatenate(pair) for pair in itertools.combinations(blocks, 2)]
   )
 
-  def gramian(tasks):
-    if pullback.layers is None:
-      return _tree.gramian_of(_pick(pullback.rows(passes, tasks), marked))
-    layers = pullback.layers(passes, tasks)
-    return _layerwise.gramian_and_combine(layers, marked)[0]
-
-  parts = jax.lax.map(gramian, jnp.asarray(pairs))
+  parts = jax.lax.map(
+    lambda tasks: _of_tasks(pullback, passes, marked, tasks)[0],
+    jnp.asarray(pairs),
+  )
   total = jnp.zeros((num_tasks, num_tasks), parts.dtype)
   return total.at[pairs[:, :, None], pairs[:, None, :]].set(parts)

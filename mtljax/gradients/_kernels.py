@@ -51,10 +51,7 @@ class Layer(NamedTuple):
 
 def as_layer(use: Use) -> Layer | None:
   """The dense layer that an operation is, or None."""
-  if not use.origin.permuted:
-    return None
-  reader = _READERS.get(use.op.eqn.primitive.name)
-  return reader(use) if reader else None
+  return READERS[use.op.eqn.primitive.name](use)
 
 
 def product(a: jax.Array, b: jax.Array) -> jax.Array:
@@ -106,13 +103,12 @@ def _conv(use: Use) -> Layer | None:
     return None
   numbers = p['dimension_numbers']
   lhs, rhs, out = numbers.lhs_spec, numbers.rhs_spec, numbers.out_spec
-  x, w = (v.aval.shape for v in use.op.eqn.invars)
+  w = use.op.eqn.invars[1].aval.shape
   y = use.op.eqn.outvars[0].aval.shape
   size = [w[i] for i in rhs[2:]]
   spatial = [y[i] for i in out[2:]]
   n = y[out[0]] * math.prod(spatial)
   num_in, num_out = math.prod(size) * w[rhs[1]], w[rhs[0]]
-  del x
 
   def patches(ins):
     image = ins[0].transpose(lhs[0], *lhs[2:], lhs[1])
@@ -186,22 +182,20 @@ def _gather(use: Use) -> Layer | None:
   return Layer(n, 1, num_out, size, inputs, kernel, outputs)
 
 
-_READERS = {
+# How the operations are read that can be such a layer.
+READERS = {
   'dot_general': _dot_general,
   'conv_general_dilated': _conv,
   'gather': _gather,
 }
 
 
-def is_cheaper(layer: Layer, num_tasks: int) -> bool:
-  """Whether inner products by K take fewer multiplications."""
-  n, out, t = layer.num_positions, layer.num_outputs, num_tasks
-  by_kernel = n * n * (layer.num_inputs + t * out) + t * t * n * out
-  return by_kernel < t * n * layer.num_inputs * out + t * t * layer.size
+def is_cheaper(layer: Layer, num_tasks: int, num_samples: int = 1) -> bool:
+  """Whether inner products by K take fewer multiplications.
 
-
-def pays_by_sample(layer: Layer, num_tasks: int, num_samples: int) -> bool:
-  """The same for the inner products between S samples of n positions each."""
+  With ``num_samples`` those of every sample with every other, each of the
+  layer's n positions; else those of the batch as one.
+  """
   n, out, t, s = layer.num_positions, layer.num_outputs, num_tasks, num_samples
   by_kernel = s * s * (n * n * (layer.num_inputs + t * out) + t * t * n * out)
   by_rows = s * t * n * layer.num_inputs * out + (s * t) ** 2 * layer.size

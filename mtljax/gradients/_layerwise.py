@@ -33,7 +33,6 @@ class Layers:
     signals: by the leaf's number, gradients ``(T, ...)`` at the layer's output.
     map_tasks: ``map_tasks(fun, stacked)``: a function of one task's part of
       an array ``(T, ...)``, for all tasks, stacked.
-    num_tasks: T.
   """
 
   params: Sequence[jax.Array]
@@ -43,23 +42,24 @@ class Layers:
   rows: Mapping[int, jax.Array]
   signals: Mapping[int, jax.Array]
   map_tasks: Callable[..., jax.Array]
-  num_tasks: int
+
+  def use(self, i: int) -> Use:
+    """Where a leaf that makes a layer is used."""
+    use = self.uses[i]
+    assert use is not None
+    return use
 
   def side(self, i: int) -> tuple[tuple[Any, ...], jax.Array]:
     """What went into a leaf's layer, and the signals behind it."""
-    use = self.uses[i]
-    assert use is not None
-    return self.inputs[use.site], self.signals[i]
+    return self.inputs[self.use(i).site], self.signals[i]
 
   def weighted(self, i: int, weights: jax.Array) -> jax.Array:
     """A leaf of the weighted sum of the tasks' gradients."""
     if i in self.rows:
       return _tree.combine_leaf(weights, self.rows[i])
-    use = self.uses[i]
-    assert use is not None
     inputs, signals = self.side(i)
     mixed = _tree.combine_leaf(weights, signals)
-    return use.pull(self.params[i], inputs, mixed)
+    return self.use(i).pull(self.params[i], inputs, mixed)
 
 
 def choose_layers(
@@ -100,7 +100,7 @@ def gramian_and_combine(
   """
   gramian = products(layers, layers, marked)
   held = [*layers.rows.values(), *layers.signals.values()]
-  most = layers.num_tasks * max(x.nbytes for x in layers.params)
+  most = len(gramian) * max(x.nbytes for x in layers.params)
   most += max((x.nbytes for x in layers.signals.values()), default=0)
   if not all(marked) or sum(x.nbytes for x in held) > most:
     return gramian, None

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -19,17 +19,14 @@ from jax.extend import core
 
 # Calls that are only a name for what is inside.
 _CALLS = ('jit', 'pjit', 'closed_call')
-# What may happen to a parameter before it meets the data: linear in it, and
-# small, so not worth a signal of its own.
+# What may happen to a parameter before it meets the data: its entries change
+# place or precision, and each stays there once.
 _MOVES = (
   'broadcast_in_dim',
   'convert_element_type',
   'copy',
-  'gather',
-  'pad',
   'reshape',
   'rev',
-  'slice',
   'squeeze',
   'transpose',
 )
@@ -62,13 +59,12 @@ class Origin(NamedTuple):
   """A value made of one parameter alone: which, and by what moves."""
 
   param: int
-  moves: tuple[Callable[[Any], Any], ...] = ()
-  permuted: bool = True  # each entry of the parameter is there exactly once
+  moves: tuple[Op, ...] = ()
 
   def __call__(self, param: Any) -> Any:
     """The value, from the parameter."""
     for move in self.moves:
-      param = move(param)
+      (param,) = move(param)
     return param
 
 
@@ -90,11 +86,8 @@ class Use:
 
   def output(self, param: Any, inputs: Sequence[Any]) -> Any:
     """The output of the operation as a function of the parameter."""
-    slot, value = self.op.ins[self.position], self.origin(param)
-    values = [
-      value if x == slot else old
-      for x, old in zip(self.op.ins, inputs, strict=True)
-    ]
+    values = list(inputs)
+    values[self.position] = self.origin(param)
     return self.op(*values)[0]
 
   def pull(self, param: Any, inputs: Sequence[Any], signal: Any) -> Any:
@@ -111,11 +104,12 @@ class Program:
     consts: the numbered values that it closes over.
     num_inputs: the number of its inputs, which are numbered first.
     outs: its outputs, by number or literal.
-    sites: places in ``ops`` at which a parameter meets the data.
+    sites: places in ``ops`` at which a parameter meets the data, of the kinds
+      that were asked for.
     signals: the shapes and dtypes of the outputs of the sites.
-    uses: for each parameter, where it meets the data; None if it does so more
-      than once or never, is an output, or enters something that is not one
-      operation (a scan, say).
+    uses: for each parameter, its site; None if it meets the data elsewhere,
+      more than once or never, is an output, or enters something that is not
+      one operation (a scan, say).
   """
 
   ops: tuple[Op, ...]
@@ -168,12 +162,6 @@ class _Tracer:
     self.consts[slot] = value
     return slot
 
-  def is_known(self, slot: Any) -> bool:
-    """Whether a value is in the program's text, not in its data."""
-    if isinstance(slot, core.Literal):
-      return True
-    return not isinstance(self.consts.get(slot, None), (type(None), jax.Array))
-
   def inline(
     self, jaxpr: core.Jaxpr, consts: Sequence[Any], ins: Sequence[Any]
   ) -> list[Any]:
@@ -185,18 +173,13 @@ class _Tracer:
       env.update(zip(eqn.outvars, self.add(eqn, values, jaxpr), strict=True))
     return [read(x) for x in jaxpr.outvars]
 
-  def origin(self, slot: Any) -> Origin | None:
-    return None if isinstance(slot, core.Literal) else self.origins.get(slot)
-
   def find(self, ins: list[Any]) -> list[tuple[int, Origin]]:
-    """The first position of each input made of a parameter, and its origin."""
-    found = {}
-    for position, x in enumerate(ins):
-      origin = self.origin(x)
-      if origin is not None:
-        twice = origin._replace(permuted=False)  # not linear in it
-        found[x] = (found[x][0], twice) if x in found else (position, origin)
-    return list(found.values())
+    """The positions of inputs made of a parameter, and their origins."""
+    return [
+      (position, self.origins[x])
+      for position, x in enumerate(ins)
+      if not isinstance(x, core.Literal) and x in self.origins
+    ]
 
   def add(
     self, eqn: core.JaxprEqn, ins: list[Any], jaxpr: core.Jaxpr
@@ -210,42 +193,32 @@ class _Tracer:
     self.ops.append(op)
     if not found:
       return outs
-    aval = eqn.outvars[0].aval
+    before, after = eqn.invars[0].aval, eqn.outvars[0].aval
     if len(outs) > 1 or any(core.jaxprs_in_params(eqn.params)):
       self.opaque.update(o.param for _, o in found)
-    elif self.moves(op, found):
-      self.origins[outs[0]] = self.moved(op, found[0][1])
-    elif jnp.issubdtype(aval.dtype, jnp.inexact):
+    elif not jnp.issubdtype(after.dtype, jnp.inexact):
+      pass  # no gradient comes back
+    elif eqn.primitive.name in _MOVES and before.size == after.size:
+      ((_, origin),) = found
+      self.origins[outs[0]] = Origin(origin.param, (*origin.moves, op))
+    else:
       self.entries[len(self.ops) - 1] = found
     return outs
 
-  def moves(self, op: Op, found: list[tuple[int, Origin]]) -> bool:
-    return (
-      op.eqn.primitive.name in _MOVES
-      and found[0][0] == 0
-      and len(found) == 1
-      and all(self.is_known(x) for x in op.ins[1:])
-      and jnp.issubdtype(op.eqn.outvars[0].aval.dtype, jnp.inexact)
-    )
-
-  def moved(self, op: Op, origin: Origin) -> Origin:
-    rest = [
-      x.val if isinstance(x, core.Literal) else self.consts[x]
-      for x in op.ins[1:]
-    ]
-    before, after = op.eqn.invars[0].aval, op.eqn.outvars[0].aval
-    same = op.eqn.primitive.name not in ('gather', 'pad', 'slice')
-    return Origin(
-      origin.param,
-      (*origin.moves, lambda value: op(value, *rest)[0]),
-      origin.permuted and same and before.size == after.size,
-    )
-
 
 def trace(
-  fun: Callable[..., Any], params: Sequence[jax.Array], *rest: Any
+  fun: Callable[..., Any],
+  params: Sequence[jax.Array],
+  *rest: Any,
+  kinds: Collection[str],
 ) -> tuple[Program, Any]:
   """Traces ``fun(params, *rest)``.
+
+  Args:
+    fun: the function.
+    params: its parameters.
+    *rest: its other arguments.
+    kinds: the names of the operations that are sites.
 
   Returns:
     The program, whose inputs are the flattened arguments, and the structure of
@@ -256,15 +229,15 @@ def trace(
   tracer = _Tracer(len(params))
   ins = [tracer.number() for _ in jaxpr.invars]
   outs = tracer.inline(jaxpr, closed.consts, ins)
-  opaque = tracer.opaque | {
-    o.param for x in outs if (o := tracer.origin(x)) is not None
-  }
+  opaque = tracer.opaque | {origin.param for _, origin in tracer.find(outs)}
   entries = [(i, *e) for i, found in tracer.entries.items() for e in found]
   times = collections.Counter(origin.param for *_, origin in entries)
   entries = [
     (i, position, origin)
     for i, position, origin in entries
-    if times[origin.param] == 1 and origin.param not in opaque
+    if times[origin.param] == 1
+    and origin.param not in opaque
+    and tracer.ops[i].eqn.primitive.name in kinds
   ]
   sites = tuple(dict.fromkeys(i for i, *_ in entries))
   uses: list[Use | None] = [None] * len(params)

@@ -98,7 +98,7 @@ def _stack(rows: list[list[jax.Array]]) -> list[jax.Array]:
   return [jnp.stack(leaf) for leaf in zip(*rows, strict=True)]
 
 
-def _take(stacked: Any, tasks: Tasks) -> Any:
+def take(stacked: Any, tasks: Tasks) -> Any:
   """The parts of some tasks; None: of all, as they are."""
   if tasks is None:
     return stacked
@@ -193,7 +193,7 @@ def _evaluate(fun, shared, own, watch) -> _Pass:
   if not watch:
     out, pull, aux = jax.vjp(fun, shared, own, has_aux=True)
     return _Pass(out, lambda c: (*pull(c), []), aux)
-  program, treedef = _program.trace(fun, shared, own)
+  program, treedef = _program.trace(fun, shared, own, kinds=_kernels.READERS)
 
   def watched(shared, own, taps):
     outs, inputs = program([*shared, *own], taps)
@@ -231,9 +231,9 @@ def _layers(passed, shared, cotangents, num_tasks, place, also=None):
         {i: signals[uses[i].site] for i, x in enumerate(found) if x},
       )
 
-    some = _take(cotangents, tasks)
+    some = take(cotangents, tasks)
     rows, signals = map_tasks(pull, some, count, passes, place)
-    rows |= {i: rows[i] + _take(more[i], tasks) for i in beside}
+    rows |= {i: rows[i] + take(more[i], tasks) for i in beside}
     return _layerwise.Layers(
       params=shared,
       layers=found,
@@ -242,7 +242,6 @@ def _layers(passed, shared, cotangents, num_tasks, place, also=None):
       rows=rows,
       signals=signals,
       map_tasks=lambda fun, x: map_tasks(fun, x, count, passes),
-      num_tasks=count,
     )
 
   return layers
@@ -260,7 +259,7 @@ def _plain(fun, split, shared, own, args, has_aux, watch, place) -> Pullback:
   pull = lambda weights: passed.pull(weights.astype(losses.dtype))
 
   def rows(passes, tasks=None):
-    some = _take(cotangents, tasks)
+    some = take(cotangents, tasks)
     return map_rows(lambda c: pull(c)[0], some, len(some), passes, place)
 
   return Pullback(
@@ -325,9 +324,9 @@ def _staged(fun, split, shared, own, args, has_aux, watch, place) -> Pullback:
     if not shared:
       return []
     count = num_tasks if tasks is None else len(tasks)
-    some = _take(stacked, tasks)
+    some = take(stacked, tasks)
     through = map_rows(lambda c: passed.pull(c)[0], some, count, passes, place)
-    return _add(through, _take(_stack(d_shared), tasks))
+    return _add(through, take(_stack(d_shared), tasks))
 
   def combined(weights):
     through = passed.pull(_weighted_sum(weights, d_features))[0]
@@ -389,7 +388,7 @@ def _sequence(funs, split, shared, own, args, has_aux) -> Pullback:
   def rows(passes, tasks=None):
     del passes  # each task has its own forward pass, so its own pullback
     ones = jnp.ones((), losses.dtype)
-    return _take(_stack([pull(ones)[0] for pull in pulls]), tasks)
+    return take(_stack([pull(ones)[0] for pull in pulls]), tasks)
 
   return Pullback(
     losses=losses,
@@ -401,9 +400,14 @@ def _sequence(funs, split, shared, own, args, has_aux) -> Pullback:
   )
 
 
+def has_one_pass(fun: LossFn) -> bool:
+  """Whether all tasks share a batch and its forward pass."""
+  return isinstance(fun, Staged) or callable(fun)
+
+
 def check_one_pass(fun: LossFn, what: str) -> None:
   """Raises ValueError for a sequence of losses, each with its own pass."""
-  if not isinstance(fun, Staged) and not callable(fun):
+  if not has_one_pass(fun):
     raise ValueError(
       f'{what} needs one forward pass for all tasks, which a sequence of '
       'losses with a batch each has not; use the jacobian or the plain gramian '

@@ -200,7 +200,7 @@ def value_and_sample_gramian(
         return pullback.losses, [_Leaf(rows=x) for x in rows]
       watched = pullback.layers(
         passes,
-        pays=lambda x: _kernels.pays_by_sample(x, num_tasks, num_samples),
+        pays=lambda x: _kernels.is_cheaper(x, num_tasks, num_samples),
       )
       layers[:] = watched.layers
       leaves = []

@@ -124,7 +124,7 @@ def _of_grads(
     losses=losses,
     aux=aux,
     split=split,
-    rows=lambda passes: shared,
+    rows=lambda passes, tasks=None: _pullback.take(shared, tasks),
     own=weigh,
     combined=lambda weights: [_tree.combine_leaf(weights, x) for x in shared],
   )

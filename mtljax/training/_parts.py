@@ -29,8 +29,7 @@ def split_batch(batch: Any, fun: LossFn, parts: int) -> list[Any]:
         f'independent parts of the batch, so axis 0 must hold at least {parts} '
         'examples.'
       )
-  staged = isinstance(fun, _pullback.Staged)
-  whole = [batch] if staged or callable(fun) else batch
+  whole = [batch] if _pullback.has_one_pass(fun) else batch
   for one in whole:
     sizes = {leaf.shape[0] for leaf in jax.tree.leaves(one)}
     if len(sizes) > 1:

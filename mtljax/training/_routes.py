@@ -45,7 +45,7 @@ def choose_route(
   name = method.info.name
   needs_rows = only_jacobian(base)
   if route == 'auto':
-    one_pass = isinstance(fun, _pullback.Staged) or callable(fun)
+    one_pass = _pullback.has_one_pass(fun)
     if 'gramian' in base.needs and one_pass and not (needs_rows or spread):
       return 'layerwise'
     if needs_rows or 'gramian' in base.needs:

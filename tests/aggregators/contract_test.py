@@ -3,13 +3,11 @@
 What holds for every method one by one is in the common battery.
 """
 
-import os
 import pathlib
-import subprocess
-import sys
 from typing import NamedTuple
 
 import chex
+import eight_devices
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -279,21 +277,8 @@ def test_scheduled_hyperparameter():
 # 11. Sharding: in a process with eight virtual devices.
 def test_sharded_equals_unsharded_without_all_gather():
   script = pathlib.Path(__file__).with_name('sharded_main.py')
-  out = subprocess.run(
-    [sys.executable, script],
-    env={
-      'NPROC': '16',
-      'XLA_FLAGS': os.environ.get('XLA_FLAGS', ''),
-      'JAX_NUM_CPU_DEVICES': '8',
-      'JAX_PLATFORMS': 'cpu',
-      'PYTHONPATH': ':'.join(sys.path),
-    },
-    capture_output=True,
-    text=True,
-    timeout=300,
-  )
-  assert out.returncode == 0, out.stderr[-3000:]
-  assert out.stdout.split() == ['auto', 'ok', 'explicit', 'ok']
+  out = eight_devices.output_of(script)
+  assert out.split() == ['auto', 'ok', 'explicit', 'ok']
 
 
 # 12. Gradient accumulation: two orders, two methods.

@@ -266,15 +266,15 @@ def layers_of(module, shape, num_tasks=T):
     ),
     leaves,
     x,
+    kinds=_kernels.READERS,
   )
   names = [
     jax.tree_util.keystr(path, simple=True, separator='/')
     for path, _ in jax.tree_util.tree_leaves_with_path(params)
   ]
   return {
-    name: _kernels.as_layer(use)
+    name: None if use is None else _kernels.as_layer(use)
     for name, use in zip(names, program.uses, strict=True)
-    if use is not None
   }
 
 

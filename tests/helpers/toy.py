@@ -69,6 +69,26 @@ def as_optax(method, steps=4):
   return params, mtl.get_weights(state)
 
 
+def deep_stack(num_tasks, depth, width):
+  """Parameters, labels and loss of wide layers, which take all the memory."""
+  params = {
+    'layers': [jnp.eye(width)] * depth,
+    'heads': [jnp.ones(width)] * num_tasks,
+  }
+  labels = {'layers': 'shared', 'heads': list(range(num_tasks))}
+
+  def deep(params, x):
+    for w in params['layers']:
+      x = jnp.tanh(x @ w)
+    return x
+
+  heads = [
+    lambda p, z, x, t=t: jnp.mean((z @ p['heads'][t] - t) ** 2)
+    for t in range(num_tasks)
+  ]
+  return params, labels, mtl.Staged(deep, heads)
+
+
 GRAMIAN_METHODS = {
   'mgda': mtl.mgda(T, labels=LABELS),
   'cagrad': mtl.cagrad(T, labels=LABELS, scale=3.0),

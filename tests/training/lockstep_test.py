@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from noise import Batches
 
 import mtljax as mtl
 from mtljax.training import (
@@ -23,27 +24,6 @@ from mtljax.training import (
 )
 
 RATES = [0.05, 0.01, 0.2]
-
-
-class Batches:
-  """Grain's iterator protocol over noise made from seed and position."""
-
-  def __init__(self, seed):
-    self.seed, self.position = seed, 0
-
-  def __iter__(self):
-    return self
-
-  def __next__(self):
-    self.position += 1
-    rng = np.random.default_rng((self.seed, self.position))
-    return rng.normal(size=(8, 3)).astype(np.float32)
-
-  def get_state(self):
-    return self.position
-
-  def set_state(self, position):
-    self.position = position
 
 
 def task_losses(params, x):

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+import toy
 
 import mtljax as mtl
 from mtljax import models
@@ -99,27 +100,13 @@ def test_exact_routes_agree_in_float32(name):
 
 def compiled_step(num_tasks=8, depth=6, width=512, batch=64, **options):
   """A deep stack of dense layers, and its widest activation and leaf."""
-  params = {
-    'layers': [jnp.eye(width)] * depth,
-    'heads': [jnp.ones(width)] * num_tasks,
-  }
-  labels = {'layers': 'shared', 'heads': list(range(num_tasks))}
-
-  def deep(params, x):
-    for w in params['layers']:
-      x = jnp.tanh(x @ w)
-    return x
-
-  heads = [
-    lambda p, z, x, t=t: jnp.mean((z @ p['heads'][t] - t) ** 2)
-    for t in range(num_tasks)
-  ]
+  params, labels, loss = toy.deep_stack(num_tasks, depth, width)
   plain = options.get('route') == 'losses'
   method = mtl.sum_losses if plain else mtl.cagrad
   train = make_train_step(
     method(num_tasks, labels=labels),
     optax.sgd(0.1),
-    mtl.Staged(deep, heads),
+    loss,
     **options,
   )
   state = train.init(params, key=jax.random.key(0))

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+import toy
 from jax.extend import core as jex_core
 from toy import (
   BATCH,
@@ -196,27 +197,13 @@ def test_skipped_gradients_are_inside_the_conditional():
 def test_gramian_route_keeps_no_jacobian():
   """Its temporary memory does not grow with T times the parameters."""
   depth, width, num_tasks = 12, 256, 6
-  params = {
-    'layers': [jnp.eye(width)] * depth,
-    'heads': [jnp.ones(width)] * num_tasks,
-  }
-  labels = {'layers': 'shared', 'heads': list(range(num_tasks))}
-
-  def deep(params, x):
-    for w in params['layers']:
-      x = jnp.tanh(x @ w)
-    return x
-
-  heads = [
-    lambda p, z, x, t=t: jnp.mean((z @ p['heads'][t]) ** 2)
-    for t in range(num_tasks)
-  ]
+  params, labels, loss = toy.deep_stack(num_tasks, depth, width)
 
   def temporary(route):
     train = make_train_step(
       mtl.mgda(num_tasks, labels=labels),
       optax.sgd(0.1),
-      mtl.Staged(deep, heads),
+      loss,
       route=route,
     )
     state = train.init(params, key=jax.random.key(0))

@@ -2,11 +2,9 @@
 
 import json
 import math
-import os
 import pathlib
-import subprocess
-import sys
 
+import eight_devices
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -34,21 +32,10 @@ class FakeMesh:
 @pytest.fixture(scope='module')
 def facts():
   """Of the programs compiled for eight devices; equality is checked there."""
-  out = subprocess.run(
-    [sys.executable, pathlib.Path(__file__).with_name('sharding_main.py')],
-    env={
-      'NPROC': '16',
-      'XLA_FLAGS': os.environ.get('XLA_FLAGS', ''),
-      'JAX_NUM_CPU_DEVICES': '8',
-      'JAX_PLATFORMS': 'cpu',
-      'PYTHONPATH': ':'.join(sys.path),
-    },
-    capture_output=True,
-    text=True,
-    timeout=300,
+  out = eight_devices.output_of(
+    pathlib.Path(__file__).with_name('sharding_main.py')
   )
-  assert out.returncode == 0, out.stderr[-3000:]
-  return json.loads(out.stdout)
+  return json.loads(out)
 
 
 def shapes_of(collectives, kind):
