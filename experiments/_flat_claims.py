@@ -8,113 +8,19 @@ decides with is `_statistics.decide`. Accuracies are in percentage points.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
 from experiments._flat_rows import Rows, paired, pooled, score
-from experiments._statistics import Interval, decide, interval
-
-Outcome = Literal['holds', 'does not hold', 'undecided at this size']
-HOLDS: Outcome = 'holds'
-FAILS: Outcome = 'does not hold'
-UNDECIDED: Outcome = 'undecided at this size'
+from experiments._statistics import decide
+from experiments._verdicts import Measured, Verdict, measure, verdict
 
 NEAR_ZERO = 0.05  # a conflict rate that counts as about 0
 SMALLEST_GAIN = 0.6  # points: the least that the paper reports for F1
 MOST_TIME = 2.1
 TWO_LEVEL = ('mgda', 'pcgrad', 'cagrad', 'imtl_g')
-
-
-class Measured(NamedTuple):
-  """A number that a verdict rests on.
-
-  Attributes:
-    label: what it is.
-    value: the number and its interval.
-    wanted: the side of ``threshold`` that the claim says, or None for a number
-      that is only shown.
-    threshold: what the number is compared with.
-  """
-
-  label: str
-  value: Interval
-  wanted: Literal['above', 'below'] | None
-  threshold: float = 0.0
-
-
-class Verdict(NamedTuple):
-  """What became of a claim.
-
-  Attributes:
-    claim: ``'F1'`` to ``'F10'``.
-    statement: what the authors say.
-    rule: when it counts as holding.
-    measured: the numbers.
-    outcome: the verdict.
-    sentence: the outcome in words.
-  """
-
-  claim: str
-  statement: str
-  rule: str
-  measured: list[Measured]
-  outcome: Outcome
-  sentence: str
-
-
-def judge(measured: Sequence[Measured], min_seeds: int) -> Outcome:
-  """Holds if all numbers are decided as wanted; fails if one is decided not."""
-  needed = [m for m in measured if m.wanted is not None]
-  found = [
-    (decide(m.value, m.threshold, min_seeds=min_seeds), m.wanted)
-    for m in needed
-  ]
-  if found and all(side == wanted for side, wanted in found):
-    return HOLDS
-  if any(side not in (wanted, 'undecided') for side, wanted in found):
-    return FAILS
-  return UNDECIDED
-
-
-def _measured(
-  label: str,
-  values: Mapping[int, float] | Sequence[float],
-  wanted: Literal['above', 'below'] | None,
-  threshold: float = 0.0,
-) -> list[Measured]:
-  """One number, or none where nothing was measured."""
-  numbers = list(values.values() if isinstance(values, Mapping) else values)
-  if not numbers:
-    return []
-  return [Measured(label, interval(numbers), wanted, threshold)]
-
-
-def _verdict(
-  claim: str,
-  statement: str,
-  rule: str,
-  measured: list[Measured],
-  rows: Rows,
-  remark: str = '',
-) -> Verdict:
-  outcome = judge(measured, rows.min_seeds)
-  needed = [m for m in measured if m.wanted is not None]
-  if not needed:
-    sentence = 'The runs that it needs are not there.'
-  else:
-    sides = [
-      decide(m.value, m.threshold, min_seeds=rows.min_seeds) for m in needed
-    ]
-    as_said = sum(s == m.wanted for s, m in zip(sides, needed, strict=True))
-    open_ = sides.count('undecided')
-    sentence = (
-      f'Of {len(needed)} comparisons {as_said} came out as claimed, '
-      f'{len(needed) - as_said - open_} the other way, {open_} undecided.'
-    )
-  sentence = f'{sentence} {remark}'.strip()
-  return Verdict(claim, statement, rule, measured, outcome, sentence)
 
 
 def f1(rows: Rows) -> Verdict:
@@ -126,14 +32,14 @@ def f1(rows: Rows) -> Verdict:
       for base in rows.bases('main', *forms)
     }
     for base, values in each.items():
-      measured += _measured(f'F-{base} - {name}', values, 'above')
+      measured += measure(f'F-{base} - {name}', values, 'above')
     pool = pooled(list(each.values()))
-    measured += _measured(f'all: F-A - {name}', pool, None)
+    measured += measure(f'all: F-A - {name}', pool, None)
   each = {
     base: paired(rows, 'main', base, ('2x', 'plain'))
     for base in rows.bases('main', '2x', 'plain')
   }
-  longer = _measured('all: A, 2x - A', pooled(list(each.values())), None)
+  longer = measure('all: A, 2x - A', pooled(list(each.values())), None)
   remark = ''
   if longer and decide(longer[0].value, min_seeds=rows.min_seeds) == 'above':
     remark = (
@@ -142,14 +48,14 @@ def f1(rows: Rows) -> Verdict:
       'slowly is behind for that reason alone.'
     )
   measured += longer
-  return _verdict(
+  return verdict(
     'F1',
     'F-A has a higher test accuracy than A, for every A (+0.6 to +1.3 points '
     'in the paper).',
     'For every A, F-A is above A and above A trained for twice the epochs.',
     measured,
-    rows,
-    remark,
+    min_seeds=rows.min_seeds,
+    remark=remark,
   )
 
 
@@ -160,18 +66,18 @@ def f2(rows: Rows) -> Verdict:
     for base in rows.bases('main', 'flat', form):
       if base in TWO_LEVEL:
         values = paired(rows, 'main', base, ('flat', form))
-        measured += _measured(f'{base}: separate - {name}', values, 'above')
+        measured += measure(f'{base}: separate - {name}', values, 'above')
   for base in rows.bases('main', 'matched', 'plain'):
     values = paired(rows, 'main', base, ('matched', 'plain'))
-    measured += _measured(f'{base}: A of length F-A - A', values, None)
-  return _verdict(
+    measured += measure(f'{base}: A of length F-A - A', values, None)
+  return verdict(
     'F2',
     'Aggregating loss and flat gradients apart is better than aggregating the '
     'SAM gradients (much so for MGDA).',
     'For MGDA, PCGrad, CAGrad and IMTL-G, separate is above direct, and above '
     'direct with its shared update as long as that of separate.',
     measured,
-    rows,
+    min_seeds=rows.min_seeds,
   )
 
 
@@ -187,16 +93,16 @@ def f3(rows: Rows) -> Verdict:
       spread = float(np.std(flat, ddof=1)) if len(flat) > 1 else math.nan
       values = paired(rows, 'main', base, ('flat', form))
       name = f'{base}: separate - {form}'
-      measured += _measured(f'{name} < sd', values, 'below', spread)
-      measured += _measured(f'{name} > -sd', values, 'above', -spread)
-  return _verdict(
+      measured += measure(f'{name} < sd', values, 'below', spread)
+      measured += measure(f'{name} > -sd', values, 'above', -spread)
+  return verdict(
     'F3',
     'Adding both aggregates is as good as aggregating them once more '
     '(second) or task by task first (each).',
     "Every difference's interval lies within one standard deviation of F-A "
     'over seeds, on both sides.',
     measured,
-    rows,
+    min_seeds=rows.min_seeds,
   )
 
 
@@ -207,14 +113,14 @@ def f4(rows: Rows) -> Verdict:
   each = []
   for base in rows.bases('main', 'flat', 'plain'):
     values = paired(rows, 'main', base, ('flat', 'plain'), name)
-    measured += _measured(f'{base}: F-A - A', values, 'below')
+    measured += measure(f'{base}: F-A - A', values, 'below')
     each.append(
       {
         seed: score(row, name)
         for seed, row in rows.seeds('main', base, 'flat').items()
       }
     )
-  measured += _measured('rate under F-A', pooled(each), 'below', NEAR_ZERO)
+  measured += measure('rate under F-A', pooled(each), 'below', NEAR_ZERO)
   for form, label in (('plain', 'A'), ('sam', 'G-SAM + A')):
     rates = [
       {
@@ -223,17 +129,17 @@ def f4(rows: Rows) -> Verdict:
       }
       for base in rows.bases('main', form)
     ]
-    measured += _measured(f'rate under {label}', pooled(rates), None)
-  return _verdict(
+    measured += measure(f'rate under {label}', pooled(rates), None)
+  return verdict(
     'F4',
     'The share of mini-batches in which the tasks conflict falls to about 0 '
     'under F-A and stays near one half under A.',
     f'For every A the rate is lower under F-A, and under {NEAR_ZERO:g} on '
     'average.',
     measured,
-    rows,
-    'Measured at the selected state, on the loss gradients of fixed training '
-    'batches.',
+    min_seeds=rows.min_seeds,
+    remark='Measured at the selected state, on the loss gradients of fixed '
+    'training batches.',
   )
 
 
@@ -252,14 +158,14 @@ def f5(rows: Rows) -> Verdict:
       paired(rows, 'main', base, ('flat', 'plain'), name)
       for base in rows.bases('main', 'flat', 'plain')
     ]
-    measured += _measured(f'{name}: F-A - A', pooled(each), 'below')
-  return _verdict(
+    measured += measure(f'{name}: F-A - A', pooled(each), 'below')
+  return verdict(
     'F5',
     'F-A has lower sharpness, smaller gradient norms and lower calibration '
     'error (ECE, Brier).',
     'Averaged over the A, all six numbers are lower under F-A.',
     measured,
-    rows,
+    min_seeds=rows.min_seeds,
   )
 
 
@@ -268,7 +174,7 @@ def f6(rows: Rows) -> Verdict:
   measured: list[Measured] = []
   for base in rows.bases('main', 'flat', 'sam'):
     values = paired(rows, 'main', base, ('flat', 'sam'))
-    measured += _measured(f'F-{base} - (G-SAM + {base})', values, 'above')
+    measured += measure(f'F-{base} - (G-SAM + {base})', values, 'above')
   best = 'imtl_g' if rows.seeds('main', 'imtl_g', 'flat') else ''
   if best:
     flat = rows.seeds('main', best, 'flat')
@@ -286,15 +192,15 @@ def f6(rows: Rows) -> Verdict:
         if seed in other
       }
       wanted = None if label == 'STL' else 'above'
-      measured += _measured(f'F-{best} - {label}', values, wanted)
-  return _verdict(
+      measured += measure(f'F-{best} - {label}', values, wanted)
+  return verdict(
     'F6',
     'The gain is not that of SAM as such: F-IMTL beats SAM on the mean (F-LS) '
     'and on single tasks (F-STL).',
     'Every F-A is above G-SAM + A, and F-IMTL-G above F-LS, G-SAM on the mean '
     'and F-STL.',
     measured,
-    rows,
+    min_seeds=rows.min_seeds,
   )
 
 
@@ -333,12 +239,12 @@ def f7(rows: Rows) -> Verdict:
       for (form, seed), x in sorted(spreads.items())
       if form == 'flat' and ('plain', seed) in spreads
     }
-  return _verdict(
+  return verdict(
     'F7',
     'The gaps between the aggregators shrink under F-A.',
     'The range of the accuracies over the A is smaller under F-A.',
-    _measured('range under F-A - range under A', values, 'below'),
-    rows,
+    measure('range under F-A - range under A', values, 'below'),
+    min_seeds=rows.min_seeds,
   )
 
 
@@ -366,16 +272,16 @@ def f8(rows: Rows) -> Verdict:
         if seed in cells[worst]
       }
       label = f'{base}, {ascent}: rho={best:g} - rho={worst:g}'
-      measured += _measured(label, values, 'below', SMALLEST_GAIN)
-  return _verdict(
+      measured += measure(label, values, 'below', SMALLEST_GAIN)
+  return verdict(
     'F8',
     'F-A is not sensitive to its radius.',
     f'The best and the worst radius of a sweep differ by under {SMALLEST_GAIN} '
     'points, the least gain that the paper reports for F1.',
     measured,
-    rows,
-    'Best and worst are picked by these same runs, which makes the difference '
-    'a little too large.',
+    min_seeds=rows.min_seeds,
+    remark='Best and worst are picked by these same runs, which makes the '
+    'difference a little too large.',
   )
 
 
@@ -388,14 +294,14 @@ def f9(rows: Rows) -> Verdict:
         paired(rows, variant, base, forms)
         for base in rows.bases(variant, *forms)
       ]
-      measured += _measured(f'{variant}: F-A - {name}', pooled(each), 'above')
-  return _verdict(
+      measured += measure(f'{variant}: F-A - {name}', pooled(each), 'above')
+  return verdict(
     'F9',
     'F-A helps where one task has few labels or wrong ones.',
     'Averaged over the A and both tasks, F-A is above A and above A for twice '
     'the epochs, for every share of labels removed or flipped.',
     measured,
-    rows,
+    min_seeds=rows.min_seeds,
   )
 
 
@@ -410,7 +316,7 @@ def f10(rows: Rows) -> Verdict:
     # The mean alone needs one backward pass in its plain form, not T.
     wanted = None if base == 'mean' else 'below'
     label = f'{base}: time of F-A / time of A'
-    measured += _measured(label, ratios, wanted, MOST_TIME)
+    measured += measure(label, ratios, wanted, MOST_TIME)
     if 'mean' in rows.costs and base != 'mean':
       floor = [
         flat / least
@@ -418,16 +324,16 @@ def f10(rows: Rows) -> Verdict:
           times['flat'], rows.costs['mean']['flat'], strict=True
         )
       ]
-      measured += _measured(f'{base}: time of F-A / floor', floor, None)
-  return _verdict(
+      measured += measure(f'{base}: time of F-A / floor', floor, None)
+  return verdict(
     'F10',
     'F-A takes 2T backward passes, and at most 2.1 times as long a step as A.',
     f'For every A that takes T backward passes itself, the ratio is under '
     f'{MOST_TIME}.',
     measured,
-    rows,
-    'Intervals are over rounds of one process, not over seeds. The floor is '
-    'F-mean: 1 + T forward and 2T backward passes, and no solver.',
+    min_seeds=rows.min_seeds,
+    remark='Intervals are over rounds of one process, not over seeds. The '
+    'floor is F-mean: 1 + T forward and 2T backward passes, and no solver.',
   )
 
 

@@ -4,24 +4,17 @@ from __future__ import annotations
 
 import csv
 import json
-import math
 import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-import rich.box
 import rich.console
-import rich.table
 import rich.text
 
-from experiments import _flat_claims, _flat_figures, _flat_tables
-from experiments._flat_claims import Verdict
+from experiments import _flat_claims, _flat_figures, _flat_tables, _verdicts
 from experiments._flat_rows import Rows
-from experiments._page import render_template
 from experiments._results import Results, read_results
-from experiments._statistics import RESAMPLES, Interval
-
-TEMPLATE = '_flat_template.html.j2'
+from experiments._statistics import RESAMPLES
 
 
 def write_report(directory: pathlib.Path) -> dict[str, Any]:
@@ -60,23 +53,18 @@ def write_report(directory: pathlib.Path) -> dict[str, Any]:
       table.variant: [_line(rows, line) for line in table.lines]
       for table in tables
     },
-    'verdicts': [_plain_verdict(verdict) for verdict in verdicts],
+    'verdicts': [_verdicts.plain_verdict(verdict) for verdict in verdicts],
     'failures': failures,
     'notes': results.notes,
   }
-  page = render_template(
-    TEMPLATE,
+  page = _verdicts.render_claims(
+    verdicts,
     title=f'flat_regions on {config["data"]["source"]}',
     lead=(
       f'{len(results.runs) - len(failures)} of {len(results.runs)} runs '
       f'finished. Preset: {config["preset"]}.'
     ),
     how=_how(results),
-    verdicts=[
-      verdict._asdict()
-      | {'columns': _flat_tables.measured_columns(verdict.measured)}
-      for verdict in verdicts
-    ],
     tables=tables,
     sections=_flat_figures.sections(directory, results, rows),
     summary=summary,
@@ -92,7 +80,9 @@ def print_tables(
   summary: Mapping[str, Any], console: rich.console.Console
 ) -> None:
   """Prints the accuracies of the main variant, and the verdicts."""
-  table = _table('accuracy %, mean over tasks and seeds', 'cell', 'accuracy')
+  table = _verdicts.plain_table(
+    'accuracy %, mean over tasks and seeds', 'cell', 'accuracy'
+  )
   for heading in _flat_tables.CONTROLS.values():
     table.add_column(heading, justify='right')
   for line in summary['variants'].get('main', []):
@@ -107,24 +97,7 @@ def print_tables(
       cells.append(_difference(found) if found else '-')
     table.add_row(*(rich.text.Text(cell) for cell in cells))
   console.print(table)
-  table = _table('claims', 'claim', 'verdict')
-  table.add_column('measured', overflow='fold')
-  for verdict in summary['verdicts']:
-    table.add_row(
-      *(
-        rich.text.Text(verdict[key]) for key in ('claim', 'outcome', 'sentence')
-      )
-    )
-  console.print(table)
-
-
-def _table(title: str, *columns: str) -> rich.table.Table:
-  table = rich.table.Table(
-    title=title, title_justify='left', box=rich.box.SIMPLE_HEAD, pad_edge=False
-  )
-  for column in columns:
-    table.add_column(column, no_wrap=True)
-  return table
+  _verdicts.print_verdicts(summary['verdicts'], console)
 
 
 def _difference(found: Mapping[str, Any]) -> str:
@@ -189,46 +162,17 @@ def _line(rows: Rows, line: _flat_tables.Line) -> dict[str, Any]:
     'metrics': {
       name: {
         'mean': x.mean,
-        'standard_error': _finite(x.standard_error),
+        'standard_error': _verdicts.finite(x.standard_error),
         'n': x.n,
       }
       for name, x in found.items()
       if x is not None
     },
     'differences': {
-      control: _plain_interval(x)
+      control: _verdicts.plain_interval(x)
       for control, x in _flat_tables.differences(rows, line).items()
     },
   }
-
-
-def _plain_verdict(verdict: Verdict) -> dict[str, Any]:
-  return verdict._asdict() | {
-    'measured': [
-      {
-        'label': m.label,
-        'wanted': m.wanted,
-        'threshold': _finite(m.threshold),
-        **_plain_interval(m.value),
-      }
-      for m in verdict.measured
-    ]
-  }
-
-
-def _plain_interval(found: Interval) -> dict[str, Any]:
-  return {
-    'mean': found.mean,
-    'standard_error': _finite(found.error),
-    'low': _finite(found.low),
-    'high': _finite(found.high),
-    'bootstrap': [_finite(x) for x in found.bootstrap],
-    'n': found.n,
-  }
-
-
-def _finite(value: float) -> float | None:
-  return value if math.isfinite(value) else None
 
 
 def _read_rows(path: pathlib.Path) -> list[dict[str, Any]]:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from experiments._flat_claims import Measured
+from experiments import _verdicts
 from experiments._flat_rows import Rows, paired, score
 from experiments._statistics import Interval, interval
 from experiments._table import MISSING, Cell, Column
@@ -110,38 +110,6 @@ def over_seeds(line: Line, name: str) -> metrics.Summary | None:
   return metrics.summarize(values) if values else None
 
 
-def measured_columns(measured: Sequence[Measured]) -> list[Column]:
-  """The numbers of a verdict."""
-  if not measured:
-    return []
-  return [
-    Column('number', [Cell(m.label) for m in measured]),
-    Column('mean', [Cell(f'{m.value.mean:+.3g}') for m in measured]),
-    Column('interval', [Cell(span(m.value)) for m in measured]),
-    Column(
-      'bootstrap only',
-      [Cell(_pair(*m.value.bootstrap)) for m in measured],
-    ),
-    Column('n', [Cell(str(m.value.n)) for m in measured]),
-    Column(
-      'claimed',
-      [
-        Cell(f'{m.wanted} {m.threshold:.3g}' if m.wanted else 'shown only')
-        for m in measured
-      ],
-    ),
-  ]
-
-
-def span(found: Interval) -> str:
-  """The wider interval as text."""
-  return _pair(found.low, found.high)
-
-
-def _pair(low: float, high: float) -> str:
-  return f'[{low:+.3g}, {high:+.3g}]' if math.isfinite(low) else MISSING
-
-
 def _columns(
   rows: Rows, lines: Sequence[Line], tasks: Sequence[str]
 ) -> list[Column]:
@@ -159,7 +127,7 @@ def _columns(
       for control, heading in CONTROLS.items():
         cells = [
           Cell(
-            f'{d[control].mean:+.2f} {span(d[control])}'
+            f'{d[control].mean:+.2f} {_verdicts.span(d[control])}'
             if control in d
             else MISSING
           )

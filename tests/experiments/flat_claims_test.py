@@ -3,8 +3,8 @@
 import pytest
 
 from experiments import _flat_claims as claims
-from experiments._flat_claims import FAILS, HOLDS, UNDECIDED
 from experiments._flat_rows import Rows
+from experiments._verdicts import FAILS, HOLDS, UNDECIDED
 
 METHODS = ('mgda', 'cagrad', 'imtl_g', 'mean')
 ACCURACY = {
