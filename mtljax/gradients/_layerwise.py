@@ -29,6 +29,7 @@ class Layers:
     layers: for each the layer that it makes, if that pays; else None.
     uses: where those that make a layer are used.
     inputs: what went into each site of the program.
+    widest: bytes of the largest value in the program.
     rows: by the leaf's number, gradients ``(T, *p.shape)`` of the others.
     signals: by the leaf's number, gradients ``(T, ...)`` at the layer's output.
     map_tasks: ``map_tasks(fun, stacked)``: a function of one task's part of
@@ -39,6 +40,7 @@ class Layers:
   layers: Sequence[_kernels.Layer | None]
   uses: Sequence[Use | None]
   inputs: Sequence[tuple[Any, ...]]
+  widest: int
   rows: Mapping[int, jax.Array]
   signals: Mapping[int, jax.Array]
   map_tasks: Callable[..., jax.Array]
@@ -95,14 +97,13 @@ def gramian_and_combine(
   Returns:
     The Gramian ``(T, T)``, and a function from weights ``(T,)`` to the weighted
     sum of the shared leaves that needs no backward pass; None where it would
-    keep more than T copies of the largest leaf and the widest signal, or leaves
-    are not marked.
+    keep more than T copies of the largest leaf and of the largest value in the
+    program, or leaves are not marked.
   """
   gramian = products(layers, layers, marked)
   held = [*layers.rows.values(), *layers.signals.values()]
-  most = len(gramian) * max(x.nbytes for x in layers.params)
-  most += max((x.nbytes for x in layers.signals.values()), default=0)
-  if not all(marked) or sum(x.nbytes for x in held) > most:
+  largest = max(x.nbytes for x in layers.params) + layers.widest
+  if not all(marked) or sum(x.nbytes for x in held) > len(gramian) * largest:
     return gramian, None
   return gramian, lambda weights: [
     layers.weighted(i, weights) for i in range(len(layers.params))

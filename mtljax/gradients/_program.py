@@ -107,6 +107,7 @@ class Program:
     sites: places in ``ops`` at which a parameter meets the data, of the kinds
       that were asked for.
     signals: the shapes and dtypes of the outputs of the sites.
+    widest: bytes of the largest output of an operation.
     uses: for each parameter, its site; None if it meets the data elsewhere,
       more than once or never, is an output, or enters something that is not
       one operation (a scan, say).
@@ -118,6 +119,7 @@ class Program:
   outs: tuple[Any, ...]
   sites: tuple[int, ...]
   signals: tuple[jax.ShapeDtypeStruct, ...]
+  widest: int
   uses: tuple[Use | None, ...]
 
   def __call__(
@@ -251,6 +253,7 @@ def trace(
     outs=tuple(outs),
     sites=sites,
     signals=tuple(jax.ShapeDtypeStruct(a.shape, a.dtype) for a in avals),
+    widest=max(map(_num_bytes, tracer.ops), default=0),
     uses=tuple(uses),
   )
   return program, jax.tree.structure(shape)
@@ -266,6 +269,11 @@ def reads(
   return {
     i for i, x in enumerate(closed.jaxpr.invars[: len(params)]) if x in read
   }
+
+
+def _num_bytes(op: Op) -> int:
+  avals = [x.aval for x in op.eqn.outvars if hasattr(x.aval, 'dtype')]
+  return max((a.size * a.dtype.itemsize for a in avals), default=0)
 
 
 def _is_var(x: Any) -> bool:

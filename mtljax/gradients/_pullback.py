@@ -239,6 +239,7 @@ def _layers(passed, shared, cotangents, num_tasks, place, also=None):
       layers=found,
       uses=uses,
       inputs=passed.inputs,
+      widest=passed.program.widest,
       rows=rows,
       signals=signals,
       map_tasks=lambda fun, x: map_tasks(fun, x, count, passes),

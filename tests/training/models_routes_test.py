@@ -135,6 +135,15 @@ def test_memory_of_the_gramian_routes(route, copies):
   assert found < 0.6 * jacobian
 
 
+def test_small_leaves_take_no_second_pass():
+  """What their gradients take is nothing beside the activations."""
+  flops = {}
+  for route in ('jacobian', 'layerwise'):
+    step, *_ = compiled_step(width=8, batch=1024, route=route, mode='unroll')
+    flops[route] = step.cost_analysis()['flops']
+  assert flops['layerwise'] <= 1.02 * flops['jacobian']
+
+
 def test_blocks_trade_passes_for_memory():
   for route, share in (('gramian', 0.8), ('layerwise', 0.6)):
     whole, *_ = temporary(route=route, mode='vmap')
