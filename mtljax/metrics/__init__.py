@@ -1,10 +1,12 @@
 """Mergeable metrics, and the scores that compare multi-task methods."""
 
 from mtljax.metrics._accumulators import Accuracy, Mean
+from mtljax.metrics._auc import AUC
 from mtljax.metrics._delta_m import delta_m, delta_m_tasks, mean_rank
 from mtljax.metrics._summarize import Summary, summarize
 
 __all__ = [
+  'AUC',
   'Accuracy',
   'Mean',
   'Summary',

