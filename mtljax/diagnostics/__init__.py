@@ -14,6 +14,11 @@ from mtljax.diagnostics._conflict import (
   sign_conflicts,
   similarity,
 )
+from mtljax.diagnostics._gradients import (
+  GradientConflict,
+  PairConflict,
+  gradient_conflict,
+)
 from mtljax.diagnostics._hessian import HessianEigenvalues, hessian_eigenvalues
 from mtljax.diagnostics._pareto import hypervolume, non_dominated
 from mtljax.diagnostics._samples import sample_task_gramian
@@ -25,12 +30,15 @@ __all__ = [
   'Calibration',
   'ConflictRate',
   'EntropyHistogram',
+  'GradientConflict',
   'HessianEigenvalues',
+  'PairConflict',
   'Reliability',
   'ScaleSensitivity',
   'Similarity',
   'filter_normalized',
   'flat_gradient_norm',
+  'gradient_conflict',
   'hessian_eigenvalues',
   'hypervolume',
   'loss_surface',

@@ -79,6 +79,21 @@ def sample_task_gramian(
     Elich et al., `Examining Common Paradigms in Multi-Task Learning
     <https://arxiv.org/abs/2311.04698>`_, 2024.
   """
+  samples, chunk = first_samples(batch, num_samples, chunk_size)
+  gramian_fn = value_and_sample_gramian(
+    fun,
+    labels=labels,
+    chunk_size=chunk,
+    layerwise=layerwise,
+    has_aux=has_aux,
+  )
+  return gramian_fn(params, samples, *args)[1]
+
+
+def first_samples(
+  batch: Any, num_samples: int, chunk_size: int | None
+) -> tuple[Any, int]:
+  """The first samples of a batch, and how many are taken at once."""
   _validate.in_range('num_samples', num_samples, 1)
   chunk = num_samples if chunk_size is None else chunk_size
   _validate.in_range('chunk_size', chunk, 1)
@@ -92,12 +107,4 @@ def sample_task_gramian(
     raise ValueError(
       f'chunk_size={chunk} must divide num_samples={num_samples}.'
     )
-  gramian_fn = value_and_sample_gramian(
-    fun,
-    labels=labels,
-    chunk_size=chunk,
-    layerwise=layerwise,
-    has_aux=has_aux,
-  )
-  samples = jax.tree.map(lambda x: x[:num_samples], batch)
-  return gramian_fn(params, samples, *args)[1]
+  return jax.tree.map(lambda x: x[:num_samples], batch), chunk

@@ -1,0 +1,196 @@
+"""Conflict between tasks beside conflict between samples."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from mtljax import _labels, _tree
+from mtljax.diagnostics._conflict import similarity
+from mtljax.diagnostics._samples import first_samples
+from mtljax.gradients import (
+  _pullback,
+  value_and_sample_grads,
+  value_and_task_grads,
+)
+
+
+class PairConflict(NamedTuple):
+  """Four measures of every pair of N gradients, each ``(..., N, N)``.
+
+  Attributes:
+    cosine: in [-1, 1]; below zero the gradients conflict.
+    magnitude: in [0, 1]; 1 for gradients of one length.
+    product: the scalar products.
+    sign_ratio: in [0, 1]; the share of coordinates of opposite sign.
+  """
+
+  cosine: jax.Array
+  magnitude: jax.Array
+  product: jax.Array
+  sign_ratio: jax.Array
+
+
+class GradientConflict(NamedTuple):
+  """What `gradient_conflict` returns.
+
+  Attributes:
+    tasks: between tasks on one sample, ``(S, T, T)``.
+    samples: between samples of one task, ``(T, S, S)``.
+    mean_tasks: between the tasks' gradients on the whole batch, ``(T, T)``.
+    mean_samples: between samples, of the mean over tasks, ``(S, S)``.
+  """
+
+  tasks: PairConflict
+  samples: PairConflict
+  mean_tasks: PairConflict
+  mean_samples: PairConflict
+
+
+def gradient_conflict(
+  fun: _pullback.LossFn,
+  params: Any,
+  batch: Any,
+  *args: Any,
+  labels: _labels.Labels | None = None,
+  num_samples: int = 8,
+  chunk_size: int | None = None,
+  has_aux: bool = False,
+) -> GradientConflict:
+  r"""How tasks conflict on one sample, and samples within one task.
+
+  .. math::
+     S_{cos} = \frac{g \cdot g'}{\lVert g \rVert \lVert g' \rVert}, \quad
+     S_{mag} = \frac{2 \lVert g \rVert \lVert g' \rVert}
+     {\lVert g \rVert^2 + \lVert g' \rVert^2}, \quad
+     C = \frac{1}{P} \left| \{ p : g_p g'_p < 0 \} \right|
+
+  and :math:`g \cdot g'`, of gradients on the shared parameters: of two tasks
+  on one sample, and of two samples in one task, over the first S samples of the
+  batch (which is shuffled); then of two tasks on the whole batch, and of two
+  samples after a mean over the tasks. If samples of one task differ as much as
+  tasks do, the conflict is not one of multi-task learning.
+
+  Memory is S (T + 1) copies of the shared parameters, or, with ``chunk_size``
+  C, 2 C (T + 1) of them: pairs of samples are then compared block by block, and
+  the gradients are computed S / C + 1 times. Coordinates are counted leaf by
+  leaf. For what a sample's gradient is, see `sample_task_gramian`. Call it
+  inside ``jax.jit``.
+
+  ======================= ==================================================
+  input                   result
+  ======================= ==================================================
+  a zero gradient         cosine, magnitude, product and ratio 0 beside it
+  a NaN in a gradient     NaN in the pairs that it is part of
+  T = 1                   tasks: only the diagonal; the rest as it is
+  ======================= ==================================================
+
+  Args:
+    fun: the losses, in any form of `mtljax.value_and_task_grads`, called as
+      ``fun(params, batch, *args)`` on batches of one and on the whole.
+    params: the parameters.
+    batch: a tree of arrays with the sample on axis 0 (for a sequence of losses
+      one a task).
+    *args: the arguments of ``fun`` after the batch.
+    labels: see `mtljax.label_params`; None: all parameters are shared.
+    num_samples: S, at most the batch.
+    chunk_size: how many samples' gradients make a block, a divisor of S; None:
+      all.
+    has_aux: whether the functions return ``(loss, aux)``.
+
+  Returns:
+    The `GradientConflict`, float32 or wider.
+
+  Raises:
+    ValueError: there are fewer samples, ``chunk_size`` does not divide them,
+      or no leaf is shared.
+
+  Example:
+    >>> import jax.numpy as jnp
+    >>> from mtljax.diagnostics import gradient_conflict
+    >>> def task_losses(w, x):
+    ...   return jnp.stack([jnp.mean(x @ w), -2 * jnp.mean(x @ w)])
+    >>> got = gradient_conflict(
+    ...   task_losses, jnp.ones(2), jnp.eye(2), num_samples=2)
+    >>> print(got.tasks.cosine[0, 0, 1], got.tasks.sign_ratio[0, 0, 1])
+    -1.0 0.5
+    >>> print(got.samples.cosine[0, 0, 1], got.mean_tasks.product[0, 1])
+    0.0 -1.0
+
+  References:
+    Elich et al., `Examining Common Paradigms in Multi-Task Learning
+    <https://arxiv.org/abs/2311.04698>`_, 2024, figures 4 and A5 to A7. The
+    paper does not say what the ratio is of: here of all shared coordinates.
+  """
+  samples, chunk = first_samples(batch, num_samples, chunk_size)
+  options: dict[str, Any] = {'labels': labels, 'has_aux': has_aux}
+  sample_grads = value_and_sample_grads(fun, **options)
+
+  def shared(grads):
+    flat = _labels.flatten_labels(labels, grads)
+    leaves = zip(jax.tree.leaves(grads), flat, strict=True)
+    found = [x for x, label in leaves if label == _labels.SHARED]
+    if not found:
+      raise ValueError('labels: at least one shared parameter is needed.')
+    return found
+
+  def rows_of(part):
+    """Leaves ``(C, T + 1, ...)``: of every sample the tasks and their mean."""
+    rows = shared(sample_grads(params, part, *args)[1])
+    mean = lambda x: jnp.mean(x, axis=1, keepdims=True).astype(x.dtype)
+    return [jnp.concatenate([x, mean(x)], axis=1) for x in rows]
+
+  chunks = jax.tree.map(lambda x: x.reshape(-1, chunk, *x.shape[1:]), samples)
+  across = jax.vmap(_pairs, in_axes=1)  # over tasks and their mean
+
+  def block_row(part):
+    own = rows_of(part)
+    within = jax.vmap(_pairs)(
+      *([x[:, :-1] for x in own] for _ in range(2))
+    )  # over samples
+    if chunk == num_samples:
+      return within, jax.tree.map(lambda x: x[None], across(own, own))
+    return within, jax.lax.map(
+      lambda other: across(own, rows_of(other)), chunks
+    )
+
+  if chunk == num_samples:
+    tasks, blocks = jax.tree.map(lambda x: x[None], block_row(samples))
+  else:
+    tasks, blocks = jax.lax.map(block_row, chunks)
+  # (chunk, its other, task, sample, sample)
+  join = lambda x: jnp.moveaxis(x, (2, 0, 3, 1, 4), (0, 1, 2, 3, 4)).reshape(
+    -1, num_samples, num_samples
+  )
+  size = sum(x.size for x in shared(params))
+  of_samples = _conflict(_Pairs(*map(join, blocks)), size)
+  batch_rows = shared(
+    value_and_task_grads(fun, **options)(params, batch, *args)[1]
+  )
+  return GradientConflict(
+    _conflict(_Pairs(*(x.reshape(-1, *x.shape[2:]) for x in tasks)), size),
+    jax.tree.map(lambda x: x[:-1], of_samples),
+    _conflict(_pairs(batch_rows, batch_rows), size),
+    jax.tree.map(lambda x: x[-1], of_samples),
+  )
+
+
+class _Pairs(NamedTuple):
+  """Of gradients ``(N, ...)`` and ``(M, ...)``, both ``(N, M)``."""
+
+  products: jax.Array
+  opposed: jax.Array
+
+
+def _pairs(rows: list[jax.Array], columns: list[jax.Array]) -> _Pairs:
+  """Scalar products, and numbers of coordinates of opposite sign."""
+  signs = [[jnp.sign(x) for x in leaves] for leaves in (rows, columns)]
+  both = [[jnp.abs(x) for x in leaves] for leaves in signs]
+  opposed = (_tree.products_of(*both) - _tree.products_of(*signs)) / 2
+  return _Pairs(_tree.products_of(rows, columns), opposed)
+
+
+def _conflict(pairs: _Pairs, size: int) -> PairConflict:
+  return PairConflict(*similarity(pairs.products), pairs.opposed / size)
