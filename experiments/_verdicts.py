@@ -87,6 +87,20 @@ def measure(
   return [Measured(label, interval(numbers), wanted, threshold)]
 
 
+def exact(
+  label: str,
+  value: float,
+  wanted: Literal['above', 'below'] | None,
+  threshold: float = 0.0,
+) -> Measured:
+  """A number without an interval: a count, or of a run without chance.
+
+  The verdict on such numbers takes ``min_seeds=1``.
+  """
+  known = Interval(value, 0.0, value, value, (value, value), 1)
+  return Measured(label, known, wanted, threshold)
+
+
 def verdict(
   claim: str,
   statement: str,

@@ -20,7 +20,7 @@ import rich.table
 import rich.text
 import tyro
 
-from experiments import _flat_report
+from experiments import _flat_report, _invariance_report, _toy_report
 from experiments._page import render_template
 from experiments._plots import sections
 from experiments._results import (
@@ -33,6 +33,13 @@ from experiments._summary import REFERENCE, summarize_results
 from experiments._table import main_columns, metric_columns
 
 _TEMPLATE = '_report_template.html.j2'
+
+#: Studies whose reports are of claims, by the name in ``config.json``.
+STUDIES = {
+  'flat_regions': _flat_report,
+  'invariance': _invariance_report,
+  'toy': _toy_report,
+}
 
 #: Columns that fit no narrow terminal, and the width that fits them all.
 LESS_TELLING = ('runs', 'Δm metrics %', 'mean rank', 's/run')
@@ -202,9 +209,10 @@ def main(
   """
   console = make_console()
   try:
-    if read_config(directory).get('experiment') == 'flat_regions':
-      summary = _flat_report.write_report(directory)
-      _flat_report.print_tables(summary, console)
+    study = STUDIES.get(read_config(directory).get('experiment', ''))
+    if study is not None:
+      summary = study.write_report(directory)
+      study.print_tables(summary, console)
     else:
       summary = write_report(directory)
       print_table(summary, console)

@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-import toy_2d
 
 import mtljax as mtl
+from experiments import _toy_problem as toy_2d
 
 # Start, losses, gradient of the first, of the second; the first times 0.1.
 REFERENCE = [

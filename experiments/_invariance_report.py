@@ -1,0 +1,275 @@
+"""The report of the invariance study: its table, verdicts and curves."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import rich.console
+import rich.text
+
+from experiments import _table, _verdicts
+from experiments._plots import Section, picture, style_of
+from experiments._results import ReportError, read_config
+
+COLUMNS = ('heads_10', 'heads_100', 'trunk_100')
+#: The same three of a computation of others, of like but not the same networks.
+REFERENCE: dict[str, tuple[float | None, ...]] = {
+  'frozen, SGD': (9.7e-1, 7.4e-1, None),
+  'frozen, Adam eps=0': (6.5e-16, 3.7e-16, None),
+  'frozen, Adam eps=1e-12': (4.4e-6, 2.8e-6, None),
+  'frozen, Adam eps=1e-8': (2.5e-2, 2.1e-2, None),
+  'frozen, Adam eps=1e-4': (3.1e-1, 3.4e-1, None),
+  'frozen, Adam coupled decay': (3.4e-1, 3.9e-1, None),
+  'frozen, AdamW': (6.8e-16, 3.5e-16, None),
+  'frozen, clipped Adam': (1.7e-3, 2.2e-1, None),
+  'frozen, Adam, changing factors': (6.1e-2, 1.4e-1, None),
+  'frozen, Adam b1=b2=0, changing factors': (7e-17, 3e-17, None),
+  'free, Adam eps=0': (2.1e-1, 6.5e-1, 1.4),
+  'free, Adam b1=b2=0': (3.0e-1, 7.0e-1, 1.3),
+  'free, Adam, one factor': (6.3e-16, 4.2e-16, 4.4e-16),
+  'free, AdaTask eps=1e-8': (2.5e-2, 1.5e-2, 1.3e-2),
+  'free, UW-O, Adam': (2.8e-16, 5e-11, 1e-10),
+  'free, UW-O, SGD': (4.7e-16, 1.6e-1, 1.2e-1),
+}
+ROUNDING = 1e-8  # of float64, after steps that enlarge it
+CLEAR = 1e-2  # a change beyond doubt
+
+Rows = Mapping[str, Mapping[str, float | None]]
+
+
+def read_rows(directory: pathlib.Path) -> dict[str, dict[str, float | None]]:
+  """The changes by setting and column; `ReportError` where there are none."""
+  try:
+    with (directory / 'results.csv').open(newline='', encoding='utf-8') as file:
+      return {
+        row['setting']: {
+          name: float(row[name]) if row[name] else None for name in COLUMNS
+        }
+        for row in csv.DictReader(file)
+      }
+  except (OSError, ValueError, KeyError) as error:
+    raise ReportError(f'{directory} holds no readable results.csv.') from error
+
+
+def verdicts(rows: Rows) -> list[_verdicts.Verdict]:
+  """What became of E5, E6 and E6'."""
+
+  def numbers(bound, wanted, *places):
+    found = []
+    for setting, column in places:
+      value = rows.get(setting, {}).get(column)
+      if value is not None and math.isfinite(value):
+        label = f'{setting}: {column.replace("_", ", step ")}'
+        found.append(_verdicts.exact(label, value, wanted, bound))
+    return found
+
+  invariant = numbers(
+    ROUNDING,
+    'below',
+    ('frozen, Adam eps=0', 'heads_100'),
+    ('free, Adam, one factor', 'trunk_100'),
+    ('free, AdaTask eps=0', 'heads_100'),
+    ('free, AdaTask eps=0', 'trunk_100'),
+    ('free, UW-O, Adam', 'heads_100'),
+    ('free, UW-O, Adam', 'trunk_100'),
+    ('free, UW-O, SGD', 'heads_10'),
+  )
+  not_invariant = numbers(
+    CLEAR,
+    'above',
+    ('frozen, SGD', 'heads_100'),
+    ('free, Adam eps=0', 'trunk_100'),
+  )
+  shown = numbers(
+    0,
+    None,
+    ('frozen, Adam eps=1e-8', 'heads_100'),
+    ('frozen, Adam coupled decay', 'heads_100'),
+    ('frozen, clipped Adam', 'heads_100'),
+    ('free, UW-O, SGD', 'trunk_100'),
+  )
+  return [
+    _verdicts.verdict(
+      'E5',
+      'Constant factors on the losses change nothing in the heads under Adam, '
+      'and nothing at all under an Adam a task or under UW-O; under SGD they '
+      'do, and in the trunk under Adam.',
+      f'with epsilon 0 the first change by less than {ROUNDING:g}, and the '
+      f'others by more than {CLEAR:g}.',
+      invariant + not_invariant + shown,
+      min_seeds=1,
+      remark=(
+        'It needs epsilon far below the gradients, and neither coupled decay '
+        'nor clipping: see the numbers only shown. The default epsilon and the '
+        "paper's own weight decay are enough to break it. The steps of UW-O "
+        'grow as the losses fall, and under SGD the rounding with them.'
+      ),
+    ),
+    _verdicts.verdict(
+      'E6',
+      'Without memory and with a frozen trunk, all weightings of the losses '
+      'give the same training under Adam.',
+      f'factors drawn anew at every step change the heads by less than '
+      f'{ROUNDING:g} where both decays are 0.',
+      numbers(
+        ROUNDING,
+        'below',
+        ('frozen, Adam b1=b2=0, changing factors', 'heads_100'),
+      )
+      + numbers(0, None, ('frozen, Adam, changing factors', 'heads_100')),
+      min_seeds=1,
+    ),
+    _verdicts.verdict(
+      "E6'",
+      'Without memory Adam is invariant for all parameters, trunk and heads '
+      '(appendix A1.3, b).',
+      f'constant factors change the trunk by less than {ROUNDING:g} where both '
+      'decays are 0.',
+      numbers(ROUNDING, 'below', ('free, Adam b1=b2=0', 'trunk_100')),
+      min_seeds=1,
+      remark=(
+        'Such an Adam takes the sign of the summed gradient, and that depends '
+        'on the factors.'
+      ),
+    ),
+  ]
+
+
+def write_report(directory: pathlib.Path) -> dict[str, Any]:
+  """Writes ``summary.json`` and ``report.html`` of the study.
+
+  Args:
+    directory: folder that the study wrote.
+
+  Returns:
+    The content of ``summary.json``: ``settings`` (``measured`` and
+    ``reference`` by column), ``verdicts``, ``failures`` and ``notes``.
+
+  Raises:
+    ReportError: the folder holds no results.
+  """
+  config = read_config(directory)
+  rows = read_rows(directory)
+  try:
+    curves = json.loads((directory / 'curves.json').read_text())
+    notes = []
+  except (OSError, ValueError):
+    curves, notes = {}, ['curves.json is missing or damaged.']
+  found = verdicts(rows)
+  summary = {
+    'experiment': 'invariance',
+    'settings': [
+      {
+        'setting': name,
+        'measured': {k: v and _verdicts.finite(v) for k, v in row.items()},
+        'reference': dict(
+          zip(COLUMNS, REFERENCE.get(name, (None,) * 3), strict=True)
+        ),
+      }
+      for name, row in rows.items()
+    ],
+    'verdicts': [_verdicts.plain_verdict(v) for v in found],
+    'failures': [],
+    'notes': notes,
+  }
+  page = _verdicts.render_claims(
+    found,
+    title='invariance',
+    lead=(
+      f'Two tasks, a trunk and a head each of two layers, {config["steps"]} '
+      'steps in float64.'
+    ),
+    how=[
+      'A number is how far the displacement of the parameters under the '
+      'factors 10 and 0.1 on the losses is from that without, relative to it '
+      '(L2). 1e-16 is rounding. Frozen: only the heads are trained.',
+    ],
+    tables=[
+      {
+        'title': 'Settings',
+        'text': (
+          'With the numbers of an independent computation on a like network: '
+          'only their order of magnitude is comparable.'
+        ),
+        'columns': _columns(summary['settings']),
+      }
+    ],
+    sections=[_section(i, *curve) for i, curve in enumerate(curves.items())],
+    summary=summary,
+    config=json.dumps(config, indent=2, ensure_ascii=False),
+  )
+  text = json.dumps(summary, indent=2, allow_nan=False, ensure_ascii=False)
+  (directory / 'summary.json').write_text(text + '\n', encoding='utf-8')
+  (directory / 'report.html').write_text(page, encoding='utf-8')
+  return summary
+
+
+def print_tables(
+  summary: Mapping[str, Any], console: rich.console.Console
+) -> None:
+  """Prints the settings and the verdicts."""
+  table = _verdicts.plain_table('relative change of the displacement')
+  columns = _columns(summary['settings'])
+  for i, column in enumerate(columns):
+    table.add_column(column.title, justify='right' if i else 'left')
+  for row in zip(*(column.cells for column in columns), strict=True):
+    table.add_row(*(rich.text.Text(cell.text) for cell in row))
+  console.print(table)
+  _verdicts.print_verdicts(summary['verdicts'], console)
+
+
+def _columns(settings: Sequence[Mapping[str, Any]]) -> list[_table.Column]:
+  columns = [
+    _table.Column('setting', [_table.Cell(s['setting']) for s in settings])
+  ]
+  for name in COLUMNS:
+    for kind in ('measured', 'reference'):
+      title = name.replace('_', ' ') + ('' if kind == 'measured' else ' ref.')
+      values = [s[kind][name] for s in settings]
+      columns.append(
+        _table.Column(
+          title,
+          [
+            _table.Cell(_table.MISSING if v is None else f'{v:.1e}')
+            for v in values
+          ],
+        )
+      )
+  return columns
+
+
+def _section(index: int, name: str, curve: Mapping[str, Any]) -> Section:
+  """The change of the heads over the factor, a line a value."""
+
+  def plot(axes):
+    for i, changes in enumerate(curve['heads']):
+      style = style_of(i)
+      axes.loglog(
+        curve['factors'],
+        np.maximum(changes, 1e-17),
+        color=style.color,
+        linestyle=(0, style.dash) if style.dash else 'solid',
+      )
+    axes.set(xlabel='factor', ylabel='relative change of the heads')
+    axes.grid(visible=True)
+
+  text = (
+    'Adam with a frozen trunk, both losses times the factor; 1e-17 stands for '
+    'no change at all.'
+  )
+  legend = [
+    (f'{name} {value:g}', style_of(i))
+    for i, value in enumerate(curve['values'])
+  ]
+  return Section(
+    f'What {name} does',
+    text,
+    legend,
+    [picture(name, plot, ident=f'invariance{index}-')],
+  )

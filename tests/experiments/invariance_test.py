@@ -1,0 +1,192 @@
+"""The invariance study: exact oracles, short settings, verdicts, files."""
+
+import csv
+import dataclasses
+import json
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import rich.console
+
+import mtljax as mtl
+from experiments import _invariance_report, invariance, report
+from experiments._invariance_report import REFERENCE
+
+CONFIG = invariance.Config(steps=10, examples=16)
+SETTINGS = {s.name: s for s in invariance.settings()}
+GRADS = jax.random.normal(jax.random.key(0), (20, 2, 5))
+POWER = 2.0**7
+
+
+def total(tx, grads):
+  """Where a chain goes under given gradients."""
+
+  def step(carry, g):
+    point, state = carry
+    updates, state = tx.update(g, state, point)
+    return (optax.apply_updates(point, updates), state), None
+
+  start = jnp.zeros(5)
+  return jax.lax.scan(step, (start, tx.init(start)), grads)[0][0]
+
+
+def summed(optimizer):
+  return optax.chain(mtl.sum_losses(2), optimizer)
+
+
+@pytest.mark.parametrize(
+  'make, factor',
+  [
+    (lambda scale: summed(optax.adam(0.1, eps=1e-3 * scale)), 1),
+    (lambda scale: mtl.adatask(2, 0.1, eps=1e-3 * scale), 1),
+    (lambda scale: summed(mtl.signsgd(0.1, momentum=0.9)), 1),
+    (lambda scale: summed(optax.sgd(0.1, momentum=0.9)), POWER),
+  ],
+  ids=['adam', 'adatask', 'signsgd', 'sgd'],
+)
+def test_powers_of_two_are_exact_in_float32(make, factor):
+  """Equal to the bit, epsilon scaled along; SGD moves as much further."""
+  plain = total(make(1.0), GRADS)
+  scaled = total(make(POWER), POWER * GRADS)
+  np.testing.assert_array_equal(scaled, factor * plain)
+  assert np.all(plain != 0)
+
+
+def test_adam_with_epsilon_left_alone_is_not_exact():
+  adam = summed(optax.adam(0.1, eps=1e-3))
+  assert np.any(total(adam, GRADS / POWER) != total(adam, GRADS))
+
+
+def test_uncertainty_with_shifted_start_is_the_same_training(x64):
+  factors = jnp.array([10.0, 0.1])
+
+  def losses(w):
+    return jnp.stack([jnp.sum((w - 1) ** 2), 1 + jnp.sum((w + 2) ** 2)])
+
+  def train(factor, start):
+    tx = optax.chain(
+      mtl.uncertainty(2, log_variance=start), optax.sgd(0.01, momentum=0.9)
+    )
+
+    def step(carry, _):
+      w, state = carry
+      found, grads = mtl.value_and_task_grads(lambda w: factor * losses(w))(w)
+      updates, state = tx.update(grads, state, w, losses=found)
+      return (optax.apply_updates(w, updates), state), None
+
+    start = jnp.zeros(3)
+    return jax.lax.scan(step, (start, tx.init(start)), length=50)[0][0]
+
+  plain = train(jnp.ones(2), jnp.zeros(2))
+  shifted = train(factors, jnp.log(factors))
+  np.testing.assert_allclose(shifted, plain, rtol=1e-12)
+  unshifted = train(factors, jnp.zeros(2))
+  assert np.max(np.abs(unshifted / plain - 1)) > 0.05
+
+
+def test_adam_without_epsilon_is_invariant_in_the_heads_alone(x64):
+  frozen = invariance.measure(CONFIG, SETTINGS['frozen, Adam eps=0'])
+  assert frozen['heads_10'] < 1e-14
+  assert frozen['trunk_100'] == ''
+  default = invariance.measure(CONFIG, SETTINGS['frozen, Adam eps=1e-8'])
+  assert default['heads_10'] > 1e-4
+
+
+def test_adam_without_memory_is_not_invariant_in_the_trunk(x64):
+  """Appendix A1.3 (b) says that it is; with a frozen trunk it is."""
+  free = invariance.measure(CONFIG, SETTINGS['free, Adam b1=b2=0'])
+  assert free['trunk_100'] > 0.1
+  frozen = invariance.measure(
+    CONFIG, SETTINGS['frozen, Adam b1=b2=0, changing factors']
+  )
+  assert frozen['heads_10'] < 1e-14
+
+
+def table(**changes):
+  rows = {
+    name: dict(zip(_invariance_report.COLUMNS, found, strict=True))
+    for name, found in REFERENCE.items()
+  }
+  rows['free, AdaTask eps=0'] = dict.fromkeys(_invariance_report.COLUMNS, 1e-15)
+  for place, value in changes.items():
+    setting, column = place.split('/')
+    rows[setting][column] = value
+  return rows
+
+
+@pytest.mark.parametrize(
+  'changes, outcomes',
+  [
+    ({}, ['holds', 'holds', 'does not hold']),
+    (
+      {'free, AdaTask eps=0/trunk_100': 0.1},
+      ['does not hold', 'holds', 'does not hold'],
+    ),
+    (
+      {'frozen, SGD/heads_100': 1e-16},
+      ['does not hold', 'holds', 'does not hold'],
+    ),
+    (
+      {'frozen, Adam b1=b2=0, changing factors/heads_100': 0.1},
+      ['holds', 'does not hold', 'does not hold'],
+    ),
+    (
+      {'free, Adam b1=b2=0/trunk_100': 1e-16},
+      ['holds', 'holds', 'holds'],
+    ),
+  ],
+)
+def test_verdicts_follow_from_the_numbers(changes, outcomes):
+  found = _invariance_report.verdicts(table(**changes))
+  assert [v.claim for v in found] == ['E5', 'E6', "E6'"]
+  assert [v.outcome for v in found] == outcomes
+
+
+def test_every_setting_with_a_reference_is_there():
+  assert set(REFERENCE) == set(SETTINGS) - {'free, AdaTask eps=0'}
+
+
+def test_files_and_the_report_made_again(tmp_path, monkeypatch):
+  names = ('frozen, Adam eps=0',)
+  monkeypatch.setattr(
+    invariance, 'settings', lambda: [SETTINGS[name] for name in names]
+  )
+  monkeypatch.setattr(
+    invariance, 'CURVES', {'epsilon': invariance.CURVES['epsilon']}
+  )
+  config = dataclasses.replace(CONFIG, out=tmp_path / 'out')
+  invariance.run(config, rich.console.Console(quiet=True))
+  with (config.out / 'results.csv').open() as file:
+    assert [row['setting'] for row in csv.DictReader(file)] == list(names)
+  curve = json.loads((config.out / 'curves.json').read_text())['epsilon']
+  small = np.argmin(curve['factors'])
+  # A larger epsilon is felt more where the losses are scaled down.
+  assert np.all(np.diff([row[small] for row in curve['heads']]) > 0)
+  page = (config.out / 'report.html').read_bytes()
+  report.main(config.out)
+  assert (config.out / 'report.html').read_bytes() == page
+  assert 'E6: undecided' in page.decode()
+  assert not re.search(r'https?:|@import|<script', page.decode())
+
+
+@pytest.mark.parametrize(
+  'options, message',
+  [
+    ({'steps': 5}, '--steps=5'),
+    ({'examples': 1}, '--examples=1'),
+    ({'seed': -1}, '--seed=-1'),
+  ],
+)
+def test_bad_options_are_named(options, message):
+  with pytest.raises(ValueError, match=re.escape(message)):
+    invariance.check(dataclasses.replace(CONFIG, **options))
+
+
+def test_a_folder_without_results(tmp_path):
+  (tmp_path / 'config.json').write_text('{"tasks": []}')
+  with pytest.raises(report.ReportError, match=r'no readable results\.csv'):
+    _invariance_report.write_report(tmp_path)
