@@ -24,6 +24,7 @@ from mtljax.training import (
   MetricWriter,
   MultiWriter,
   NonFiniteLossError,
+  Probe,
   TensorBoardWriter,
   TrainState,
   TrainStep,
@@ -34,6 +35,7 @@ from mtljax.training import (
 from mtljax.training.lockstep import Steps, drive
 
 OK = 'ok'
+PROBE = 'probe.jsonl'
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -51,6 +53,9 @@ class Cell:
     test_fn: from a state to test metrics.
     measure_fn: from the state measured to more columns of the row, and arrays
       that are kept in ``artifacts.npz``; None measures no more.
+    probe_fn: measured inside training, see `mtljax.training.Probe`; what it
+      returns goes to ``probe.jsonl``. None measures nothing.
+    probe_every: steps between these measurements.
     num_steps: steps to train; None: as many as the study says.
     facts: columns that the row has besides those measured.
   """
@@ -66,6 +71,8 @@ class Cell:
   measure_fn: (
     Callable[[TrainState], tuple[Mapping[str, Any], Mapping[str, Any]]] | None
   ) = None
+  probe_fn: Callable[[TrainState, Any], Mapping[str, Any]] | None = None
+  probe_every: int = 5
   num_steps: int | None = None
   facts: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
@@ -105,6 +112,15 @@ def _writer(folder: pathlib.Path, tensorboard: bool) -> MetricWriter:
   if tensorboard and importlib.util.find_spec('tensorboardX'):
     return MultiWriter([jsonl, TensorBoardWriter(folder / 'tensorboard')])
   return jsonl
+
+
+def _probe(folder: pathlib.Path, cell: Cell) -> Probe | None:
+  if cell.probe_fn is None:
+    return None
+  writer: MetricWriter = MultiWriter([])
+  if _devices.is_first():
+    writer = JsonlWriter(folder / PROBE, arrays=True)
+  return Probe(fn=cell.probe_fn, every=cell.probe_every, writer=writer)
 
 
 def run_cell(out: pathlib.Path, cell: Cell, **options: Any) -> dict[str, Any]:
@@ -188,6 +204,7 @@ def cell_steps(
   num_steps = cell.num_steps or num_steps
   start = time.perf_counter()
   writer = _writer(folder, tensorboard)
+  probe = _probe(folder, cell)
   try:
     with Checkpointer(folder / 'checkpoints') as checkpointer:
       result = yield from fit_steps(
@@ -204,6 +221,7 @@ def cell_steps(
         steps_per_epoch=steps_per_epoch,
         progress=progress and _devices.is_first(),
         callback=None if callback is None else lambda step, *_: callback(step),
+        probe=probe,
       )
       state = result.state
       if result.best_step not in (None, num_steps):
@@ -232,6 +250,8 @@ def cell_steps(
     row |= {'status': str(error)}
   finally:
     writer.close()
+    if probe is not None:
+      probe.writer.close()
   if _devices.is_first():
     _write_json(folder / 'result.json', row)
   return row

@@ -17,14 +17,15 @@ import itertools
 import pathlib
 import sys
 import time
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Literal
 
 import jax
 import optax
 import rich.console
 import tyro
 
-from experiments import _devices, _digits, _methods, _study, report
+from experiments import _conflict, _devices, _digits, _methods, _study, report
 from experiments._digits import (
   MODELS,
   OPTIMIZERS,
@@ -103,6 +104,14 @@ class Config:
   or fsdp (batch, parameters and optimizer)."""
   distributed: bool = False
   """Be one of several processes, one a host; see docs/scaling.md."""
+  diagnose: tuple[Literal['conflict'], ...] = ()
+  """Measured inside training, in runs/<method>/seed_<k>/probe.jsonl. conflict:
+  cosine, magnitude similarity, scalar product and share of opposite signs of
+  gradients of tasks on a sample and of samples in a task."""
+  diagnose_every: int = 5
+  """Steps between these measurements."""
+  diagnose_samples: int = 8
+  """Samples of a batch that are compared."""
   log_every: int = 20
   """Steps between lines of metrics."""
   resume: bool = True
@@ -135,7 +144,27 @@ def check(config: Config) -> None:
       f'--sweep {config.sweep} and --layout {config.layout}: seeds trained in '
       'one program are not spread over devices; use --sweep loop.'
     )
-  for name in ('seeds', 'epochs', 'batch_size', 'log_every'):
+  if config.diagnose and config.layout != 'none':
+    raise ValueError(
+      f'--diagnose and --layout {config.layout}: single samples are not spread '
+      'over devices; use --layout none.'
+    )
+  if config.diagnose and config.model.startswith('resnet'):
+    raise ValueError(
+      f'--diagnose conflict and --model {config.model}: the gradient of one '
+      'sample is not defined under batch statistics; use multi_lenet or '
+      'multi_mlp.'
+    )
+  _validate.in_range(
+    '--diagnose-samples', config.diagnose_samples, 1, config.batch_size
+  )
+  for name in (
+    'seeds',
+    'epochs',
+    'batch_size',
+    'log_every',
+    'diagnose_every',
+  ):
     _validate.in_range(f'--{name.replace("_", "-")}', getattr(config, name), 1)
   _validate.in_range('--learning-rate', config.learning_rate, 0, open_low=True)
   _validate.in_range('--rho', config.rho, 0)
@@ -155,6 +184,7 @@ def make_cells(
   problem: Problem,
   digits: Digits,
   layout: Layout | None,
+  probe: Callable[..., dict[str, jax.Array]] | None,
 ) -> list[_study.Cell]:
   """The runs of one method, all seeds sharing one compiled step."""
   labels, num_tasks = problem.labels, len(problem.tasks)
@@ -214,6 +244,8 @@ def make_cells(
       batches_fn=functools.partial(batches, seed),
       validate_fn=validate,
       test_fn=lambda state: problem.evaluate(state, 'test'),
+      probe_fn=probe,
+      probe_every=config.diagnose_every,
     )
     for seed in range(config.seeds)
   ]
@@ -259,11 +291,23 @@ def prepare(config: Config, console: rich.console.Console) -> Study:
     )
     for tasks in dict.fromkeys(tasks_of(name) for name in methods)
   }
+  probes = {
+    tasks: _conflict.make_probe(
+      problem.loss, problem.labels, num_samples=config.diagnose_samples
+    )
+    for tasks, problem in problems.items()
+    if config.diagnose
+  }
   cells = [
     cell
     for name in methods
     for cell in make_cells(
-      config, name, problems[tasks_of(name)], digits, layout
+      config,
+      name,
+      problems[tasks_of(name)],
+      digits,
+      layout,
+      probes.get(tasks_of(name)),
     )
   ]
   return Study(methods, digits, tuple(cells))

@@ -12,7 +12,7 @@ from mtljax.training._rundir import (
 from mtljax.training._seal import CheckpointError
 from mtljax.training.checkpoint import Checkpointer
 from mtljax.training.lockstep import fit_sweep
-from mtljax.training.loop import TIMING, FitResult, fit, fit_steps
+from mtljax.training.loop import TIMING, FitResult, Probe, fit, fit_steps
 from mtljax.training.sharding import Layout, ShardedBatches, make_mesh
 from mtljax.training.state import TrainState
 from mtljax.training.step import TrainStep, make_train_step
@@ -38,6 +38,7 @@ __all__ = [
   'NonFiniteLossError',
   'OutputError',
   'Preempted',
+  'Probe',
   'Run',
   'ShardedBatches',
   'Sweep',

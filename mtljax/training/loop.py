@@ -47,6 +47,30 @@ class FitResult:
   skipped: tuple[str, ...]
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Probe:
+  """A measurement inside training: on the state and batch of a step.
+
+  The first step is measured, then every so many. Values are held on the device
+  until the next line of metrics. Resuming drops those of steps that are taken
+  again, so none is there twice.
+
+  Attributes:
+    fn: ``(state, batch) -> arrays by name``, the state before the step; it must
+      not keep or donate it.
+    every: steps between measurements.
+    writer: where the arrays go, at the number of the step that they precede.
+  """
+
+  fn: Callable[[TrainState, Any], Mapping[str, Any]]
+  every: int
+  writer: MetricWriter
+
+  def __post_init__(self):
+    if self.every < 1:
+      raise ValueError(f'every={self.every} has to be at least 1')
+
+
 def fit(
   step_fn: Callable[[TrainState, Any], tuple[TrainState, Mapping[str, Any]]],
   state: TrainState,
@@ -63,6 +87,7 @@ def fit(
   steps_per_epoch: int | None = None,
   progress: bool = True,
   callback: Callable[[int, TrainState, Mapping[str, Any]], None] | None = None,
+  probe: Probe | None = None,
 ) -> FitResult:
   """Trains until ``num_steps``, from the newest checkpoint if there is one.
 
@@ -99,6 +124,7 @@ def fit(
     progress: whether to show progress, on stderr.
     callback: called after every step with the step, the state and its metrics;
       arrays that it reads make it wait, and it must not keep the state.
+    probe: what is measured before every so many steps, on their batches.
 
   Returns:
     The last state, the best score, and how the run was resumed.
@@ -161,6 +187,7 @@ def fit(
     steps_per_epoch=steps_per_epoch,
     progress=progress,
     callback=callback,
+    probe=probe,
   )
   return drive(step_fn, run)
 
@@ -180,6 +207,7 @@ def fit_steps(
   steps_per_epoch: int | None = None,
   progress: bool = True,
   callback: Callable[[int, TrainState, Mapping[str, Any]], None] | None = None,
+  probe: Probe | None = None,
 ) -> Steps:
   """`fit` as a generator, which asks for its steps instead of taking them.
 
@@ -198,6 +226,8 @@ def fit_steps(
   seen = _Seen(best={'score': None, 'step': None}, evaluation={})
   if checkpointer is not None:
     state, seen = _resume(checkpointer, state, batches, writer, seen)
+    if probe is not None:
+      probe.writer.truncate_after(int(state.step))
   start = int(state.step)
   if start > num_steps:
     raise ValueError(
@@ -209,6 +239,14 @@ def fit_steps(
     if writer is not None:
       epoch = {'epoch': step / steps_per_epoch} if steps_per_epoch else {}
       writer.write(step, epoch | dict(scalars), **tags)
+
+  measured: list[tuple[int, Mapping[str, Any]]] = []
+
+  def write_measured() -> None:
+    for step, values in jax.device_get(measured):
+      epoch = {'epoch': step / steps_per_epoch} if steps_per_epoch else {}
+      probe.writer.write(step, epoch | dict(values), kind='probe')
+    measured.clear()
 
   def evaluate_and_save(step: int) -> None:
     check_state(state, step)
@@ -244,6 +282,8 @@ def fit_steps(
     ):
       for step in range(start + 1, num_steps + 1):
         batch = _next(batches, step, num_steps)
+        if probe is not None and (step - 1) % probe.every == 0:
+          measured.append((step, probe.fn(get_state(), batch)))
         get_state, metrics = yield Asked(get_state, batch)
         window.add(step, metrics, jax.tree.leaves(batch)[0].shape[0])
         bar.advance(step)
@@ -254,6 +294,7 @@ def fit_steps(
           line = window.means()
           write(step, line, kind='train')
           bar.show(step, line)
+          write_measured()
         elif step == start + 1:
           jax.block_until_ready(metrics)
           window.restart_clock()
@@ -267,6 +308,7 @@ def fit_steps(
             # With the metrics of the line under way, for the same lines after.
             line = window.get_state()
             check_state(state, step)
+            write_measured()
             save(step, window=line)
           checkpointer.wait()
           raise Preempted(step, checkpointer.directory)

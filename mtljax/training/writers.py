@@ -38,6 +38,7 @@ class JsonlWriter:
 
   Args:
     path: the file; lines are appended.
+    arrays: whether values may be arrays, written as nested lists.
 
   >>> import tempfile
   >>> with tempfile.TemporaryDirectory() as folder:
@@ -51,7 +52,8 @@ class JsonlWriter:
   {"kind": "train", "step": 2, "loss/digit": "NaN"}
   """
 
-  def __init__(self, path: str | os.PathLike[str]):
+  def __init__(self, path: str | os.PathLike[str], *, arrays: bool = False):
+    self._value = _numbers if arrays else _number
     self.path = pathlib.Path(path)
     self._file = self._open()
 
@@ -67,7 +69,7 @@ class JsonlWriter:
     Raises:
       OSError: the disk is full; the lines before are intact.
     """
-    values = {name: _number(name, value) for name, value in scalars.items()}
+    values = {name: self._value(name, value) for name, value in scalars.items()}
     line = json.dumps({**tags, 'step': int(step), **values}, allow_nan=False)
     rest = line.encode() + b'\n'
     try:
@@ -250,6 +252,13 @@ def _number(name: str, value: Any) -> Any:
   if math.isinf(number):
     return 'Infinity' if number > 0 else '-Infinity'
   return number
+
+
+def _numbers(name: str, value: Any) -> Any:
+  """A JSON value for an array of any shape."""
+  if np.ndim(value) == 0:
+    return _number(name, value)
+  return [_numbers(name, x) for x in np.asarray(value)]
 
 
 def _step(line: bytes) -> float:

@@ -14,6 +14,7 @@ from mtljax.training import (
   Checkpointer,
   JsonlWriter,
   NonFiniteLossError,
+  Probe,
   TrainState,
   fit,
 )
@@ -220,6 +221,61 @@ def test_resumed_run_has_the_same_bits_and_lines(tmp_path, stop_at):
     whole.best_score,
   )
   assert resumed.eval_metrics == whole.eval_metrics
+
+
+def probe_fn(state, batch):
+  return {
+    'at': state.step + 0,
+    'x': batch['x'][:2],
+    'none': jnp.full(1, jnp.nan),
+  }
+
+
+def run_probed(out, num_steps, **kwargs):
+  out.mkdir(exist_ok=True)
+  with contextlib.closing(
+    JsonlWriter(out / 'probe.jsonl', arrays=True)
+  ) as writer:
+    probe = Probe(fn=probe_fn, every=3, writer=writer)
+    run(out, num_steps, probe=probe, **kwargs)
+
+
+def probed(out):
+  text = (out / 'probe.jsonl').read_text()
+  return [json.loads(line) for line in text.splitlines()]
+
+
+def test_probe_sees_state_and_batch_before_the_step(tmp_path):
+  run_probed(tmp_path, 8, steps_per_epoch=4)
+  batches = Batches()
+  own = [next(batches)['x'] for _ in range(8)]
+  found = probed(tmp_path)
+  assert [line['step'] for line in found] == [1, 4, 7]
+  for line in found:
+    step = line['step']
+    assert line['at'] == step - 1
+    assert line['kind'] == 'probe'
+    assert line['epoch'] == step / 4
+    assert line['none'] == ['NaN']
+    np.testing.assert_array_equal(np.float32(line['x']), own[step - 1][:2])
+  with pytest.raises(ValueError, match='every=0'):
+    Probe(fn=probe_fn, every=0, writer=None)
+
+
+def test_resumed_run_has_measured_nothing_twice(tmp_path):
+  def stop(step, state, metrics):
+    if step == 9:
+      raise Stop
+
+  run_probed(tmp_path / 'whole', 12)
+  with pytest.raises(Stop):
+    run_probed(tmp_path / 'cut', 12, callback=stop, log_every=1)
+  # Step 7 came after the checkpoint of step 5, and is measured again.
+  assert [line['step'] for line in probed(tmp_path / 'cut')] == [1, 4, 7]
+  run_probed(tmp_path / 'cut', 12)
+  found = probed(tmp_path / 'cut')
+  assert found == probed(tmp_path / 'whole')
+  assert [line['step'] for line in found] == [1, 4, 7, 10]
 
 
 def test_finished_run_is_not_run_again(tmp_path):

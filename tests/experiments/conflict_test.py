@@ -1,0 +1,65 @@
+"""The recorder of conflict, on a small problem."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import rich.console
+
+import mtljax as mtl
+from experiments import _conflict, multi_digits
+from mtljax.training import TrainState
+
+
+def head(sign):
+  def loss(params, z, batch, model_state, key):
+    del params, batch, model_state, key
+    return sign * jnp.mean(z), {}
+
+  return loss
+
+
+def trunk(params, batch, model_state, key):
+  del key
+  return batch['x'] @ params['w'], model_state
+
+
+def test_pairs_are_named_and_in_order():
+  state = TrainState(
+    step=jnp.int32(0),
+    params={'w': jnp.ones(2)},
+    model_state={},
+    opt_state=(),
+    method_state=(),
+    key=jax.random.key(0),
+  )
+  x = np.float32([[1, 0], [1, 1], [-1, 0], [5, 5]])
+  probe = _conflict.make_probe(
+    mtl.Staged(trunk, [head(1.0), head(-2.0)]), None, num_samples=3
+  )
+  got = probe(state, {'x': x})
+  assert set(got) == {
+    f'{kind}/{measure}'
+    for kind in ('tasks', 'samples', 'mean_tasks', 'mean_samples')
+    for measure in ('cosine', 'magnitude', 'product', 'sign_ratio')
+  }
+  np.testing.assert_allclose(got['tasks/cosine'], [[-1]] * 3, rtol=1e-6)
+  # Pairs (0, 1), (0, 2), (1, 2).
+  np.testing.assert_allclose(got['samples/product'][1], [4, -4, -4], rtol=1e-6)
+  np.testing.assert_allclose(got['samples/sign_ratio'][0], [0, 0.5, 0.5])
+  np.testing.assert_allclose(got['mean_samples/product'], [0.25, -0.25, -0.25])
+  np.testing.assert_allclose(got['mean_tasks/product'], [-2 * 4.5], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+  ('options', 'message'),
+  [
+    ({'diagnose': ('conflict',), 'layout': 'data'}, '--diagnose and --layout'),
+    ({'diagnose': ('conflict',), 'model': 'resnet'}, 'batch statistics'),
+    ({'diagnose_every': 0}, '--diagnose-every'),
+    ({'diagnose_samples': 300}, '--diagnose-samples'),
+  ],
+)
+def test_what_cannot_be_measured_is_refused(options, message):
+  with pytest.raises(ValueError, match=message):
+    multi_digits.prepare(multi_digits.Config(**options), rich.console.Console())
