@@ -35,6 +35,7 @@ PAPER: dict[tuple[str, str], tuple[int | None, ...]] = {
 STABLE_RATE = 0.1  # below it rounding decides when Adam arrives
 TOLERANCE = 0.05
 NONE = 0.5  # a count below it is zero
+PICTURE_RATE = 0.1
 
 
 class Cell(NamedTuple):
@@ -291,8 +292,11 @@ def _texts(numbers: Mapping[str, int | None], rates: list[str]) -> list[str]:
 
 def _trajectories(read: Read) -> Section:
   """Where the three starts went at one learning rate, a picture a cell."""
+  rates = read.config['learning_rates']
   rate = read.config['picture_rate']
-  column = read.config['learning_rates'].index(rate)
+  if rate is None:
+    rate = PICTURE_RATE if PICTURE_RATE in rates else min(rates)
+  column = rates.index(rate)
   side = np.linspace(-11, 11, 67)
   grid = np.stack(np.meshgrid(side, side, indexing='ij'), axis=-1)
   every = jax.vmap(jax.vmap(_toy_problem.losses))(grid.astype(np.float32))

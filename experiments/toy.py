@@ -80,8 +80,9 @@ class Config:
   """Iterations after which a start counts as not arriving."""
   dtype: str = 'float32'
   """float32 or float64."""
-  picture_rate: float = 0.1
-  """The learning rate whose trajectories are drawn."""
+  picture_rate: float | None = None
+  """The learning rate whose trajectories are drawn; by default 0.1, or the
+  smallest where 0.1 is not run."""
   resume: bool = True
   """Go on with what --out holds. --no-resume moves it aside and starts anew."""
 
@@ -100,7 +101,7 @@ def check(config: Config) -> None:
     _validate.in_range('--learning-rates', rate, 0, open_low=True)
   _validate.in_range('--iterations', config.iterations, 1)
   _validate.one_of('--dtype', config.dtype, ('float32', 'float64'))
-  if config.picture_rate not in config.learning_rates:
+  if config.picture_rate not in (None, *config.learning_rates):
     raise ValueError(
       f'--picture-rate={config.picture_rate} is not one of --learning-rates '
       f'{" ".join(map(str, config.learning_rates))}.'
