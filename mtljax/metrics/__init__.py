@@ -2,6 +2,7 @@
 
 from mtljax.metrics._accumulators import Accuracy, Mean
 from mtljax.metrics._delta_m import delta_m, delta_m_tasks, mean_rank
+from mtljax.metrics._robustness import robustness_delta
 from mtljax.metrics._summarize import Summary, summarize
 
 __all__ = [
@@ -11,5 +12,6 @@ __all__ = [
   'delta_m',
   'delta_m_tasks',
   'mean_rank',
+  'robustness_delta',
   'summarize',
 ]
