@@ -3,6 +3,7 @@
 from mtljax.metrics._accumulators import Accuracy, Mean
 from mtljax.metrics._auc import AUC
 from mtljax.metrics._delta_m import delta_m, delta_m_tasks, mean_rank
+from mtljax.metrics._robustness import robustness_delta
 from mtljax.metrics._summarize import Summary, summarize
 
 __all__ = [
@@ -13,5 +14,6 @@ __all__ = [
   'delta_m',
   'delta_m_tasks',
   'mean_rank',
+  'robustness_delta',
   'summarize',
 ]
