@@ -20,7 +20,7 @@ import rich.table
 import rich.text
 import tyro
 
-from experiments import _flat_report
+from experiments import _conflict_report, _flat_report
 from experiments._page import render_template
 from experiments._plots import sections
 from experiments._results import (
@@ -31,6 +31,12 @@ from experiments._results import (
 )
 from experiments._summary import REFERENCE, summarize_results
 from experiments._table import main_columns, metric_columns
+
+#: Reports of studies of claims, by the experiment of their ``config.json``.
+STUDIES = {
+  _conflict_report.NAME: _conflict_report,
+  'flat_regions': _flat_report,
+}
 
 _TEMPLATE = '_report_template.html.j2'
 
@@ -202,9 +208,10 @@ def main(
   """
   console = make_console()
   try:
-    if read_config(directory).get('experiment') == 'flat_regions':
-      summary = _flat_report.write_report(directory)
-      _flat_report.print_tables(summary, console)
+    study = STUDIES.get(read_config(directory).get('experiment', ''))
+    if study is not None:
+      summary = study.write_report(directory)
+      study.print_tables(summary, console)
     else:
       summary = write_report(directory)
       print_table(summary, console)
