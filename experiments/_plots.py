@@ -152,6 +152,7 @@ def draw(
   log: bool = False,
   limits: tuple[float, float] | None = None,
   line: float | None = None,
+  xlabel: str = 'step',
 ) -> str:
   """One picture as an SVG element for inside an HTML page.
 
@@ -165,6 +166,7 @@ def draw(
     log: whether the y axis is logarithmic.
     limits: of the y axis; None fits the data.
     line: height of a thin reference line.
+    xlabel: of the x axis.
 
   Returns:
     The element.
@@ -174,7 +176,7 @@ def draw(
     FigureCanvasSVG(figure)
     axes = figure.subplots()
     axes.set_title(title.replace('$', r'\$'))
-    axes.set_xlabel('step')
+    axes.set_xlabel(xlabel)
     axes.grid(visible=True)
     if line is not None:
       axes.axhline(line, color=_INK, linewidth=0.8)

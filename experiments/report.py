@@ -20,7 +20,12 @@ import rich.table
 import rich.text
 import tyro
 
-from experiments import _flat_report, _invariance_report, _toy_report
+from experiments import (
+  _conflict_report,
+  _flat_report,
+  _invariance_report,
+  _toy_report,
+)
 from experiments._page import render_template
 from experiments._plots import sections
 from experiments._results import (
@@ -36,6 +41,7 @@ _TEMPLATE = '_report_template.html.j2'
 
 #: Studies whose reports are of claims, by the name in ``config.json``.
 STUDIES = {
+  'conflict_study': _conflict_report,
   'flat_regions': _flat_report,
   'invariance': _invariance_report,
   'toy': _toy_report,

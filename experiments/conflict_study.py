@@ -1,0 +1,273 @@
+"""Do tasks conflict more than samples of one task do?
+
+  python -m experiments.conflict_study
+
+Networks that share much, and networks with larger heads on the same trunk, are
+trained on two overlapping digits. Every k steps the gradients of single
+samples and tasks are compared. To ``--out`` go ``config.json``,
+``runs/<data>.<shape>/seed_<k>/`` with the pairs in ``probe.jsonl``,
+``results.csv``, ``summary.json`` and ``report.html`` with the verdicts on the
+claims E7, E8 and E9. The same command again goes on where it was stopped.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import pathlib
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import optax
+import rich.console
+
+import mtljax as mtl
+from experiments import (
+  _conflict,
+  _conflict_report,
+  _digits,
+  _presets,
+  _study,
+  report,
+)
+from experiments._digits import DataConfig
+from mtljax import _validate, data, models
+from mtljax.training import exit_on_error, make_train_step, open_run
+
+#: Head layers of each shape; the trunk is the same.
+SHAPES: dict[str, tuple[int, ...]] = {
+  'shared_heavy': (),
+  'head_heavy': (64, 64),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+  """Compares conflict between tasks with conflict between samples."""
+
+  preset: str = 'quick'
+  """quick (a few minutes on two cores) or long. Other options override it."""
+  out: pathlib.Path = pathlib.Path('results/conflict_study')
+  """Folder for everything this run writes."""
+  seeds: int = 3
+  """Number of seeds: 0, 1, ..."""
+  epochs: int = 4
+  """Passes over the training pairs."""
+  hidden_sizes: tuple[int, ...] = (64, 32)
+  """Layers of the trunk, the same in both shapes."""
+  learning_rate: float = 1e-3
+  """Of Adam; constant."""
+  batch_size: int = 64
+  """Examples a step."""
+  diagnose_every: int = 5
+  """Steps between comparisons of gradients."""
+  diagnose_samples: int = 8
+  """Samples of a batch that are compared."""
+  min_seeds: int = 3
+  """With fewer seeds no claim is decided."""
+  log_every: int = 25
+  """Steps between lines of metrics."""
+  resume: bool = True
+  """Go on with what --out holds. --no-resume moves it aside and starts anew."""
+  progress: bool = True
+  """Show a progress bar for the whole study."""
+  data: DataConfig = dataclasses.field(
+    default_factory=lambda: DataConfig(
+      num_train=4000, num_validation=1000, num_test=2000
+    )
+  )
+  """The digits."""
+
+
+PRESETS = {
+  'quick': Config(),
+  'long': Config(
+    preset='long', seeds=5, epochs=30, data=DataConfig(source='mnist_5k')
+  ),
+}
+# What may change between a run and its continuation in the same folder.
+RESUMABLE = ('out', 'preset', 'seeds', 'min_seeds', 'resume', 'progress')
+RESUMABLE += ('data.dir', 'cells')
+
+
+def check(config: Config) -> None:
+  """Raises ValueError for options that no study could be made of."""
+  _validate.one_of('--data.source', config.data.source, data.SOURCES)
+  for name in ('seeds', 'epochs', 'batch_size', 'log_every', 'min_seeds'):
+    _validate.in_range(f'--{name.replace("_", "-")}', getattr(config, name), 1)
+  _validate.in_range('--diagnose-every', config.diagnose_every, 1)
+  _validate.in_range(
+    '--diagnose-samples', config.diagnose_samples, 2, config.batch_size
+  )
+  _validate.in_range('--learning-rate', config.learning_rate, 0, open_low=True)
+  if not config.hidden_sizes:
+    raise ValueError('--hidden-sizes is empty: the trunk needs a layer.')
+  for size in config.hidden_sizes:
+    _validate.in_range('--hidden-sizes', size, 1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+  """A network on a data set, and how its batches are made."""
+
+  name: str
+  problem: _digits.Problem
+  batches: Callable[[int], Any]
+  steps_per_epoch: int
+
+
+def make_settings(config: Config, say: Callable[[str], None]) -> list[Setting]:
+  """Both shapes on every data set; here the digits are the only one."""
+  digits = _digits.load(config.data, config.batch_size, say)
+  train = digits.splits['train']
+
+  def batches(seed):
+    return data.make_train_iterator(
+      train, batch_size=config.batch_size, seed=seed
+    )
+
+  found = []
+  for shape, head_sizes in SHAPES.items():
+    model = models.multi_mlp(
+      _digits.TASKS,
+      num_classes=_digits.NUM_CLASSES,
+      hidden_sizes=config.hidden_sizes,
+      head_sizes=head_sizes,
+    )
+    found.append(
+      Setting(
+        f'digits.{shape}',
+        _digits.make_problem(model, digits),
+        batches,
+        len(train['image']) // config.batch_size,
+      )
+    )
+  return found
+
+
+def make_cells(config: Config, setting: Setting) -> list[_study.Cell]:
+  """The runs of a setting, all seeds sharing the compiled step."""
+  problem = setting.problem
+  step = make_train_step(
+    mtl.sum_losses(len(problem.tasks)),
+    optax.adam(config.learning_rate),
+    problem.loss,
+    has_state=True,
+  )
+  probe = _conflict.make_probe(
+    problem.loss, problem.labels, num_samples=config.diagnose_samples
+  )
+
+  def init(seed):
+    init_key, key = jax.random.split(jax.random.key(seed))
+    params, model_state = problem.init(init_key)
+    return step.init(params, key=key, model_state=model_state)
+
+  return [
+    _study.Cell(
+      method=setting.name,
+      seed=seed,
+      tasks=problem.tasks,
+      step=step,
+      init_fn=functools.partial(init, seed),
+      batches_fn=functools.partial(setting.batches, seed),
+      validate_fn=lambda state: problem.evaluate(state, 'validation'),
+      test_fn=lambda state: problem.evaluate(state, 'test'),
+      probe_fn=probe,
+      probe_every=config.diagnose_every,
+      num_steps=config.epochs * setting.steps_per_epoch,
+    )
+    for seed in range(config.seeds)
+  ]
+
+
+@dataclasses.dataclass(frozen=True)
+class Study:
+  """A study whose options are known to be good, and whose data is there."""
+
+  settings: list[Setting]
+  cells: list[tuple[Setting, _study.Cell]]
+
+
+def prepare(config: Config, console: rich.console.Console) -> Study:
+  """Everything that can be refused, before anything is written or trained."""
+  check(config)
+  settings = make_settings(
+    config, lambda text: console.print(text, markup=False)
+  )
+  cells = [
+    (setting, cell)
+    for setting in settings
+    for cell in make_cells(config, setting)
+  ]
+  return Study(settings, cells)
+
+
+def run(config: Config, study: Study, console: rich.console.Console) -> int:
+  """Runs the study; returns how many runs failed."""
+  start = time.perf_counter()
+  values = dataclasses.asdict(config) | {
+    'experiment': _conflict_report.NAME,
+    'tasks': list(_digits.TASKS),
+    'methods': [setting.name for setting in study.settings],
+  }
+  open_run(config.out, values, resume=config.resume, ignore=RESUMABLE)
+  rows, failed = [], 0
+  total = sum(cell.num_steps or 0 for _, cell in study.cells)
+  with _study.GridProgress(total, console, config.progress) as bar:
+    for number, (setting, cell) in enumerate(study.cells, start=1):
+      row = _study.finished(config.out, cell)
+      if row is None:
+        bar.start(
+          f'[{number}/{len(study.cells)}] {cell.method}, seed {cell.seed}'
+        )
+        row = _study.run_cell(
+          config.out,
+          cell,
+          num_steps=cell.num_steps,
+          steps_per_epoch=setting.steps_per_epoch,
+          log_every=config.log_every,
+          batch_size=config.batch_size,
+          select=_digits.select,
+          tensorboard=False,
+          progress=False,
+          callback=bar.step,
+        )
+      bar.finish(cell.num_steps or 0)
+      rows.append(row)
+      _study.write_results(config.out, rows)
+      if row['status'] != _study.OK:
+        failed += 1
+        bar.say(f'error: {cell.method}, seed {cell.seed}: {row["status"]}')
+  summary = _conflict_report.write_report(config.out)
+  _conflict_report.print_tables(summary, console)
+  console.print(
+    f'{time.perf_counter() - start:.0f} s; report: '
+    f'{config.out / "report.html"}',
+    markup=False,
+    soft_wrap=True,
+  )
+  return failed
+
+
+def main() -> None:
+  """The command line."""
+  console = report.make_console()
+  with exit_on_error():
+    try:
+      config = _presets.parse(
+        Config, PRESETS, prog='python -m experiments.conflict_study'
+      )
+      study = prepare(config, console)
+    except ValueError as error:
+      sys.exit(f'error: {error}')
+    failed = run(config, study, console)
+  if failed:
+    sys.exit(f'error: {failed} runs did not finish; their status says why.')
+
+
+if __name__ == '__main__':
+  main()
