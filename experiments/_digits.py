@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import pathlib
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -105,26 +105,44 @@ def task_loss(task: str):
   return loss_fn
 
 
-def make_evaluate(model: models.MultiTaskModel, digits: Digits):
+def task_metrics(task: str, logits: jax.Array, batch: Mapping[str, jax.Array]):
+  """Mergeable metrics of a task's outputs on a batch with a mask."""
+  losses = optax.losses.softmax_cross_entropy_with_integer_labels(
+    logits, batch[task]
+  )
+  return {
+    f'loss/{task}': Mean.from_values(losses, mask=batch['mask']),
+    f'accuracy/{task}': Accuracy.from_logits(
+      logits, batch[task], mask=batch['mask']
+    ),
+  }
+
+
+class Loaded(Protocol):
+  """A data set in memory, and how batches become inputs of a model."""
+
+  @property
+  def splits(self) -> Mapping[str, Mapping[str, np.ndarray]]: ...
+
+  def inputs(self, batch: Mapping[str, jax.Array]) -> jax.Array: ...
+
+
+def make_evaluate(
+  model: models.MultiTaskModel, loaded: Loaded, metrics_of: Callable[..., Any]
+):
   """``evaluate(state, split) -> metrics``, a jitted pass over a split."""
 
   @jax.jit
   def on_batch(params, model_state, batch):
-    outputs = model.apply(params, model_state, digits.inputs(batch))
+    outputs = model.apply(params, model_state, loaded.inputs(batch))
     found = {}
     for task, logits in zip(model.tasks, outputs, strict=True):
-      losses = optax.losses.softmax_cross_entropy_with_integer_labels(
-        logits, batch[task]
-      )
-      found[f'loss/{task}'] = Mean.from_values(losses, mask=batch['mask'])
-      found[f'accuracy/{task}'] = Accuracy.from_logits(
-        logits, batch[task], mask=batch['mask']
-      )
+      found |= metrics_of(task, logits, batch)
     return found
 
   def evaluate(state, split):
-    totals: dict[str, Mean] = {}
-    for batch in data.eval_batches(digits.splits[split], 500):
+    totals: dict[str, Any] = {}
+    for batch in data.eval_batches(loaded.splits[split], 500):
       found = on_batch(state.params, state.model_state, batch)
       totals = {
         name: totals[name].merge(x) if name in totals else x
@@ -135,9 +153,11 @@ def make_evaluate(model: models.MultiTaskModel, digits: Digits):
   return evaluate
 
 
-def make_probe(loss: mtl.Staged, labels: Any, digits: Digits):
+def make_probe(
+  loss: mtl.Staged, labels: Any, tasks: tuple[str, ...], loaded: Loaded
+):
   """``probe(state)``: cosines between task gradients on a fixed batch."""
-  batch = {k: v[:256] for k, v in digits.splits['train'].items()}
+  batch = {k: v[:256] for k, v in loaded.splits['train'].items()}
   gramian_fn = mtl.value_and_gramian(loss, labels=labels, has_aux=True)
 
   @jax.jit
@@ -148,8 +168,8 @@ def make_probe(loss: mtl.Staged, labels: Any, digits: Digits):
     matrix = cosines(state.params, state.model_state, state.key)
     return {
       f'cosine/{a},{b}': matrix[i, j]
-      for i, a in enumerate(TASKS)
-      for j, b in enumerate(TASKS)
+      for i, a in enumerate(tasks)
+      for j, b in enumerate(tasks)
       if i < j
     }
 
@@ -170,22 +190,29 @@ class Problem:
 
 def make_problem(
   model: models.MultiTaskModel,
-  digits: Digits,
+  loaded: Loaded,
   make_loss: Callable[[str], Any] = task_loss,
+  metrics_of: Callable[..., Any] = task_metrics,
 ) -> Problem:
   """Loss and measurements of a model."""
   tasks = model.tasks
-  shape = digits.splits['train']['image'].shape[1:]
-  example = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
+  one = {
+    name: jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype)
+    for name, x in loaded.splits['train'].items()
+  }
+  example = jax.eval_shape(loaded.inputs, one)
   init = jax.jit(lambda key: model.init(key, example))
   labels = mtl.label_params(
     jax.eval_shape(init, jax.random.key(0))[0],
     shared=model.shared,
     tasks=model.task_patterns,
   )
-  loss = models.staged_loss(model, [make_loss(t) for t in tasks], digits.inputs)
-  probe = make_probe(loss, labels, digits) if len(tasks) > 1 else lambda _: {}
-  return Problem(tasks, labels, loss, init, make_evaluate(model, digits), probe)
+  loss = models.staged_loss(model, [make_loss(t) for t in tasks], loaded.inputs)
+  probe = (
+    make_probe(loss, labels, tasks, loaded) if len(tasks) > 1 else lambda _: {}
+  )
+  evaluate = make_evaluate(model, loaded, metrics_of)
+  return Problem(tasks, labels, loss, init, evaluate, probe)
 
 
 def mode_of(mode: str, model: str, route: str = 'auto') -> str:

@@ -12,41 +12,17 @@ command again goes on where it was stopped, and skips what is finished.
 from __future__ import annotations
 
 import dataclasses
-import functools
-import itertools
 import pathlib
 import sys
-import time
-from collections.abc import Callable
-from typing import Any, Literal
+from typing import Literal
 
-import jax
-import optax
 import rich.console
 import tyro
 
-from experiments import _conflict, _devices, _digits, _methods, _study, report
-from experiments._digits import (
-  MODELS,
-  OPTIMIZERS,
-  TASKS,
-  DataConfig,
-  Digits,
-  Problem,
-  select,
-  tasks_of,
-)
+from experiments import _comparison, _devices, _digits, report
+from experiments._digits import MODELS, TASKS, DataConfig, select, tasks_of
 from mtljax import _validate, data
-from mtljax.models import layers
-from mtljax.training import (
-  Layout,
-  ShardedBatches,
-  exit_on_error,
-  make_train_step,
-  open_run,
-  sweep,
-)
-from mtljax.training.step import ROUTES
+from mtljax.training import exit_on_error
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,158 +100,23 @@ class Config:
   """The data set."""
 
 
-# What may change between a run and its continuation in the same folder.
-RESUMABLE = ('out', 'methods', 'seeds', 'baselines', 'resume', 'tensorboard')
-RESUMABLE += ('progress', 'sweep', 'data.dir', 'layout', 'distributed')
-
-
 def check(config: Config) -> None:
   """Raises ValueError for options that no run could be made of."""
-  _methods.check_names(_methods.expand(config.methods))
-  _validate.one_of('--optimizer', config.optimizer, OPTIMIZERS)
+  _comparison.check(config, TASKS)
   _validate.one_of('--model', config.model, MODELS)
   _validate.one_of('--data.source', config.data.source, data.SOURCES)
-  _validate.one_of('--route', config.route, ROUTES)
-  _validate.one_of('--mode', config.mode, ('auto', 'unroll', 'vmap', 'map'))
-  _validate.one_of('--sweep', config.sweep, sweep.MODES)
-  _validate.one_of('--layout', config.layout, _devices.LAYOUTS)
-  if config.layout != 'none' and config.sweep not in ('auto', 'loop'):
-    raise ValueError(
-      f'--sweep {config.sweep} and --layout {config.layout}: seeds trained in '
-      'one program are not spread over devices; use --sweep loop.'
-    )
-  if config.diagnose and config.layout != 'none':
-    raise ValueError(
-      f'--diagnose and --layout {config.layout}: single samples are not spread '
-      'over devices; use --layout none.'
-    )
   if config.diagnose and config.model.startswith('resnet'):
     raise ValueError(
       f'--diagnose conflict and --model {config.model}: the gradient of one '
       'sample is not defined under batch statistics; use multi_lenet or '
       'multi_mlp.'
     )
-  _validate.in_range(
-    '--diagnose-samples', config.diagnose_samples, 1, config.batch_size
-  )
-  for name in (
-    'seeds',
-    'epochs',
-    'batch_size',
-    'log_every',
-    'diagnose_every',
-  ):
-    _validate.in_range(f'--{name.replace("_", "-")}', getattr(config, name), 1)
-  _validate.in_range('--learning-rate', config.learning_rate, 0, open_low=True)
-  _validate.in_range('--rho', config.rho, 0)
-  for name in ('weights', 'scores'):
-    value = getattr(config, name)
-    if len(value) != len(TASKS):
-      raise ValueError(
-        f'--{name}={value} must be {len(TASKS)} numbers, one a task.'
-      )
-  if not (config.methods or config.baselines):
-    raise ValueError('--methods is empty and there are no baselines.')
 
 
-def make_cells(
-  config: Config,
-  name: str,
-  problem: Problem,
-  digits: Digits,
-  layout: Layout | None,
-  probe: Callable[..., dict[str, jax.Array]] | None,
-) -> list[_study.Cell]:
-  """The runs of one method, all seeds sharing one compiled step."""
-  labels, num_tasks = problem.labels, len(problem.tasks)
-  single = num_tasks == 1
-  steps = num_steps(config, digits)
-  schedule = optax.cosine_decay_schedule(config.learning_rate, steps)
-  optimizer = OPTIMIZERS[config.optimizer]
-  method = _methods.make_method(
-    'sum_losses' if single else name,
-    num_tasks,
-    labels,
-    rho=config.rho,
-    weights=config.weights,
-    scores=config.scores,
-    optimizer=optimizer,
-    learning_rate=schedule,
-  )
-  step = make_train_step(
-    method,
-    optax.identity() if method.info.is_optimizer else optimizer(schedule),
-    problem.loss,
-    has_state=True,
-    route='auto' if single else config.route,
-    mode=_digits.mode_of(config.mode, config.model, config.route),
-    layout=layout,
-  )
-
-  def init(seed):
-    init_key, key = jax.random.split(jax.random.key(seed))
-    params, model_state = problem.init(init_key)
-    return step.init(params, key=key, model_state=model_state)
-
-  def make(seed):
-    init_fn = functools.partial(init, seed)
-    return init_fn() if layout is None else layout.make(init_fn)
-
-  def batches(seed):
-    size = config.batch_size
-    found = data.make_train_iterator(
-      digits.splits['train'],
-      batch_size=size,
-      seed=seed,
-      rows=None if layout is None else layout.local_rows(size),
-    )
-    return found if layout is None else ShardedBatches(found, layout, size)
-
-  def validate(state):
-    return problem.evaluate(state, 'validation') | problem.probe(state)
-
-  return [
-    _study.Cell(
-      method=name,
-      seed=seed,
-      tasks=problem.tasks,
-      step=step,
-      init_fn=functools.partial(make, seed),
-      batches_fn=functools.partial(batches, seed),
-      validate_fn=validate,
-      test_fn=lambda state: problem.evaluate(state, 'test'),
-      probe_fn=probe,
-      probe_every=config.diagnose_every,
-    )
-    for seed in range(config.seeds)
-  ]
-
-
-def steps_per_epoch(config: Config, digits: Digits) -> int:
-  """Whole batches in a pass over the training pairs."""
-  return len(digits.splits['train']['image']) // config.batch_size
-
-
-def num_steps(config: Config, digits: Digits) -> int:
-  """Steps of a run."""
-  return config.epochs * steps_per_epoch(config, digits)
-
-
-@dataclasses.dataclass(frozen=True)
-class Study:
-  """A study whose options are known to be good, and whose data is there."""
-
-  methods: tuple[str, ...]
-  digits: Digits
-  cells: tuple[_study.Cell, ...]
-
-
-def prepare(config: Config, console: rich.console.Console) -> Study:
+def prepare(config: Config, console: rich.console.Console) -> _comparison.Study:
   """Everything that can be refused, before anything is written or trained."""
   check(config)
-  methods = _methods.expand(config.methods)
-  if config.baselines:
-    methods = (*(f'single_{task}' for task in TASKS), *methods)
+  methods = _comparison.methods_of(config, TASKS)
   with _devices.first_process_first():
     digits = _digits.load(
       config.data,
@@ -291,110 +132,30 @@ def prepare(config: Config, console: rich.console.Console) -> Study:
     )
     for tasks in dict.fromkeys(tasks_of(name) for name in methods)
   }
-  probes = {
-    tasks: _conflict.make_probe(
-      problem.loss, problem.labels, num_samples=config.diagnose_samples
-    )
-    for tasks, problem in problems.items()
-    if config.diagnose
-  }
+  train = digits.splits['train']
+  probes = _comparison.make_probes(config, problems)
+  mode = _digits.mode_of(config.mode, config.model, config.route)
   cells = [
     cell
     for name in methods
-    for cell in make_cells(
+    for cell in _comparison.make_cells(
       config,
       name,
       problems[tasks_of(name)],
-      digits,
+      train,
       layout,
-      probes.get(tasks_of(name)),
+      mode=mode,
+      probe=probes.get(tasks_of(name)),
     )
   ]
-  return Study(methods, digits, tuple(cells))
-
-
-def sweep_mode(config: Config) -> str:
-  """How the seeds of a method run: what is asked for, or the fastest."""
-  if config.sweep != 'auto':
-    return config.sweep
-  if config.layout != 'none':
-    return 'loop'
-  return layers.default_sweep_mode(jax.default_backend())
-
-
-def groups(config: Config, study: Study) -> list[list[_study.Cell]]:
-  """The runs that are trained together: the seeds of a method, or one."""
-  if sweep_mode(config) == 'loop':
-    return [[cell] for cell in study.cells]
-  by_method = itertools.groupby(study.cells, key=lambda cell: cell.method)
-  return [list(cells) for _, cells in by_method]
-
-
-def run_group(
-  config: Config,
-  study: Study,
-  group: list[_study.Cell],
-  before: int,
-  console: rich.console.Console,
-) -> list[dict[str, Any]]:
-  """The rows of runs that are trained together, of those finished too."""
-  found = [_study.finished(config.out, cell) for cell in group]
-  todo = [c for c, row in zip(group, found, strict=True) if row is None]
-  if not todo:
-    return [row for row in found if row is not None]
-  for i, cell in enumerate(group):
-    if cell in todo:
-      place = f'[{before + i + 1}/{len(study.cells)}]'
-      console.print(f'{place} {cell.method}, seed {cell.seed}', markup=False)
-  options = {
-    'num_steps': num_steps(config, study.digits),
-    'steps_per_epoch': steps_per_epoch(config, study.digits),
-    'log_every': config.log_every,
-    'batch_size': config.batch_size,
-    'select': select,
-    'tensorboard': config.tensorboard,
-    'progress': config.progress,
-  }
-  if len(todo) == 1:
-    new = iter([_study.run_cell(config.out, todo[0], **options)])
-  else:
-    mode = sweep_mode(config)
-    new = iter(_study.run_cells(config.out, todo, mode=mode, **options))
-  return [next(new) if row is None else row for row in found]
-
-
-def run(config: Config, study: Study, console: rich.console.Console) -> int:
-  """Runs the study; returns how many runs failed."""
-  start = time.perf_counter()
-  values = dataclasses.asdict(config)
-  values |= {
-    'experiment': 'multi_digits',
-    'tasks': list(TASKS),
-    'methods': study.methods,
-  }
-  with _devices.first_process_first():
-    resume = config.resume or not _devices.is_first()
-    open_run(config.out, values, resume=resume, ignore=RESUMABLE)
-  rows, failed = [], 0
-  for group in groups(config, study):
-    for row in run_group(config, study, group, len(rows), console):
-      rows.append(row)
-      if row['status'] != _study.OK:
-        failed += 1
-        console.print(f'error: {row["status"]}', style='red', markup=False)
-    if _devices.is_first():
-      _study.write_results(config.out, rows)
-  if not _devices.is_first():
-    return failed
-  summary = report.write_report(config.out)
-  report.print_table(summary, console)
-  console.print(
-    f'{time.perf_counter() - start:.0f} s; report: '
-    f'{config.out / "report.html"}',
-    markup=False,
-    soft_wrap=True,
+  return _comparison.Study(
+    name='multi_digits',
+    tasks=TASKS,
+    methods=methods,
+    cells=tuple(cells),
+    steps_per_epoch=_comparison.steps_per_epoch(config, train),
+    select=select,
   )
-  return failed
 
 
 def main() -> None:
@@ -408,7 +169,7 @@ def main() -> None:
       study = prepare(config, console)
     except ValueError as error:
       sys.exit(f'error: {error}')
-    failed = run(config, study, console)
+    failed = _comparison.run(config, study, console)
   if failed:
     sys.exit(f'error: {failed} runs did not finish; their status says why.')
 

@@ -24,8 +24,8 @@ and a test split of one size. The survey weight is kept and used by nothing
 here. Vocabularies and moments are those of the train split.
 
 An example of the tfds data set is a *block* of up to 1,000 rows, not a row:
-tfds spends about a millisecond on an example, which is five minutes on these
-rows, and one second on their blocks. `load_census` puts them together.
+tfds spends up to a millisecond on an example, minutes on these rows, and
+about a second on their blocks. `load_census` puts them together.
 
 Nothing here needs TensorFlow: the files are array_record.
 

@@ -1,0 +1,353 @@
+"""What studies that compare methods have in common: runs, groups, the loop."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import itertools
+import pathlib
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+import jax
+import numpy as np
+import optax
+import rich.console
+
+from experiments import _conflict, _devices, _methods, _study, report
+from experiments._digits import OPTIMIZERS, Problem
+from mtljax import _validate, data
+from mtljax.models import layers
+from mtljax.training import (
+  Layout,
+  ShardedBatches,
+  make_train_step,
+  open_run,
+  sweep,
+)
+from mtljax.training.step import ROUTES
+
+# What may change between a run and its continuation in the same folder.
+RESUMABLE = ('out', 'methods', 'seeds', 'baselines', 'resume', 'tensorboard')
+RESUMABLE += ('progress', 'sweep', 'data.dir', 'layout', 'distributed')
+
+Probe = Callable[[Any, Any], Mapping[str, Any]]
+
+
+class Options(Protocol):
+  """The options that the studies share; each documents them in its Config."""
+
+  @property
+  def out(self) -> pathlib.Path: ...
+  @property
+  def methods(self) -> tuple[str, ...]: ...
+  @property
+  def weights(self) -> tuple[float, ...]: ...
+  @property
+  def scores(self) -> tuple[float, ...]: ...
+  @property
+  def baselines(self) -> bool: ...
+  @property
+  def seeds(self) -> int: ...
+  @property
+  def epochs(self) -> int: ...
+  @property
+  def optimizer(self) -> str: ...
+  @property
+  def learning_rate(self) -> float: ...
+  @property
+  def batch_size(self) -> int: ...
+  @property
+  def rho(self) -> float: ...
+  @property
+  def route(self) -> str: ...
+  @property
+  def mode(self) -> str: ...
+  @property
+  def sweep(self) -> str: ...
+  @property
+  def layout(self) -> str: ...
+  @property
+  def diagnose(self) -> tuple[str, ...]: ...
+  @property
+  def diagnose_every(self) -> int: ...
+  @property
+  def diagnose_samples(self) -> int: ...
+  @property
+  def log_every(self) -> int: ...
+  @property
+  def resume(self) -> bool: ...
+  @property
+  def tensorboard(self) -> bool: ...
+  @property
+  def progress(self) -> bool: ...
+
+
+def check(config: Options, tasks: Sequence[str]) -> None:
+  """Raises ValueError for shared options that no run could be made of."""
+  _methods.check_names(_methods.expand(config.methods))
+  _validate.one_of('--optimizer', config.optimizer, OPTIMIZERS)
+  _validate.one_of('--route', config.route, ROUTES)
+  _validate.one_of('--mode', config.mode, ('auto', 'unroll', 'vmap', 'map'))
+  _validate.one_of('--sweep', config.sweep, sweep.MODES)
+  _validate.one_of('--layout', config.layout, _devices.LAYOUTS)
+  if config.layout != 'none' and config.sweep not in ('auto', 'loop'):
+    raise ValueError(
+      f'--sweep {config.sweep} and --layout {config.layout}: seeds trained in '
+      'one program are not spread over devices; use --sweep loop.'
+    )
+  if config.diagnose and config.layout != 'none':
+    raise ValueError(
+      f'--diagnose and --layout {config.layout}: single samples are not spread '
+      'over devices; use --layout none.'
+    )
+  if config.diagnose:
+    _validate.in_range(
+      '--diagnose-samples', config.diagnose_samples, 1, config.batch_size
+    )
+  counts = ('seeds', 'epochs', 'batch_size', 'diagnose_every', 'log_every')
+  for name in counts:
+    _validate.in_range(f'--{name.replace("_", "-")}', getattr(config, name), 1)
+  _validate.in_range('--learning-rate', config.learning_rate, 0, open_low=True)
+  _validate.in_range('--rho', config.rho, 0)
+  for name in ('weights', 'scores'):
+    value = getattr(config, name)
+    if len(value) != len(tasks):
+      raise ValueError(
+        f'--{name}={value} must be {len(tasks)} numbers, one a task.'
+      )
+  if not (config.methods or config.baselines):
+    raise ValueError('--methods is empty and there are no baselines.')
+
+
+def methods_of(config: Options, tasks: Sequence[str]) -> tuple[str, ...]:
+  """What is compared: each task alone, if wanted, then the methods."""
+  methods = _methods.expand(config.methods)
+  single = [f'single_{task}' for task in tasks] if config.baselines else []
+  return (*single, *methods)
+
+
+def tasks_of(name: str, tasks: tuple[str, ...]) -> tuple[str, ...]:
+  """The tasks that a method, or a single-task baseline, is trained on."""
+  if name.startswith('single_'):
+    return (name.removeprefix('single_'),)
+  return tasks
+
+
+def make_probes(
+  config: Options, problems: Mapping[tuple[str, ...], Problem]
+) -> dict[tuple[str, ...], Probe]:
+  """What ``--diagnose`` measures inside training, by tasks, compiled once."""
+  if not config.diagnose:
+    return {}
+  return {
+    tasks: _conflict.make_probe(
+      problem.loss, problem.labels, num_samples=config.diagnose_samples
+    )
+    for tasks, problem in problems.items()
+  }
+
+
+def make_cells(
+  config: Options,
+  name: str,
+  problem: Problem,
+  train: Mapping[str, np.ndarray],
+  layout: Layout | None,
+  *,
+  mode: str,
+  probe: Probe | None = None,
+) -> list[_study.Cell]:
+  """The runs of one method, all seeds sharing one compiled step.
+
+  Args:
+    config: the options.
+    name: of the method, or ``single_<task>``.
+    problem: loss and measurements.
+    train: the training data.
+    layout: how a run is spread over devices; None: it is not.
+    mode: how a step's T backward passes run.
+    probe: one of `make_probes`.
+  """
+  labels, num_tasks = problem.labels, len(problem.tasks)
+  single = num_tasks == 1
+  steps = config.epochs * steps_per_epoch(config, train)
+  schedule = optax.cosine_decay_schedule(config.learning_rate, steps)
+  optimizer = OPTIMIZERS[config.optimizer]
+  method = _methods.make_method(
+    'sum_losses' if single else name,
+    num_tasks,
+    labels,
+    rho=config.rho,
+    weights=config.weights,
+    scores=config.scores,
+    optimizer=optimizer,
+    learning_rate=schedule,
+  )
+  step = make_train_step(
+    method,
+    optax.identity() if method.info.is_optimizer else optimizer(schedule),
+    problem.loss,
+    has_state=True,
+    route='auto' if single else config.route,
+    mode=mode,
+    layout=layout,
+  )
+
+  def init(seed):
+    init_key, key = jax.random.split(jax.random.key(seed))
+    params, model_state = problem.init(init_key)
+    return step.init(params, key=key, model_state=model_state)
+
+  def make(seed):
+    init_fn = functools.partial(init, seed)
+    return init_fn() if layout is None else layout.make(init_fn)
+
+  def batches(seed):
+    size = config.batch_size
+    found = data.make_train_iterator(
+      train,
+      batch_size=size,
+      seed=seed,
+      rows=None if layout is None else layout.local_rows(size),
+    )
+    return found if layout is None else ShardedBatches(found, layout, size)
+
+  def validate(state):
+    return problem.evaluate(state, 'validation') | problem.probe(state)
+
+  return [
+    _study.Cell(
+      method=name,
+      seed=seed,
+      tasks=problem.tasks,
+      step=step,
+      init_fn=functools.partial(make, seed),
+      batches_fn=functools.partial(batches, seed),
+      validate_fn=validate,
+      test_fn=lambda state: problem.evaluate(state, 'test'),
+      probe_fn=probe,
+      probe_every=config.diagnose_every,
+    )
+    for seed in range(config.seeds)
+  ]
+
+
+def steps_per_epoch(config: Options, train: Mapping[str, np.ndarray]) -> int:
+  """Whole batches in a pass over the training data."""
+  return len(next(iter(train.values()))) // config.batch_size
+
+
+@dataclasses.dataclass(frozen=True)
+class Study:
+  """A study whose options are known to be good, and whose data is there.
+
+  Attributes:
+    name: as in ``python -m experiments.<name>``.
+    tasks: its tasks.
+    methods: what is compared, in order.
+    cells: the runs, those of a method one after another.
+    steps_per_epoch: of every run.
+    select: the score of a state, from its validation metrics.
+    facts: what ``config.json`` says besides.
+  """
+
+  name: str
+  tasks: tuple[str, ...]
+  methods: tuple[str, ...]
+  cells: tuple[_study.Cell, ...]
+  steps_per_epoch: int
+  select: Callable[[Mapping[str, float]], float]
+  facts: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+def sweep_mode(config: Options) -> str:
+  """How the seeds of a method run: what is asked for, or the fastest."""
+  if config.sweep != 'auto':
+    return config.sweep
+  if config.layout != 'none':
+    return 'loop'
+  return layers.default_sweep_mode(jax.default_backend())
+
+
+def groups(config: Options, study: Study) -> list[list[_study.Cell]]:
+  """The runs that are trained together: the seeds of a method, or one."""
+  if sweep_mode(config) == 'loop':
+    return [[cell] for cell in study.cells]
+  by_method = itertools.groupby(study.cells, key=lambda cell: cell.method)
+  return [list(cells) for _, cells in by_method]
+
+
+def run_group(
+  config: Options,
+  study: Study,
+  group: list[_study.Cell],
+  before: int,
+  console: rich.console.Console,
+) -> list[dict[str, Any]]:
+  """The rows of runs that are trained together, of those finished too."""
+  found = [_study.finished(config.out, cell) for cell in group]
+  todo = [c for c, row in zip(group, found, strict=True) if row is None]
+  if not todo:
+    return [row for row in found if row is not None]
+  for i, cell in enumerate(group):
+    if cell in todo:
+      place = f'[{before + i + 1}/{len(study.cells)}]'
+      console.print(f'{place} {cell.method}, seed {cell.seed}', markup=False)
+  options = {
+    'num_steps': config.epochs * study.steps_per_epoch,
+    'steps_per_epoch': study.steps_per_epoch,
+    'log_every': config.log_every,
+    'batch_size': config.batch_size,
+    'select': study.select,
+    'tensorboard': config.tensorboard,
+    'progress': config.progress,
+  }
+  if len(todo) == 1:
+    new = iter([_study.run_cell(config.out, todo[0], **options)])
+  else:
+    mode = sweep_mode(config)
+    new = iter(_study.run_cells(config.out, todo, mode=mode, **options))
+  return [next(new) if row is None else row for row in found]
+
+
+def run(config: Any, study: Study, console: rich.console.Console) -> int:
+  """Runs the study; returns how many runs failed.
+
+  Args:
+    config: the options, a dataclass that satisfies `Options`.
+    study: what to run.
+    console: where progress and the table go.
+  """
+  start = time.perf_counter()
+  values = dataclasses.asdict(config)
+  values |= {
+    'experiment': study.name,
+    'tasks': list(study.tasks),
+    'methods': study.methods,
+    **study.facts,
+  }
+  with _devices.first_process_first():
+    resume = config.resume or not _devices.is_first()
+    open_run(config.out, values, resume=resume, ignore=RESUMABLE)
+  rows, failed = [], 0
+  for group in groups(config, study):
+    for row in run_group(config, study, group, len(rows), console):
+      rows.append(row)
+      if row['status'] != _study.OK:
+        failed += 1
+        console.print(f'error: {row["status"]}', style='red', markup=False)
+    if _devices.is_first():
+      _study.write_results(config.out, rows)
+  if not _devices.is_first():
+    return failed
+  summary = report.write_report(config.out)
+  report.print_table(summary, console)
+  console.print(
+    f'{time.perf_counter() - start:.0f} s; report: '
+    f'{config.out / "report.html"}',
+    markup=False,
+    soft_wrap=True,
+  )
+  return failed

@@ -1,0 +1,136 @@
+"""The study of Census-Income from the command line, on synthetic rows."""
+
+import csv
+import dataclasses
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+
+import census_rows
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments import _census, census
+from mtljax import data
+from mtljax.data import _census_columns as raw
+
+SMALL = (
+  '--batch-size 16 --epochs 2 --hidden-sizes 8 --head-sizes 4 --seeds 2 '
+  '--log-every 4 --no-progress --no-tensorboard'
+).split()
+
+
+@pytest.fixture(scope='module')
+def data_dir(tmp_path_factory):
+  folder = tmp_path_factory.mktemp('census')
+  census_rows.write_raw(folder, raw.COLUMNS)
+  data.prepare_census(data_dir=folder)
+  return folder
+
+
+def call(out, data_dir, *args):
+  command = [sys.executable, '-m', 'experiments.census', '--out', out]
+  command += ['--data.dir', data_dir, *SMALL, *args]
+  return subprocess.run(
+    [str(part) for part in command],
+    capture_output=True,
+    text=True,
+    cwd=pathlib.Path(__file__).parents[2],
+    env={**os.environ, 'JAX_PLATFORMS': 'cpu'},
+    timeout=300,
+    check=False,
+  )
+
+
+def rows_of(out):
+  with (out / 'results.csv').open() as file:
+    return list(csv.DictReader(file))
+
+
+@pytest.fixture(scope='module')
+def finished(tmp_path_factory, data_dir):
+  out = tmp_path_factory.mktemp('census-run') / 'out'
+  found = call(out, data_dir, '--methods', 'cagrad')
+  assert found.returncode == 0, found.stderr[-2000:]
+  return out, found.stdout
+
+
+def test_everything_is_written(finished):
+  out, text = finished
+  assert [(r['method'], r['seed'], r['status']) for r in rows_of(out)] == [
+    (method, seed, 'ok')
+    for method in ('single_income', 'single_never_married', 'cagrad')
+    for seed in ('0', '1')
+  ]
+  summary = json.loads((out / 'summary.json').read_text())
+  chosen = [m['name'] for m in summary['metrics'] if m['in_delta_m']]
+  assert chosen == ['auc/income', 'auc/never_married']
+  assert 'accuracy/income' in summary['methods']['cagrad']['metrics']
+  assert summary['methods']['cagrad']['delta_m_tasks'] is not None
+  assert '<svg' in (out / 'report.html').read_text()
+  for word in ('cagrad', 'single_income', 'auc'):
+    assert word in text
+
+
+def test_finished_runs_are_not_run_again(finished, data_dir, tmp_path):
+  out = tmp_path / 'copy'
+  shutil.copytree(finished[0], out)
+  before = {p: p.stat().st_mtime_ns for p in out.glob('runs/**/metrics.jsonl')}
+  found = call(out, data_dir, '--methods', 'cagrad')
+  assert found.returncode == 0, found.stderr[-2000:]
+  assert ', seed' not in found.stdout
+  assert before == {p: p.stat().st_mtime_ns for p in before}
+  assert rows_of(out) == rows_of(finished[0])
+
+
+def test_a_bad_option_gets_one_sentence(data_dir, tmp_path):
+  found = call(tmp_path / 'out', data_dir, '--tasks', 'incme', 'education')
+  assert found.returncode == 1
+  assert "Did you mean 'income'?" in found.stderr
+  assert 'Traceback' not in found.stderr
+  assert not (tmp_path / 'out').exists()
+
+
+@pytest.mark.parametrize(
+  'changes, message',
+  [
+    ({'tasks': ('income', 'income')}, 'must be different tasks'),
+    ({'weights': (1.0,)}, 'must be 2 numbers, one a task'),
+    ({'methods': ('cagrd',)}, "Did you mean 'cagrad'?"),
+    ({'data': _census.DataConfig(num_train=0)}, '--data.num-train=0'),
+  ],
+)
+def test_options_are_checked(changes, message):
+  with pytest.raises(ValueError, match=message.replace('?', r'\?')):
+    census.check(
+      dataclasses.replace(census.complete(census.Config()), **changes)
+    )
+
+
+def test_inputs_are_numbers_then_categories_one_hot(data_dir):
+  config = _census.DataConfig(dir=data_dir)
+  rows = _census.load(config, ('income', 'education'), 16, print)
+  train = rows.splits['train']
+  inputs = rows.inputs({name: jnp.asarray(x[:9]) for name, x in train.items()})
+  assert inputs.shape == (9, 7 + rows.places.shape[1])
+  np.testing.assert_array_equal(inputs[:, :7], train['numeric'][:9])
+  one_hot = np.asarray(inputs[:, 7:])
+  # 33 columns without that of education, each one value a row.
+  np.testing.assert_array_equal(one_hot.sum(1), np.full(9, 32))
+  column, value = rows.places
+  for i in range(9):
+    on = np.flatnonzero(one_hot[i])
+    np.testing.assert_array_equal(column[on], np.arange(32))
+    np.testing.assert_array_equal(value[on], train['categorical'][i])
+  unseen = {'numeric': jnp.zeros((1, 7)), 'categorical': jnp.full((1, 32), -1)}
+  assert not rows.inputs(unseen).any()
+
+
+def test_more_rows_a_step_than_there_are(data_dir):
+  config = _census.DataConfig(dir=data_dir, num_train=20)
+  with pytest.raises(ValueError, match='--batch-size=32 is more than the 20'):
+    _census.load(config, ('income',), 32, print)
