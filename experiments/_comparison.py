@@ -8,7 +8,7 @@ import itertools
 import pathlib
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Literal
 
 import jax
 import numpy as np
@@ -35,53 +35,74 @@ RESUMABLE += ('progress', 'sweep', 'data.dir', 'layout', 'distributed')
 Probe = Callable[[Any, Any], Mapping[str, Any]]
 
 
-class Options(Protocol):
-  """The options that the studies share; each documents them in its Config."""
+@dataclasses.dataclass(frozen=True)
+class Options:
+  """The options that the studies share; each has some defaults of its own."""
 
-  @property
-  def out(self) -> pathlib.Path: ...
-  @property
-  def methods(self) -> tuple[str, ...]: ...
-  @property
-  def weights(self) -> tuple[float, ...]: ...
-  @property
-  def scores(self) -> tuple[float, ...]: ...
-  @property
-  def baselines(self) -> bool: ...
-  @property
-  def seeds(self) -> int: ...
-  @property
-  def epochs(self) -> int: ...
-  @property
-  def optimizer(self) -> str: ...
-  @property
-  def learning_rate(self) -> float: ...
-  @property
-  def batch_size(self) -> int: ...
-  @property
-  def rho(self) -> float: ...
-  @property
-  def route(self) -> str: ...
-  @property
-  def mode(self) -> str: ...
-  @property
-  def sweep(self) -> str: ...
-  @property
-  def layout(self) -> str: ...
-  @property
-  def diagnose(self) -> tuple[str, ...]: ...
-  @property
-  def diagnose_every(self) -> int: ...
-  @property
-  def diagnose_samples(self) -> int: ...
-  @property
-  def log_every(self) -> int: ...
-  @property
-  def resume(self) -> bool: ...
-  @property
-  def tensorboard(self) -> bool: ...
-  @property
-  def progress(self) -> bool: ...
+  out: pathlib.Path = pathlib.Path('results')
+  """Folder for everything this run writes."""
+  methods: tuple[str, ...] = (
+    'sum_losses',
+    'uncertainty',
+    'mgda',
+    'pcgrad',
+    'cagrad',
+    'nash_mtl',
+    'fairgrad',
+    'flat_cagrad',
+  )
+  """Methods to compare, separated by spaces. flat_X is task-based flat regions
+  (F-MTL) around X, sam_X is SAM on the summed loss around X, all is every
+  method of the library."""
+  weights: tuple[float, ...] = ()
+  """Weights of the method fixed, one a task."""
+  scores: tuple[float, ...] = ()
+  """Training losses that the tasks reach alone, for the method pivrg."""
+  baselines: bool = True
+  """Train each task alone too, which delta-m is measured against."""
+  seeds: int = 3
+  """Number of seeds: 0, 1, ..."""
+  epochs: int = 1
+  """Passes over the training data."""
+  optimizer: str = 'adam'
+  """adam, adamw, sgd or momentum. The method per_task_optimizer has one a task;
+  adatask is one Adam a task, whatever this says."""
+  learning_rate: float = 1e-3
+  """Of the optimizer; it falls to zero along a cosine."""
+  batch_size: int = 128
+  """Examples a step."""
+  rho: float = 0.05
+  """Radius of flat_X and sam_X."""
+  route: str = 'auto'
+  """How statistics are taken: auto, losses, jacobian, gramian,
+  layerwise or features."""
+  mode: str = 'auto'
+  """How a step's T backward passes run: unroll, vmap or map."""
+  sweep: str = 'auto'
+  """How the seeds of a method run: loop trains them after one another; vmap,
+  map and unroll together in one program. auto takes loop on CPU and with a
+  layout, vmap elsewhere."""
+  layout: str = 'none'
+  """How a run is spread over all devices: none (one device), data (the batch)
+  or fsdp (batch, parameters and optimizer)."""
+  distributed: bool = False
+  """Be one of several processes, one a host; see docs/scaling.md."""
+  diagnose: tuple[Literal['conflict'], ...] = ()
+  """Measured inside training, in runs/<method>/seed_<k>/probe.jsonl. conflict:
+  cosine, magnitude similarity, scalar product and share of opposite signs of
+  gradients of tasks on a sample and of samples in a task."""
+  diagnose_every: int = 5
+  """Steps between these measurements."""
+  diagnose_samples: int = 8
+  """Samples of a batch that are compared."""
+  log_every: int = 20
+  """Steps between lines of metrics."""
+  resume: bool = True
+  """Go on with what --out holds. --no-resume moves it aside and starts anew."""
+  tensorboard: bool = True
+  """Write TensorBoard files too, where tensorboardX is installed."""
+  progress: bool = True
+  """Show a progress bar."""
 
 
 def check(config: Options, tasks: Sequence[str]) -> None:
@@ -312,11 +333,11 @@ def run_group(
   return [next(new) if row is None else row for row in found]
 
 
-def run(config: Any, study: Study, console: rich.console.Console) -> int:
+def run(config: Options, study: Study, console: rich.console.Console) -> int:
   """Runs the study; returns how many runs failed.
 
   Args:
-    config: the options, a dataclass that satisfies `Options`.
+    config: the options.
     study: what to run.
     console: where progress and the table go.
   """

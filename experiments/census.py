@@ -14,7 +14,6 @@ from __future__ import annotations
 import dataclasses
 import pathlib
 import sys
-from typing import Literal
 
 import rich.console
 
@@ -31,7 +30,7 @@ from mtljax.training import exit_on_error
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
+class Config(_comparison.Options):
   """Compares multi-task methods on Census-Income (KDD)."""
 
   preset: str = 'quick'
@@ -41,73 +40,21 @@ class Config:
   tasks: tuple[str, ...] = ('income', 'never_married')
   """Some of income, never_married and education. The column of a task is no
   input of any run, single-task ones included."""
-  methods: tuple[str, ...] = (
-    'sum_losses',
-    'uncertainty',
-    'mgda',
-    'pcgrad',
-    'cagrad',
-    'nash_mtl',
-    'fairgrad',
-    'flat_cagrad',
-  )
-  """Methods to compare, separated by spaces. flat_X is task-based flat regions
-  (F-MTL) around X, sam_X is SAM on the summed loss around X, all is every
-  method of the library."""
   weights: tuple[float, ...] = ()
   """Weights of the method fixed, one a task; by default all 1."""
   scores: tuple[float, ...] = ()
   """Training losses that the tasks reach alone, for the method pivrg; by
   default all 0.1."""
-  baselines: bool = True
-  """Train each task alone too, which delta-m is measured against."""
-  seeds: int = 3
-  """Number of seeds: 0, 1, ..."""
   epochs: int = 2
   """Passes over the training rows."""
   hidden_sizes: tuple[int, ...] = (128, 64)
   """Units of the shared layers."""
   head_sizes: tuple[int, ...] = (16,)
   """Units of the layers of each task's own, before its logit."""
-  optimizer: str = 'adam'
-  """adam, adamw, sgd or momentum. The method per_task_optimizer has one a task;
-  adatask is one Adam a task, whatever this says."""
-  learning_rate: float = 1e-3
-  """Of the optimizer; it falls to zero along a cosine."""
   batch_size: int = 256
   """Rows a step."""
-  rho: float = 0.05
-  """Radius of flat_X and sam_X."""
-  route: str = 'auto'
-  """How statistics are taken: auto, losses, jacobian, gramian,
-  layerwise or features."""
   mode: str = 'auto'
   """How a step's T backward passes run: unroll, vmap or map; auto is unroll."""
-  sweep: str = 'auto'
-  """How the seeds of a method run: loop trains them after one another; vmap,
-  map and unroll together in one program. auto takes loop on CPU and with a
-  layout, vmap elsewhere."""
-  layout: str = 'none'
-  """How a run is spread over all devices: none (one device), data (the batch)
-  or fsdp (batch, parameters and optimizer)."""
-  distributed: bool = False
-  """Be one of several processes, one a host; see docs/scaling.md."""
-  diagnose: tuple[Literal['conflict'], ...] = ()
-  """Measured inside training, in runs/<method>/seed_<k>/probe.jsonl. conflict:
-  cosine, magnitude similarity, scalar product and share of opposite signs of
-  gradients of tasks on a sample and of samples in a task."""
-  diagnose_every: int = 5
-  """Steps between these measurements."""
-  diagnose_samples: int = 8
-  """Samples of a batch that are compared."""
-  log_every: int = 20
-  """Steps between lines of metrics."""
-  resume: bool = True
-  """Go on with what --out holds. --no-resume moves it aside and starts anew."""
-  tensorboard: bool = True
-  """Write TensorBoard files too, where tensorboardX is installed."""
-  progress: bool = True
-  """Show a progress bar."""
   data: _census.DataConfig = dataclasses.field(
     default_factory=lambda: _census.DataConfig(num_train=50_000)
   )

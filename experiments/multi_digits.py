@@ -14,7 +14,6 @@ from __future__ import annotations
 import dataclasses
 import pathlib
 import sys
-from typing import Literal
 
 import rich.console
 import tyro
@@ -26,76 +25,24 @@ from mtljax.training import exit_on_error
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
+class Config(_comparison.Options):
   """Compares multi-task methods on two overlapping handwritten digits."""
 
   out: pathlib.Path = pathlib.Path('results/multi_digits')
   """Folder for everything this run writes."""
-  methods: tuple[str, ...] = (
-    'sum_losses',
-    'uncertainty',
-    'mgda',
-    'pcgrad',
-    'cagrad',
-    'nash_mtl',
-    'fairgrad',
-    'flat_cagrad',
-  )
-  """Methods to compare, separated by spaces. flat_X is task-based flat regions
-  (F-MTL) around X, sam_X is SAM on the summed loss around X, all is every
-  method of the library."""
   weights: tuple[float, ...] = (1.0, 0.5)
   """Weights of the method fixed, one a task."""
   scores: tuple[float, ...] = (0.1, 0.1)
   """Training losses that the tasks reach alone, for the method pivrg."""
-  baselines: bool = True
-  """Train each task alone too, which delta-m is measured against."""
-  seeds: int = 3
-  """Number of seeds: 0, 1, ..."""
   epochs: int = 4
   """Passes over the training pairs."""
   model: str = 'multi_lenet'
   """multi_lenet, multi_mlp, resnet (small) or resnet18."""
-  optimizer: str = 'adam'
-  """adam, adamw, sgd or momentum. The method per_task_optimizer has one a task;
-  adatask is one Adam a task, whatever this says."""
   learning_rate: float = 2e-3
   """Of the optimizer; it falls to zero along a cosine."""
-  batch_size: int = 128
-  """Examples a step."""
-  rho: float = 0.05
-  """Radius of flat_X and sam_X."""
-  route: str = 'auto'
-  """How statistics are taken: auto, losses, jacobian, gramian,
-  layerwise or features."""
   mode: str = 'auto'
   """How a step's T backward passes run: unroll, vmap or map. auto takes map
   for multi_lenet, unless the route is gramian, and unroll for the others."""
-  sweep: str = 'auto'
-  """How the seeds of a method run: loop trains them after one another; vmap,
-  map and unroll together in one program. auto takes loop on CPU and with a
-  layout, vmap elsewhere."""
-  layout: str = 'none'
-  """How a run is spread over all devices: none (one device), data (the batch)
-  or fsdp (batch, parameters and optimizer)."""
-  distributed: bool = False
-  """Be one of several processes, one a host; see docs/scaling.md."""
-  diagnose: tuple[Literal['conflict'], ...] = ()
-  """Measured inside training, in runs/<method>/seed_<k>/probe.jsonl. conflict:
-  cosine, magnitude similarity, scalar product and share of opposite signs of
-  gradients of tasks on a sample and of samples in a task."""
-  diagnose_every: int = 5
-  """Steps between these measurements."""
-  diagnose_samples: int = 8
-  """Samples of a batch that are compared."""
-  log_every: int = 20
-  """Steps between lines of metrics."""
-  resume: bool = True
-  """Go on with what --out holds. --no-resume moves it aside and starts anew."""
-  tensorboard: bool = True
-  """Write TensorBoard files too, where tensorboardX is installed."""
-  progress: bool = True
-  """Show a progress bar."""
   data: DataConfig = dataclasses.field(default_factory=DataConfig)
   """The data set."""
 
