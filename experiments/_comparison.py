@@ -365,10 +365,5 @@ def run(config: Options, study: Study, console: rich.console.Console) -> int:
     return failed
   summary = report.write_report(config.out)
   report.print_table(summary, console)
-  console.print(
-    f'{time.perf_counter() - start:.0f} s; report: '
-    f'{config.out / "report.html"}',
-    markup=False,
-    soft_wrap=True,
-  )
+  report.print_end(config.out, start, console)
   return failed

@@ -300,11 +300,12 @@ def write_report(directory: pathlib.Path) -> dict[str, Any]:
     'preset': config['preset'],
     'tasks': results.tasks,
     'epochs': epochs,
-    'verdicts': [_verdicts.plain_verdict(x) for x in verdicts],
     'failures': failures,
     'notes': results.notes,
   }
-  page = _verdicts.render_claims(
+  return _verdicts.write_claims(
+    directory,
+    summary,
     verdicts,
     title=f'{NAME} on {config["data"]["source"]}',
     lead=(
@@ -314,13 +315,8 @@ def write_report(directory: pathlib.Path) -> dict[str, Any]:
     how=_how(config),
     tables=[_table(epochs, measure) for measure in HEADINGS],
     sections=sections(found),
-    summary=summary,
-    config=json.dumps(config, indent=2, ensure_ascii=False),
+    config=config,
   )
-  text = json.dumps(summary, indent=2, allow_nan=False, ensure_ascii=False)
-  (directory / 'summary.json').write_text(text + '\n', encoding='utf-8')
-  (directory / 'report.html').write_text(page, encoding='utf-8')
-  return summary
 
 
 def _table(epochs: list[dict[str, Any]], measure: str) -> dict[str, Any]:

@@ -53,11 +53,12 @@ def write_report(directory: pathlib.Path) -> dict[str, Any]:
       table.variant: [_line(rows, line) for line in table.lines]
       for table in tables
     },
-    'verdicts': [_verdicts.plain_verdict(verdict) for verdict in verdicts],
     'failures': failures,
     'notes': results.notes,
   }
-  page = _verdicts.render_claims(
+  return _verdicts.write_claims(
+    directory,
+    summary,
     verdicts,
     title=f'flat_regions on {config["data"]["source"]}',
     lead=(
@@ -67,13 +68,8 @@ def write_report(directory: pathlib.Path) -> dict[str, Any]:
     how=_how(results),
     tables=tables,
     sections=_flat_figures.sections(directory, results, rows),
-    summary=summary,
-    config=json.dumps(config, indent=2, ensure_ascii=False),
+    config=config,
   )
-  text = json.dumps(summary, indent=2, allow_nan=False, ensure_ascii=False)
-  (directory / 'summary.json').write_text(text + '\n', encoding='utf-8')
-  (directory / 'report.html').write_text(page, encoding='utf-8')
-  return summary
 
 
 def print_tables(

@@ -174,11 +174,12 @@ def write_report(directory: pathlib.Path) -> dict[str, Any]:
       }
       for name, row in rows.items()
     ],
-    'verdicts': [_verdicts.plain_verdict(v) for v in found],
     'failures': [],
     'notes': notes,
   }
-  page = _verdicts.render_claims(
+  return _verdicts.write_claims(
+    directory,
+    summary,
     found,
     title='invariance',
     lead=(
@@ -201,13 +202,8 @@ def write_report(directory: pathlib.Path) -> dict[str, Any]:
       }
     ],
     sections=[_section(i, *curve) for i, curve in enumerate(curves.items())],
-    summary=summary,
-    config=json.dumps(config, indent=2, ensure_ascii=False),
+    config=config,
   )
-  text = json.dumps(summary, indent=2, allow_nan=False, ensure_ascii=False)
-  (directory / 'summary.json').write_text(text + '\n', encoding='utf-8')
-  (directory / 'report.html').write_text(page, encoding='utf-8')
-  return summary
 
 
 def print_tables(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import pathlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -122,7 +121,6 @@ def write_report(directory: pathlib.Path) -> dict[str, Any]:
     'experiment': 'toy',
     'dtype': read.config['dtype'],
     'cells': lines,
-    'verdicts': [_verdicts.plain_verdict(v) for v in verdicts],
     'failures': [],
     'notes': read.notes,
   }
@@ -144,7 +142,9 @@ def write_report(directory: pathlib.Path) -> dict[str, Any]:
     )
     if kept
   ]
-  page = _verdicts.render_claims(
+  return _verdicts.write_claims(
+    directory,
+    summary,
     verdicts,
     title='toy',
     lead=(
@@ -162,13 +162,8 @@ def write_report(directory: pathlib.Path) -> dict[str, Any]:
     ],
     tables=tables,
     sections=[_trajectories(read)],
-    summary=summary,
-    config=json.dumps(read.config, indent=2, ensure_ascii=False),
+    config=read.config,
   )
-  text = json.dumps(summary, indent=2, allow_nan=False, ensure_ascii=False)
-  (directory / 'summary.json').write_text(text + '\n', encoding='utf-8')
-  (directory / 'report.html').write_text(page, encoding='utf-8')
-  return summary
 
 
 def print_tables(

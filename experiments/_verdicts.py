@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -191,26 +193,45 @@ def _pair(low: float, high: float) -> str:
   return f'[{low:+.3g}, {high:+.3g}]' if math.isfinite(low) else MISSING
 
 
-def render_claims(
-  verdicts: Sequence[Verdict], *, how: Sequence[str], **values: Any
-) -> str:
-  """The page of a study of claims.
+def write_claims(
+  directory: pathlib.Path,
+  summary: Mapping[str, Any],
+  verdicts: Sequence[Verdict],
+  *,
+  config: Mapping[str, Any],
+  **values: Any,
+) -> dict[str, Any]:
+  """Writes ``summary.json`` and ``report.html`` of a study of claims.
 
   Args:
+    directory: the study's folder.
+    summary: what there is besides the verdicts; its ``failures`` and ``notes``
+      are shown on the page.
     verdicts: the claims, shown first.
-    how: how the numbers are to be read, in sentences.
-    **values: what the template asks for: ``title``, ``lead``, ``tables``
-      (each with ``title``, ``text``, ``columns``), ``sections`` (of
-      `_plots.Section`), ``summary`` (its ``failures`` and ``notes`` are
-      shown) and ``config`` (text).
+    config: the study's options.
+    **values: what the template asks for: ``title``, ``lead``, ``how`` (the
+      numbers are to be read, in sentences), ``tables`` (each with ``title``,
+      ``text``, ``columns``) and ``sections`` (of `_plots.Section`).
 
   Returns:
-    HTML without outside parts.
+    The content of ``summary.json``: the summary with ``verdicts``.
   """
   shown = [
-    v._asdict() | {'columns': measured_columns(v.measured)} for v in verdicts
+    verdict._asdict() | {'columns': measured_columns(verdict.measured)}
+    for verdict in verdicts
   ]
-  return render_template(TEMPLATE, verdicts=shown, how=how, **values)
+  whole = {**summary, 'verdicts': [plain_verdict(x) for x in verdicts]}
+  page = render_template(
+    TEMPLATE,
+    verdicts=shown,
+    summary=whole,
+    config=json.dumps(config, indent=2, ensure_ascii=False),
+    **values,
+  )
+  text = json.dumps(whole, indent=2, allow_nan=False, ensure_ascii=False)
+  (directory / 'summary.json').write_text(text + '\n', encoding='utf-8')
+  (directory / 'report.html').write_text(page, encoding='utf-8')
+  return whole
 
 
 def print_verdicts(

@@ -258,12 +258,7 @@ def run(config: Config, study: Study, console: rich.console.Console) -> int:
     os.replace(temporary, cost)
   summary = _flat_report.write_report(config.out)
   _flat_report.print_tables(summary, console)
-  console.print(
-    f'{time.perf_counter() - start:.0f} s; report: '
-    f'{config.out / "report.html"}',
-    markup=False,
-    soft_wrap=True,
-  )
+  report.print_end(config.out, start, console)
   return failed
 
 

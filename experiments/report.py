@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import pathlib
 import sys
+import time
 from typing import Annotated, Any
 
 import rich.box
@@ -88,6 +89,17 @@ def print_table(summary: dict[str, Any], console: rich.console.Console) -> None:
   console.print(render_table(summary, compact=console.width < WIDE))
   if console.width < WIDE:
     console.print('Some columns are left out; the report has them all.')
+
+
+def print_end(
+  directory: pathlib.Path, start: float, console: rich.console.Console
+) -> None:
+  """Says how long a study took since ``start``, and where its report is."""
+  console.print(
+    f'{time.perf_counter() - start:.0f} s; report: {directory / "report.html"}',
+    markup=False,
+    soft_wrap=True,
+  )
 
 
 def render_table(

@@ -235,12 +235,7 @@ def run(config: Config, console: rich.console.Console) -> None:
   write_results(config.out)
   summary = _toy_report.write_report(config.out)
   _toy_report.print_tables(summary, console)
-  console.print(
-    f'{time.perf_counter() - start:.0f} s; report: '
-    f'{config.out / "report.html"}',
-    markup=False,
-    soft_wrap=True,
-  )
+  report.print_end(config.out, start, console)
 
 
 def main() -> None:
