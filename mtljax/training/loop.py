@@ -243,6 +243,8 @@ def fit_steps(
   measured: list[tuple[int, Mapping[str, Any]]] = []
 
   def write_measured() -> None:
+    if not measured:
+      return  # nothing to wait for
     for step, values in jax.device_get(measured):
       epoch = {'epoch': step / steps_per_epoch} if steps_per_epoch else {}
       probe.writer.write(step, epoch | dict(values), kind='probe')

@@ -57,7 +57,10 @@ def test_pairs_are_named_and_in_order():
     ({'diagnose': ('conflict',), 'layout': 'data'}, '--diagnose and --layout'),
     ({'diagnose': ('conflict',), 'model': 'resnet'}, 'batch statistics'),
     ({'diagnose_every': 0}, '--diagnose-every'),
-    ({'diagnose_samples': 300}, '--diagnose-samples'),
+    (
+      {'diagnose': ('conflict',), 'diagnose_samples': 300},
+      '--diagnose-samples',
+    ),
   ],
 )
 def test_what_cannot_be_measured_is_refused(options, message):
