@@ -111,11 +111,7 @@ class Mean:
       TypeError: ``other`` is another kind of metric.
       ValueError: the shapes differ.
     """
-    if type(other) is not type(self):
-      raise TypeError(
-        f'cannot merge {type(self).__name__} with {type(other).__name__}; '
-        'merge metrics of one class.'
-      )
+    check_class(self, other)
     if self.total.shape != other.total.shape:
       raise ValueError(
         f'cannot merge metrics of shapes {self.total.shape} and '
@@ -195,6 +191,15 @@ class Accuracy(Mean):
     correct = jnp.argmax(logits, axis=-1) == labels
     correct &= ~jnp.any(jnp.isnan(logits), axis=-1)
     return cls.from_values(correct, mask=mask, axis=axis)
+
+
+def check_class(metric: object, other: object) -> None:
+  """Raises TypeError unless both metrics are of one class."""
+  if type(other) is not type(metric):
+    raise TypeError(
+      f'cannot merge {type(metric).__name__} with {type(other).__name__}; '
+      'merge metrics of one class.'
+    )
 
 
 def _like(values: jax.Array, name: str, other: ArrayLike) -> jax.Array:

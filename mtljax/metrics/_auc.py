@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from mtljax import _validate
+from mtljax.metrics._accumulators import check_class
 
 
 @jax.tree_util.register_dataclass
@@ -142,11 +143,7 @@ class AUC:
       TypeError: ``other`` is another kind of metric.
       ValueError: the numbers of bins differ.
     """
-    if type(other) is not type(self):
-      raise TypeError(
-        f'cannot merge {type(self).__name__} with {type(other).__name__}; '
-        'merge metrics of one class.'
-      )
+    check_class(self, other)
     if self.positives.shape != other.positives.shape:
       raise ValueError(
         f'cannot merge AUCs of {self.positives.size} and '
