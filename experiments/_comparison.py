@@ -149,13 +149,6 @@ def methods_of(config: Options, tasks: Sequence[str]) -> tuple[str, ...]:
   return (*single, *methods)
 
 
-def tasks_of(name: str, tasks: tuple[str, ...]) -> tuple[str, ...]:
-  """The tasks that a method, or a single-task baseline, is trained on."""
-  if name.startswith('single_'):
-    return (name.removeprefix('single_'),)
-  return tasks
-
-
 def make_probes(
   config: Options, problems: Mapping[tuple[str, ...], Problem]
 ) -> dict[tuple[str, ...], Probe]:

@@ -12,10 +12,10 @@ import numpy as np
 import rich.console
 import rich.text
 
-from experiments import _study, _verdicts
+from experiments import _verdicts
 from experiments._conflict import KINDS, MEASURES
 from experiments._plots import Curve, Section, draw, style_of
-from experiments._results import read_results
+from experiments._results import PROBE, read_results
 from experiments._table import Cell, Column
 
 NAME = 'conflict_study'
@@ -276,17 +276,12 @@ def write_report(directory: pathlib.Path) -> dict[str, Any]:
   config = results.config
   settings: dict[str, Setting] = {}
   for run in results.runs:
-    path = directory / 'runs' / run.method / f'seed_{run.seed}' / _study.PROBE
+    path = directory / 'runs' / run.method / f'seed_{run.seed}' / PROBE
     if not run.problem and path.is_file():
       setting = settings.setdefault(run.method, Setting(run.method, {}))
       setting.runs[int(run.seed)] = read_pairs(path)
   found = list(settings.values())
   verdicts = claims(found, config['min_seeds'])
-  failures = [
-    {'method': run.method, 'seed': run.seed, 'reason': run.problem}
-    for run in results.runs
-    if run.problem
-  ]
   epochs = [
     {'setting': x.name, 'pairs': kind, 'measure': measure, 'epoch': epoch}
     | line._asdict()
@@ -300,7 +295,7 @@ def write_report(directory: pathlib.Path) -> dict[str, Any]:
     'preset': config['preset'],
     'tasks': results.tasks,
     'epochs': epochs,
-    'failures': failures,
+    'failures': results.failures,
     'notes': results.notes,
   }
   return _verdicts.write_claims(
@@ -308,10 +303,7 @@ def write_report(directory: pathlib.Path) -> dict[str, Any]:
     summary,
     verdicts,
     title=f'{NAME} on {config["data"]["source"]}',
-    lead=(
-      f'{len(results.runs) - len(failures)} of {len(results.runs)} runs '
-      f'finished. Preset: {config["preset"]}.'
-    ),
+    lead=f'{results.finished} Preset: {config["preset"]}.',
     how=_how(config),
     tables=[_table(epochs, measure) for measure in HEADINGS],
     sections=sections(found),

@@ -225,11 +225,11 @@ def mode_of(mode: str, model: str, route: str = 'auto') -> str:
   return 'map' if loops else 'unroll'
 
 
-def tasks_of(name: str) -> tuple[str, ...]:
+def tasks_of(name: str, tasks: tuple[str, ...] = TASKS) -> tuple[str, ...]:
   """The tasks that a method, or a single-task baseline, is trained on."""
   if name.startswith('single_'):
     return (name.removeprefix('single_'),)
-  return TASKS
+  return tasks
 
 
 def select(metrics: Mapping[str, float]) -> float:

@@ -40,11 +40,6 @@ def write_report(directory: pathlib.Path) -> dict[str, Any]:
   )
   verdicts = _flat_claims.verdicts(rows)
   tables = _flat_tables.make_tables(rows, results.tasks)
-  failures = [
-    {'method': run.method, 'seed': run.seed, 'reason': run.problem}
-    for run in results.runs
-    if run.problem
-  ]
   summary = {
     'experiment': 'flat_regions',
     'preset': config['preset'],
@@ -53,7 +48,7 @@ def write_report(directory: pathlib.Path) -> dict[str, Any]:
       table.variant: [_line(rows, line) for line in table.lines]
       for table in tables
     },
-    'failures': failures,
+    'failures': results.failures,
     'notes': results.notes,
   }
   return _verdicts.write_claims(
@@ -61,10 +56,7 @@ def write_report(directory: pathlib.Path) -> dict[str, Any]:
     summary,
     verdicts,
     title=f'flat_regions on {config["data"]["source"]}',
-    lead=(
-      f'{len(results.runs) - len(failures)} of {len(results.runs)} runs '
-      f'finished. Preset: {config["preset"]}.'
-    ),
+    lead=f'{results.finished} Preset: {config["preset"]}.',
     how=_how(results),
     tables=tables,
     sections=_flat_figures.sections(directory, results, rows),

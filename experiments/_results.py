@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 
 FINISHED = 'ok'
+#: In a run's folder, what was measured inside training.
+PROBE = 'probe.jsonl'
 
 Series = tuple[np.ndarray, np.ndarray]
 
@@ -60,6 +62,21 @@ class Results:
   def methods(self) -> list[str]:
     """The methods that have a run, in order."""
     return list(dict.fromkeys(run.method for run in self.runs))
+
+  @property
+  def failures(self) -> list[dict[str, Any]]:
+    """The runs without a result, as ``summary.json`` lists them."""
+    return [
+      {'method': run.method, 'seed': run.seed, 'reason': run.problem}
+      for run in self.runs
+      if run.problem
+    ]
+
+  @property
+  def finished(self) -> str:
+    """How many of the runs have a result, as a sentence."""
+    total = len(self.runs)
+    return f'{total - len(self.failures)} of {total} runs finished.'
 
 
 def read_results(directory: pathlib.Path) -> Results:

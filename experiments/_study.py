@@ -18,6 +18,7 @@ import rich.console
 import rich.progress
 
 from experiments import _devices
+from experiments._results import PROBE
 from mtljax.training import (
   Checkpointer,
   JsonlWriter,
@@ -35,7 +36,6 @@ from mtljax.training import (
 from mtljax.training.lockstep import Steps, drive
 
 OK = 'ok'
-PROBE = 'probe.jsonl'
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -57,6 +57,7 @@ class Cell:
       returns goes to ``probe.jsonl``. None measures nothing.
     probe_every: steps between these measurements.
     num_steps: steps to train; None: as many as the study says.
+    steps_per_epoch: steps between evaluations; None likewise.
     facts: columns that the row has besides those measured.
   """
 
@@ -74,6 +75,7 @@ class Cell:
   probe_fn: Callable[[TrainState, Any], Mapping[str, Any]] | None = None
   probe_every: int = 5
   num_steps: int | None = None
+  steps_per_epoch: int | None = None
   facts: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
   def folder(self, out: pathlib.Path) -> pathlib.Path:
@@ -93,7 +95,8 @@ def finished(out: pathlib.Path, cell: Cell) -> dict[str, Any] | None:
   return row if row.get('status') == OK else None
 
 
-def _write_json(path: pathlib.Path, value: Any) -> None:
+def write_json(path: pathlib.Path, value: Any) -> None:
+  """A JSON file, replaced in one piece."""
   temporary = path.with_suffix('.tmp')
   temporary.write_text(json.dumps(value, indent=2) + '\n')
   os.replace(temporary, path)
@@ -202,6 +205,7 @@ def cell_steps(
   folder.mkdir(parents=True, exist_ok=True)
   row: dict[str, Any] = {'method': cell.method, 'seed': cell.seed, **cell.facts}
   num_steps = cell.num_steps or num_steps
+  steps_per_epoch = cell.steps_per_epoch or steps_per_epoch
   start = time.perf_counter()
   writer = _writer(folder, tensorboard)
   probe = _probe(folder, cell)
@@ -253,7 +257,7 @@ def cell_steps(
     if probe is not None:
       probe.writer.close()
   if _devices.is_first():
-    _write_json(folder / 'result.json', row)
+    write_json(folder / 'result.json', row)
   return row
 
 
@@ -281,6 +285,51 @@ def write_results(out: pathlib.Path, rows: list[dict[str, Any]]) -> None:
     table.writeheader()
     table.writerows(rows)
   os.replace(temporary, out / 'results.csv')
+
+
+def run_grid(
+  out: pathlib.Path,
+  cells: Sequence[Cell],
+  console: rich.console.Console,
+  *,
+  progress: bool,
+  **options: Any,
+) -> int:
+  """Runs cells one after the other under one bar, those unfinished.
+
+  Args:
+    out: the study's folder; it gets ``results.csv`` after every run.
+    cells: the runs, each with its own numbers of steps.
+    console: where the bar and errors go.
+    progress: whether to show the bar.
+    **options: those of `cell_steps` that all runs have.
+
+  Returns:
+    How many runs failed.
+  """
+  rows, failed = [], 0
+  total = sum(cell.num_steps or 0 for cell in cells)
+  with GridProgress(total, console, progress) as bar:
+    for number, cell in enumerate(cells, start=1):
+      row = finished(out, cell)
+      if row is None:
+        bar.start(f'[{number}/{len(cells)}] {cell.method}, seed {cell.seed}')
+        row = run_cell(
+          out,
+          cell,
+          num_steps=cell.num_steps,
+          steps_per_epoch=cell.steps_per_epoch,
+          progress=False,
+          callback=bar.step,
+          **options,
+        )
+      bar.finish(cell.num_steps or 0)
+      rows.append(row)
+      write_results(out, rows)
+      if row['status'] != OK:
+        failed += 1
+        bar.say(f'error: {cell.method}, seed {cell.seed}: {row["status"]}')
+  return failed
 
 
 class GridProgress:

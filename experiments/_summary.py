@@ -100,11 +100,7 @@ def summarize_results(results: Results) -> dict[str, Any]:
     'metrics': listed,
     'baseline': baseline,
     'methods': methods,
-    'failures': [
-      {'method': run.method, 'seed': run.seed, 'reason': run.problem}
-      for run in results.runs
-      if run.problem
-    ],
+    'failures': results.failures,
     'notes': notes,
   }
 

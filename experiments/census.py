@@ -105,7 +105,7 @@ def prepare(config: Config, console: rich.console.Console) -> _comparison.Study:
   layout = _devices.make_layout(config.layout)
   if layout is not None:
     layout.local_rows(config.batch_size)
-  names = {name: _comparison.tasks_of(name, tasks) for name in methods}
+  names = {name: _digits.tasks_of(name, tasks) for name in methods}
   problems = {
     some: _digits.make_problem(
       _census.make_model(some, config.hidden_sizes, config.head_sizes),

@@ -179,6 +179,7 @@ def make_cells(config: Config, setting: Setting) -> list[_study.Cell]:
       probe_fn=probe,
       probe_every=config.diagnose_every,
       num_steps=config.epochs * setting.steps_per_epoch,
+      steps_per_epoch=setting.steps_per_epoch,
     )
     for seed in range(config.seeds)
   ]
@@ -189,7 +190,7 @@ class Study:
   """A study whose options are known to be good, and whose data is there."""
 
   settings: list[Setting]
-  cells: list[tuple[Setting, _study.Cell]]
+  cells: list[_study.Cell]
 
 
 def prepare(config: Config, console: rich.console.Console) -> Study:
@@ -198,11 +199,7 @@ def prepare(config: Config, console: rich.console.Console) -> Study:
   settings = make_settings(
     config, lambda text: console.print(text, markup=False)
   )
-  cells = [
-    (setting, cell)
-    for setting in settings
-    for cell in make_cells(config, setting)
-  ]
+  cells = [x for setting in settings for x in make_cells(config, setting)]
   return Study(settings, cells)
 
 
@@ -215,33 +212,16 @@ def run(config: Config, study: Study, console: rich.console.Console) -> int:
     'methods': [setting.name for setting in study.settings],
   }
   open_run(config.out, values, resume=config.resume, ignore=RESUMABLE)
-  rows, failed = [], 0
-  total = sum(cell.num_steps or 0 for _, cell in study.cells)
-  with _study.GridProgress(total, console, config.progress) as bar:
-    for number, (setting, cell) in enumerate(study.cells, start=1):
-      row = _study.finished(config.out, cell)
-      if row is None:
-        bar.start(
-          f'[{number}/{len(study.cells)}] {cell.method}, seed {cell.seed}'
-        )
-        row = _study.run_cell(
-          config.out,
-          cell,
-          num_steps=cell.num_steps,
-          steps_per_epoch=setting.steps_per_epoch,
-          log_every=config.log_every,
-          batch_size=config.batch_size,
-          select=_digits.select,
-          tensorboard=False,
-          progress=False,
-          callback=bar.step,
-        )
-      bar.finish(cell.num_steps or 0)
-      rows.append(row)
-      _study.write_results(config.out, rows)
-      if row['status'] != _study.OK:
-        failed += 1
-        bar.say(f'error: {cell.method}, seed {cell.seed}: {row["status"]}')
+  failed = _study.run_grid(
+    config.out,
+    study.cells,
+    console,
+    progress=config.progress,
+    log_every=config.log_every,
+    batch_size=config.batch_size,
+    select=_digits.select,
+    tensorboard=False,
+  )
   summary = _conflict_report.write_report(config.out)
   _conflict_report.print_tables(summary, console)
   report.print_end(config.out, start, console)

@@ -16,7 +16,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
-import os
 import pathlib
 import sys
 import time
@@ -154,6 +153,7 @@ def make_cell(
     test_fn=lambda state: problem.evaluate(state, 'test'),
     measure_fn=measure,
     num_steps=epochs * steps_per_epoch(config, digits),
+    steps_per_epoch=steps_per_epoch(config, digits),
     facts=entry.facts(),
   )
 
@@ -222,40 +222,21 @@ def run(config: Config, study: Study, console: rich.console.Console) -> int:
   open_run(
     config.out, values, resume=config.resume, ignore=(*RESUMABLE, 'cells')
   )
-  rows, failed = [], 0
-  total = sum(cell.num_steps for cell in study.cells)
-  with _study.GridProgress(total, console, config.progress) as bar:
-    for number, cell in enumerate(study.cells, start=1):
-      row = _study.finished(config.out, cell)
-      if row is None:
-        bar.start(
-          f'[{number}/{len(study.cells)}] {cell.method}, seed {cell.seed}'
-        )
-        row = _study.run_cell(
-          config.out,
-          cell,
-          num_steps=cell.num_steps,
-          steps_per_epoch=steps_per_epoch(config, study.digits),
-          log_every=config.log_every,
-          batch_size=config.batch_size,
-          select=_digits.select,
-          tensorboard=config.tensorboard,
-          progress=False,
-          callback=bar.step,
-        )
-      bar.finish(cell.num_steps)
-      rows.append(row)
-      _study.write_results(config.out, rows)
-      if row['status'] != _study.OK:
-        failed += 1
-        bar.say(f'error: {cell.method}, seed {cell.seed}: {row["status"]}')
+  failed = _study.run_grid(
+    config.out,
+    study.cells,
+    console,
+    progress=config.progress,
+    log_every=config.log_every,
+    batch_size=config.batch_size,
+    select=_digits.select,
+    tensorboard=config.tensorboard,
+  )
   cost = config.out / 'cost.json'
   costs = _read_json(cost)
   if costs.keys() < set(config.methods):
     costs = measure_cost(config, study)
-    temporary = cost.with_suffix('.tmp')
-    temporary.write_text(json.dumps(costs, indent=2) + '\n')
-    os.replace(temporary, cost)
+    _study.write_json(cost, costs)
   summary = _flat_report.write_report(config.out)
   _flat_report.print_tables(summary, console)
   report.print_end(config.out, start, console)

@@ -13,10 +13,7 @@ E6'. It is done in one go, in float64.
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import json
-import os
 import pathlib
 import sys
 import time
@@ -31,7 +28,7 @@ import rich.console
 import tyro
 
 import mtljax as mtl
-from experiments import _invariance_report, report
+from experiments import _invariance_report, _study, report
 from mtljax import _validate
 from mtljax.training import exit_on_error, open_run
 
@@ -301,14 +298,8 @@ def run(config: Config, console: rich.console.Console) -> None:
   with jax.enable_x64(True):
     rows = [measure(config, setting) for setting in settings()]
     curves = {name: measure_curve(config, name) for name in CURVES}
-  temporary = config.out / 'results.tmp'
-  with temporary.open('w', newline='', encoding='utf-8') as file:
-    writer = csv.DictWriter(file, list(rows[0]))
-    writer.writeheader()
-    writer.writerows(rows)
-  os.replace(temporary, config.out / 'results.csv')
-  temporary.write_text(json.dumps(curves, indent=2) + '\n')
-  os.replace(temporary, config.out / 'curves.json')
+  _study.write_results(config.out, rows)
+  _study.write_json(config.out / 'curves.json', curves)
   summary = _invariance_report.write_report(config.out)
   _invariance_report.print_tables(summary, console)
   report.print_end(config.out, start, console)

@@ -14,7 +14,6 @@ the trajectories. The same command again goes on where it was stopped.
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import os
 import pathlib
@@ -32,7 +31,7 @@ import rich.console
 import tyro
 
 import mtljax as mtl
-from experiments import _toy_problem, _toy_report, report
+from experiments import _study, _toy_problem, _toy_report, report
 from experiments._toy_report import RATES, Cell
 from mtljax import _validate
 from mtljax.training import exit_on_error, open_run
@@ -190,16 +189,16 @@ def run_cell(cell: Cell, rates: Any, iterations: int) -> dict[str, np.ndarray]:
 def write_results(directory: pathlib.Path) -> None:
   """Writes ``results.csv``, a row a cell and learning rate."""
   rows = [
-    (cell.optimizer, cell.method, rate, '' if number is None else number)
+    {
+      'optimizer': cell.optimizer,
+      'method': cell.method,
+      'learning_rate': rate,
+      'iterations': number,
+    }
     for cell, numbers in _toy_report.read_cells(directory).numbers.items()
     for rate, number in numbers.items()
   ]
-  temporary = directory / 'results.csv.tmp'
-  with temporary.open('w', newline='', encoding='utf-8') as file:
-    writer = csv.writer(file)
-    writer.writerow(('optimizer', 'method', 'learning_rate', 'iterations'))
-    writer.writerows(rows)
-  os.replace(temporary, directory / 'results.csv')
+  _study.write_results(directory, rows)
 
 
 def run(config: Config, console: rich.console.Console) -> None:
