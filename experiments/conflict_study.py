@@ -30,11 +30,12 @@ from experiments import (
   _conflict_report,
   _digits,
   _presets,
+  _sources,
   _study,
   report,
 )
 from experiments._digits import DataConfig
-from mtljax import _validate, data, models
+from mtljax import _validate, data
 from mtljax.training import exit_on_error, make_train_step, open_run
 
 #: Head layers of each shape; the trunk is the same.
@@ -121,31 +122,18 @@ class Setting:
 
 def make_settings(config: Config, say: Callable[[str], None]) -> list[Setting]:
   """Both shapes on every data set; here the digits are the only one."""
-  digits = _digits.load(config.data, config.batch_size, say)
-  train = digits.splits['train']
-
-  def batches(seed):
-    return data.make_train_iterator(
-      train, batch_size=config.batch_size, seed=seed
+  source = _sources.load_digits(config.data, config.batch_size, say)
+  return [
+    Setting(
+      f'{source.name}.{shape}',
+      source.make_problem(
+        hidden_sizes=config.hidden_sizes, head_sizes=head_sizes
+      ),
+      functools.partial(source.batches, config.batch_size),
+      source.steps_per_epoch(config.batch_size),
     )
-
-  found = []
-  for shape, head_sizes in SHAPES.items():
-    model = models.multi_mlp(
-      _digits.TASKS,
-      num_classes=_digits.NUM_CLASSES,
-      hidden_sizes=config.hidden_sizes,
-      head_sizes=head_sizes,
-    )
-    found.append(
-      Setting(
-        f'digits.{shape}',
-        _digits.make_problem(model, digits),
-        batches,
-        len(train['image']) // config.batch_size,
-      )
-    )
-  return found
+    for shape, head_sizes in SHAPES.items()
+  ]
 
 
 def make_cells(config: Config, setting: Setting) -> list[_study.Cell]:

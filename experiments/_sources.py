@@ -1,0 +1,102 @@
+"""The data sets that a study can be run on, behind one face."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from experiments import _census, _digits
+from mtljax import data, models
+
+NAMES = ('digits', 'census')
+CENSUS_TASKS = ('income', 'never_married')
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+  """A data set in memory, and what a network on it is trained and scored by.
+
+  Attributes:
+    name: one of `NAMES`.
+    tasks: its tasks.
+    loaded: the three splits, and how a batch becomes inputs.
+    num_outputs: of each task's head.
+    score: the metric of a task that counts, higher is better; its values are
+      called ``<score>/<task>``.
+    make_loss: the loss of a task.
+    metrics_of: the mergeable metrics of a task.
+    select: the score of a state, from its validation metrics.
+  """
+
+  name: str
+  tasks: tuple[str, ...]
+  loaded: _digits.Loaded
+  num_outputs: int
+  score: str
+  make_loss: Callable[[str], Any]
+  metrics_of: Callable[..., Any]
+  select: Callable[[Mapping[str, float]], float]
+
+  def make_problem(
+    self,
+    tasks: Sequence[str] | None = None,
+    *,
+    hidden_sizes: Sequence[int],
+    head_sizes: Sequence[int] = (),
+  ) -> _digits.Problem:
+    """An MLP trunk with a head a task, for all tasks or some."""
+    model = models.multi_mlp(
+      tuple(self.tasks if tasks is None else tasks),
+      num_classes=self.num_outputs,
+      hidden_sizes=hidden_sizes,
+      head_sizes=head_sizes,
+    )
+    return _digits.make_problem(
+      model, self.loaded, self.make_loss, self.metrics_of
+    )
+
+  def batches(self, batch_size: int, seed: int) -> Any:
+    """The training batches of a seed, without end."""
+    return data.make_train_iterator(
+      self.loaded.splits['train'], batch_size=batch_size, seed=seed
+    )
+
+  def steps_per_epoch(self, batch_size: int) -> int:
+    """Whole batches in a pass over the training data."""
+    return len(self.loaded.splits['train'][self.tasks[0]]) // batch_size
+
+
+def load_digits(
+  config: _digits.DataConfig, batch_size: int, say: Callable[[str], None]
+) -> Source:
+  """Two overlapping digits."""
+  return Source(
+    'digits',
+    _digits.TASKS,
+    _digits.load(config, batch_size, say),
+    _digits.NUM_CLASSES,
+    'accuracy',
+    _digits.task_loss,
+    _digits.task_metrics,
+    _digits.select,
+  )
+
+
+def load_census(
+  config: _census.DataConfig,
+  batch_size: int,
+  say: Callable[[str], None],
+  tasks: tuple[str, ...] = CENSUS_TASKS,
+) -> Source:
+  """Census-Income (KDD)."""
+  return Source(
+    'census',
+    tasks,
+    _census.load(config, tasks, batch_size, say),
+    1,
+    'auc',
+    _census.task_loss,
+    _census.task_metrics,
+    _census.select,
+  )
