@@ -4,8 +4,10 @@
 
 Prints, per shape and implementation, the time of a convolution forward, and
 forward and backward (with respect to the image and the kernel), and the ratio
-to ``lax``; then the time of a whole training step. Every figure is the minimum
-over interleaved rounds in one process, so a busy machine slows all alike.
+to ``lax``; then what `lax` takes forward and backward inside of a conditional,
+with and without `mtljax.canonical_convolutions`; then the time of a whole
+training step. Every figure is the minimum over interleaved rounds in one
+process, so a busy machine slows all alike.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from typing import Any
 import jax
 import optax
 
+import mtljax as mtl
 from mtljax import models
 from mtljax.models import layers
 
@@ -90,6 +93,41 @@ def layer_times(shape: tuple[int, ...], rounds: int) -> None:
     label = ''
 
 
+def loop_times(shape: tuple[int, ...], rounds: int) -> None:
+  """Times forward and backward of `lax`, straight and in a conditional."""
+  batch, size, cin, cout, k, stride, padding = shape
+  keys = jax.random.split(jax.random.key(0), 2)
+  x = jax.random.normal(keys[0], (batch, size, size, cin))
+  kernel = 0.1 * jax.random.normal(keys[1], (k, k, cin, cout))
+
+  def loss(args):
+    y = layers.conv2d(*args, strides=stride, padding=padding, impl='lax')
+    return (y**2).sum()
+
+  both = jax.grad(loss)
+
+  def looped(fun):
+    return lambda x, kernel: jax.lax.cond(
+      x[0, 0, 0, 0] < 1e9, fun, lambda args: args, (x, kernel)
+    )
+
+  times = interleaved(
+    {
+      'straight': lambda *args: both(args),
+      'conditional': looped(both),
+      'canonical': looped(mtl.canonical_convolutions(both)),
+    },
+    (x, kernel),
+    rounds,
+  )
+  label = f'{batch} x {size}^2 x {cin} -> {cout}, {k} x {k} / {stride}'
+  sys.stdout.write(
+    f'{label:36s} '
+    + ' '.join(f'{times[i]:12.2f}' for i in times)
+    + f'{times["conditional"] / times["canonical"]:8.1f}\n'
+  )
+
+
 def step_times(
   name: str,
   build: Callable[..., models.MultiTaskModel],
@@ -149,6 +187,12 @@ def main() -> None:
   )
   for shape in SHAPES[:2] if quick else SHAPES:
     layer_times(shape, rounds if shape[-3] > 3 else rounds // 2)
+  sys.stdout.write(
+    f'\n{"lax, forward and back":36s} {"straight":>12s} {"conditional":>12s} '
+    f'{"canonical":>12s} {"ratio":>7s}\n'
+  )
+  for shape in SHAPES[:1] if quick else SHAPES[4:9]:
+    loop_times(shape, 3)
   sys.stdout.write(f'\n{"training step":36s} {"impl":8s} {"step":>8s}\n')
   step_times(
     'MultiLeNet, 256 x 36^2',

@@ -15,6 +15,7 @@ from mtljax import weightings as weightings
 from mtljax._catalog import MethodSummary as MethodSummary
 from mtljax._catalog import MethodTable as MethodTable
 from mtljax._catalog import methods as methods
+from mtljax._jaxprs import canonical_convolutions as canonical_convolutions
 from mtljax._labels import label_params as label_params
 from mtljax._labels import match_params as match_params
 from mtljax._tree import combine as combine

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from mtljax import _tree, _validate
+from mtljax._jaxprs import canonical_convolutions
 from mtljax.diagnostics._sharpness import normal_like
 
 
@@ -119,6 +120,9 @@ def hessian_eigenvalues(
   wide = jax.tree.map(
     lambda p: jnp.zeros(p.shape, _tree.accumulator(p.dtype)), params
   )
+
+  # The Lanczos steps are a loop.
+  linear = canonical_convolutions(linear)
 
   def product(v):
     out = linear(jax.tree.map(lambda x, p: x.astype(p.dtype), v, params))

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mtljax import _labels, _tree
+from mtljax._jaxprs import canonical_convolutions
 from mtljax.gradients import _layerwise
 from mtljax.gradients._passes import Passes
 from mtljax.gradients._pullback import Pullback
@@ -96,9 +97,9 @@ def _in_blocks(
     [np.concatenate(pair) for pair in itertools.combinations(blocks, 2)]
   )
 
-  parts = jax.lax.map(
-    lambda tasks: _of_tasks(pullback, passes, marked, tasks)[0],
-    jnp.asarray(pairs),
+  block = canonical_convolutions(
+    lambda tasks: _of_tasks(pullback, passes, marked, tasks)[0]
   )
+  parts = jax.lax.map(block, jnp.asarray(pairs))
   total = jnp.zeros((num_tasks, num_tasks), parts.dtype)
   return total.at[pairs[:, :, None], pairs[:, None, :]].set(parts)

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from mtljax import _validate
+from mtljax._jaxprs import canonical_convolutions
 
 Mode = Literal['auto', 'unroll', 'vmap', 'map']
 MODES = ('auto', 'unroll', 'vmap', 'map')
@@ -85,6 +86,7 @@ def map_tasks(
     axis = None if place is None else place.task_axis
     return jax.vmap(fun, spmd_axis_name=axis)(stacked)
   if passes.mode == 'map':
+    fun = canonical_convolutions(fun)
     return jax.lax.map(fun, stacked, batch_size=passes.batch_size)
   part = lambda index: jax.tree.map(lambda x: x[index], stacked)
   size = passes.batch_size or 1

@@ -17,8 +17,8 @@ import jax
 import jax.numpy as jnp
 from jax.extend import core
 
-# Calls that are only a name for what is inside.
-_CALLS = ('jit', 'pjit', 'closed_call')
+from mtljax._jaxprs import CALLS, inner, is_var, run_equation
+
 # What may happen to a parameter before it meets the data: its entries change
 # place or precision, and each stays there once.
 _MOVES = (
@@ -42,17 +42,7 @@ class Op(NamedTuple):
 
   def __call__(self, *values: Any) -> list[Any]:
     """Its outputs, from the values of its inputs."""
-    invars = self.eqn.invars
-    env = {x: v for x, v in zip(invars, values, strict=True) if _is_var(x)}
-    alone = self.of.replace(
-      constvars=[],
-      invars=list(env),
-      outvars=self.eqn.outvars,
-      eqns=[self.eqn],
-      debug_info=self.of.debug_info._replace(arg_names=None, result_paths=None),
-    )
-    closed = core.ClosedJaxpr(alone, [])
-    return core.jaxpr_as_fun(closed)(*env.values())
+    return run_equation(self.eqn, self.of, values)
 
 
 class Origin(NamedTuple):
@@ -187,9 +177,9 @@ class _Tracer:
     self, eqn: core.JaxprEqn, ins: list[Any], jaxpr: core.Jaxpr
   ) -> list[Any]:
     found = self.find(ins)
-    if found and eqn.primitive.name in _CALLS:
-      inner = eqn.params.get('jaxpr') or eqn.params.get('call_jaxpr')
-      return self.inline(inner.jaxpr, inner.consts, ins)
+    if found and eqn.primitive.name in CALLS:
+      called = inner(eqn)
+      return self.inline(called.jaxpr, called.consts, ins)
     outs = [self.number() for _ in eqn.outvars]
     op = Op(eqn, tuple(ins), tuple(outs), jaxpr)
     self.ops.append(op)
@@ -264,8 +254,8 @@ def reads(
 ) -> set[int]:
   """Which of the parameters ``fun(params, *rest)`` may read."""
   closed = jax.make_jaxpr(fun)(list(params), *rest)
-  read = {x for eqn in closed.jaxpr.eqns for x in eqn.invars if _is_var(x)}
-  read |= {x for x in closed.jaxpr.outvars if _is_var(x)}
+  read = {x for eqn in closed.jaxpr.eqns for x in eqn.invars if is_var(x)}
+  read |= {x for x in closed.jaxpr.outvars if is_var(x)}
   return {
     i for i, x in enumerate(closed.jaxpr.invars[: len(params)]) if x in read
   }
@@ -274,7 +264,3 @@ def reads(
 def _num_bytes(op: Op) -> int:
   avals = [x.aval for x in op.eqn.outvars if hasattr(x.aval, 'dtype')]
   return max((a.size * a.dtype.itemsize for a in avals), default=0)
-
-
-def _is_var(x: Any) -> bool:
-  return not isinstance(x, core.Literal)

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from mtljax import _labels, _tree, _validate
+from mtljax._jaxprs import canonical_convolutions
 from mtljax._labels import Label
 from mtljax._types import Aggregator
 from mtljax.sharpness import _ascent, _common
@@ -205,7 +206,7 @@ def replace_gradients(
       found.append(row)
     rows = [jnp.stack(leaf) for leaf in zip(*found, strict=True)]
     return put_shared(own, labels, rows)
-  branches = [task_fn(t) for t in range(num_tasks)]
+  branches = [canonical_convolutions(task_fn(t)) for t in range(num_tasks)]
 
   def body(t, carry):
     rows, own = carry

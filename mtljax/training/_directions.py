@@ -8,6 +8,7 @@ from typing import Any
 import jax
 
 from mtljax import _labels, _tree
+from mtljax._jaxprs import canonical_convolutions
 from mtljax._types import Aggregator, TaskStats
 from mtljax.aggregators import _aggregate
 from mtljax.gradients import _gramian
@@ -123,7 +124,6 @@ def direction(
     state, combined = decide(state, pullback)
   else:
     combined = pullback.combined
-    state = jax.lax.cond(
-      recompute, lambda s: decide(s, again())[0], lambda s: s, state
-    )
+    due = canonical_convolutions(lambda s: decide(s, again())[0])
+    state = jax.lax.cond(recompute, due, lambda s: s, state)
   return _weighted_update(method, pullback, combined, state.weights), state

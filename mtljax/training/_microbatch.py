@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import optax
 
 from mtljax import _labels, _tree, _validate
+from mtljax._jaxprs import canonical_convolutions
 from mtljax._types import Aggregator
 from mtljax.gradients import _pullback
 from mtljax.gradients._passes import Passes
@@ -89,6 +90,7 @@ def averaged(
       # Part i holds the examples i, i + count, ... and so the i-th key.
       keys = jnp.tile(jax.random.split(rest[-1], count), size)
 
+    @canonical_convolutions
     def one(batch, keys):
       args = (batch, *rest[:-1], keys[0]) if rest else (batch,)
       pullback = pull(params, args)
@@ -153,7 +155,7 @@ def mean_update(
 
     def body(carry, part):
       method_state, totals = carry
-      method_state, *found = direct(method_state, *part)
+      method_state, *found = canonical_convolutions(direct)(method_state, *part)
       totals = jax.tree.map(
         lambda total, x: total + x / count, totals, tuple(found)
       )

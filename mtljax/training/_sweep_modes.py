@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax.custom_batching import custom_vmap
 
+from mtljax._jaxprs import canonical_convolutions
 from mtljax.training.state import TrainState
 
 
@@ -138,10 +139,10 @@ def in_one_program(
     else:
       each = (own, hparams) if shared_batch else (own, hparams, batch)
       before = single
-      single, own, metrics = jax.lax.map(
-        lambda args: member(before, *args, *([batch] if shared_batch else [])),
-        each,
+      one = canonical_convolutions(
+        lambda args: member(before, *args, *([batch] if shared_batch else []))
       )
+      single, own, metrics = jax.lax.map(one, each)
       single = {i: x[0] for i, x in single.items()}
     return single, own, metrics
 
