@@ -167,7 +167,7 @@ def ball_max_min(
   the problem in the paper,
   :math:`\min_{w \in \Delta} g_w^\top g_0 + c \|g_0\| \|g_w\|`, with
   :math:`v = c \|g_0\| w / \|g_w\|`; ``v`` stays defined where
-  :math:`g_w = 0`.
+  :math:`g_w = 0`. For two rows it has a closed form.
 
   Args:
     gramian: shape ``(T, T)``.
