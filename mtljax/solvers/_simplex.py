@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from mtljax.solvers._normalize import row_normalize
+from mtljax.solvers._pair import pair_in_ball
 from mtljax.solvers._qp import dot, pivoted_qp, ridge
 
 
@@ -166,7 +167,7 @@ def ball_max_min(
   the problem in the paper,
   :math:`\min_{w \in \Delta} g_w^\top g_0 + c \|g_0\| \|g_w\|`, with
   :math:`v = c \|g_0\| w / \|g_w\|`; ``v`` stays defined where
-  :math:`g_w = 0`.
+  :math:`g_w = 0`. For two rows it has a closed form.
 
   Args:
     gramian: shape ``(T, T)``.
@@ -215,9 +216,13 @@ def ball_max_min(
   slope, ball = cosine / total, radius / total
   nothing = (mean_norm == 0) | (radius == 0) | ~jnp.any(used)
 
-  # A harmless problem in place of one whose answer is zeros.
-  search = _largest_level(unit, a, slope, jnp.where(nothing, 0.5, ball), used)
-  x = jnp.where(nothing, 0, search.x)
+  if len(norms) == 2:
+    x = pair_in_ball(unit, norms, used, mean_norm, radius)
+  else:
+    # A harmless problem in place of one whose answer is zeros.
+    harmless = jnp.where(nothing, 0.5, ball)
+    x = _largest_level(unit, a, slope, harmless, used).x
+  x = jnp.where(nothing, 0, x)
   force = dot(unit, x)
   length = jnp.sqrt(jnp.maximum(dot(x, force), 0))
   pull = dot(a, x)

@@ -38,7 +38,7 @@ def cagrad(
 
   Scaling a task's loss changes the update's direction (invariance
   ``'none'``). Costs the Gramian (T backward passes) and a search of a few
-  steps, each a quadratic program of size T.
+  steps, each a quadratic program of size T; two tasks have a closed form.
 
   ========================  ==================================================
   input                     weights

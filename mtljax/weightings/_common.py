@@ -42,6 +42,22 @@ def nan_unless_finite(
   return jnp.where(mask, jnp.where(finite, weights, jnp.nan), 0)
 
 
+def random_orders(
+  key: jax.Array, num_tasks: int
+) -> tuple[jax.Array, jax.Array]:
+  """The next key, and an order of the tasks for each of them, ``(T, T)``.
+
+  Each meets the others in its order; two tasks have no choice, and no draw.
+  """
+  if num_tasks <= 2:
+    return key, jnp.tile(jnp.arange(num_tasks), (num_tasks, 1))
+  key, draw = jax.random.split(key)
+  orders = jax.vmap(lambda k: jax.random.permutation(k, num_tasks))(
+    jax.random.split(draw, num_tasks)
+  )
+  return key, orders
+
+
 def zero_residual() -> jax.Array:
   """The residual before the first step."""
   return jnp.zeros((), jnp.float32)

@@ -149,11 +149,7 @@ def gradvac(*, beta: ArrayLike = 0.01) -> Weighting:
 
   def update_fn(stats, state):
     gramian, mask = _common.gramian_and_mask(stats, 'gradvac')
-    num_tasks = gramian.shape[0]
-    key, draw = jax.random.split(state.rng_key)
-    orders = jax.vmap(lambda k: jax.random.permutation(k, num_tasks))(
-      jax.random.split(draw, num_tasks)
-    )
+    key, orders = _common.random_orders(state.rng_key, gramian.shape[0])
     dtype = gramian.dtype
     weights, targets = _weights(
       gramian,

@@ -37,10 +37,12 @@ def _project(unit: jax.Array, orders: jax.Array) -> jax.Array:
     inner = jnp.sum(unit[other] * coefficients, axis=1)
     # The minimum keeps a NaN.
     take = jnp.where(other == tasks, 0, -jnp.minimum(inner, 0))
-    return coefficients.at[tasks, other].add(take)
+    # Not a scatter, which on a CPU is a loop.
+    chosen = other[:, None] == tasks[None]
+    return coefficients + jnp.where(chosen, take[:, None], 0)
 
   eye = jnp.eye(num_tasks, dtype=unit.dtype)
-  return jax.lax.fori_loop(0, num_tasks, meet, eye)
+  return jax.lax.fori_loop(0, num_tasks, meet, eye, unroll=num_tasks <= 2)
 
 
 @jax.jit
@@ -120,11 +122,7 @@ def pcgrad(*, reduction: Literal['sum', 'mean'] = 'sum') -> Weighting:
 
   def update_fn(stats, state):
     gramian, mask = _common.gramian_and_mask(stats, 'pcgrad')
-    num_tasks = gramian.shape[0]
-    key, draw = jax.random.split(state.rng_key)
-    orders = jax.vmap(lambda k: jax.random.permutation(k, num_tasks))(
-      jax.random.split(draw, num_tasks)
-    )
+    key, orders = _common.random_orders(state.rng_key, gramian.shape[0])
     weights = _weights(gramian, mask, orders)
     if reduction == 'mean':
       weights = weights / jnp.maximum(jnp.sum(mask), 1).astype(weights.dtype)
