@@ -41,6 +41,8 @@ References:
 from __future__ import annotations
 
 import os
+import socket
+import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -61,9 +63,8 @@ CENSUS_TASKS = {
   'education': 'education',
 }
 
-_URL = (
-  'https://archive.ics.uci.edu/ml/machine-learning-databases/census-income-mld/'
-)
+_HOST = 'archive.ics.uci.edu'
+_URL = f'https://{_HOST}/ml/machine-learning-databases/census-income-mld/'
 _FETCH = 'python -m mtljax.data.fetch census'
 _MANUAL = (
   f'Put {" and ".join(raw.FILES.values())} there, as they are or gzipped '
@@ -286,6 +287,12 @@ def _encode(
   }
 
 
+def _reach_host() -> None:
+  """Raises OSError where UCI is not reached: tfds would retry for minutes."""
+  if not urllib.request.getproxies():
+    socket.create_connection((_HOST, 443), timeout=10).close()
+
+
 def _raw_files(dl_manager: Any, fetch: str) -> dict[str, os.PathLike[str]]:
   """The two files: of the manual directory, else of UCI."""
   try:
@@ -297,6 +304,7 @@ def _raw_files(dl_manager: Any, fetch: str) -> dict[str, os.PathLike[str]]:
     if all(found.values()):
       return {split: path for split, path in found.items() if path is not None}
   try:
+    _reach_host()
     paths = dl_manager.download(
       {split: f'{_URL}{name}.gz' for split, name in raw.FILES.items()}
     )
