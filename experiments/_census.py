@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from mtljax import data, models
+from mtljax import data
 from mtljax.metrics import AUC, Accuracy, Mean
 
 SPLITS = ('train', 'validation', 'test')
@@ -78,17 +78,6 @@ def load(
     for value in np.unique(values)
   ]
   return Rows(splits, np.array(places).T)
-
-
-def make_model(
-  tasks: tuple[str, ...],
-  hidden_sizes: tuple[int, ...],
-  head_sizes: tuple[int, ...],
-) -> models.MultiTaskModel:
-  """The shared-bottom network of the papers: a trunk, and a tower a task."""
-  return models.multi_mlp(
-    tasks, num_classes=1, hidden_sizes=hidden_sizes, head_sizes=head_sizes
-  )
 
 
 def task_loss(task: str):

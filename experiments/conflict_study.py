@@ -16,7 +16,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import pathlib
-import sys
 import time
 from collections.abc import Callable
 
@@ -27,6 +26,7 @@ import rich.console
 import mtljax as mtl
 from experiments import (
   _census,
+  _command,
   _conflict,
   _conflict_report,
   _digits,
@@ -37,7 +37,7 @@ from experiments import (
 )
 from experiments._digits import DataConfig
 from mtljax import _validate, data
-from mtljax.training import exit_on_error, make_train_step, open_run
+from mtljax.training import make_train_step, open_run
 
 #: Head layers of each shape; the trunk is the same.
 SHAPES: dict[str, tuple[int, ...]] = {
@@ -259,18 +259,13 @@ def run(config: Config, study: Study, console: rich.console.Console) -> int:
 
 def main() -> None:
   """The command line."""
-  console = report.make_console()
-  with exit_on_error():
-    try:
-      config = _presets.parse(
-        Config, PRESETS, prog='python -m experiments.conflict_study'
-      )
-      study = prepare(config, console)
-    except ValueError as error:
-      sys.exit(f'error: {error}')
-    failed = run(config, study, console)
-  if failed:
-    sys.exit(f'error: {failed} runs did not finish; their status says why.')
+  _command.run_command(
+    lambda: _presets.parse(
+      Config, PRESETS, prog='python -m experiments.conflict_study'
+    ),
+    prepare,
+    run,
+  )
 
 
 if __name__ == '__main__':

@@ -17,7 +17,6 @@ import dataclasses
 import functools
 import json
 import pathlib
-import sys
 import time
 from typing import Any
 
@@ -25,6 +24,7 @@ import jax
 import rich.console
 
 from experiments import (
+  _command,
   _digits,
   _flat_config,
   _flat_data,
@@ -37,7 +37,7 @@ from experiments import (
 )
 from experiments._flat_config import PRESETS, RESUMABLE, Config
 from mtljax import data, models
-from mtljax.training import exit_on_error, open_run
+from mtljax.training import open_run
 
 COST_STEPS = 10
 
@@ -252,18 +252,13 @@ def _read_json(path: pathlib.Path) -> dict[str, Any]:
 
 def main() -> None:
   """The command line."""
-  console = report.make_console()
-  with exit_on_error():
-    try:
-      config = _presets.parse(
-        Config, PRESETS, prog='python -m experiments.flat_regions'
-      )
-      study = prepare(config, console)
-    except ValueError as error:
-      sys.exit(f'error: {error}')
-    failed = run(config, study, console)
-  if failed:
-    sys.exit(f'error: {failed} runs did not finish; their status says why.')
+  _command.run_command(
+    lambda: _presets.parse(
+      Config, PRESETS, prog='python -m experiments.flat_regions'
+    ),
+    prepare,
+    run,
+  )
 
 
 if __name__ == '__main__':
