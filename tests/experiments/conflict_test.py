@@ -26,8 +26,8 @@ def trunk(params, batch, model_state, key):
   return batch['x'] @ params['w'], model_state
 
 
-def test_pairs_are_named_and_in_order():
-  state = TrainState(
+def make_state():
+  return TrainState(
     step=jnp.int32(0),
     params={'w': jnp.ones(2)},
     model_state={},
@@ -35,6 +35,10 @@ def test_pairs_are_named_and_in_order():
     method_state=(),
     key=jax.random.key(0),
   )
+
+
+def test_pairs_are_named_and_in_order():
+  state = make_state()
   x = np.float32([[1, 0], [1, 1], [-1, 0], [5, 5]])
   probe = _conflict.make_probe(
     mtl.Staged(trunk, [head(1.0), head(-2.0)]), None, num_samples=3
@@ -54,14 +58,7 @@ def test_pairs_are_named_and_in_order():
 
 
 def test_of_many_tasks_eight_are_drawn_at_every_step():
-  state = TrainState(
-    step=jnp.int32(0),
-    params={'w': jnp.ones(2)},
-    model_state={},
-    opt_state=(),
-    method_state=(),
-    key=jax.random.key(0),
-  )
+  state = make_state()
   scales = np.arange(1.0, 21.0)
   probe = _conflict.make_probe(
     mtl.Staged(trunk, [head(x) for x in scales]), None, num_samples=2
