@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from mtljax import data, models
+from mtljax import data
 from mtljax.metrics import AUC, Accuracy, Mean
 
 SPLITS = ('train', 'validation', 'test')
@@ -80,38 +80,34 @@ def load(
   return Rows(splits, np.array(places).T)
 
 
-def make_model(
-  tasks: tuple[str, ...],
-  hidden_sizes: tuple[int, ...],
-  head_sizes: tuple[int, ...],
-) -> models.MultiTaskModel:
-  """The shared-bottom network of the papers: a trunk, and a tower a task."""
-  return models.multi_mlp(
-    tasks, num_classes=1, hidden_sizes=hidden_sizes, head_sizes=head_sizes
+def example_losses(logits: jax.Array, labels: jax.Array) -> jax.Array:
+  """Binary cross entropy of each row, ``(B,)``; logits are ``(B, 1)``."""
+  return optax.losses.sigmoid_binary_cross_entropy(
+    logits[:, 0], labels.astype(logits.dtype)
   )
+
+
+def class_logits(logits: jax.Array) -> jax.Array:
+  """Logits of both classes, ``(B, 2)``, from those of one, ``(B, 1)``."""
+  return jnp.concatenate([jnp.zeros_like(logits), logits], axis=-1)
 
 
 def task_loss(task: str):
   """Binary cross entropy of a task."""
 
   def loss_fn(logits, batch):
-    labels = batch[task].astype(logits.dtype)
-    losses = optax.losses.sigmoid_binary_cross_entropy(logits[:, 0], labels)
-    return jnp.mean(losses), {}
+    return jnp.mean(example_losses(logits, batch[task])), {}
 
   return loss_fn
 
 
 def task_metrics(task: str, logits: jax.Array, batch: Mapping[str, jax.Array]):
   """Mergeable metrics of a task's logits on a batch with a mask."""
-  logits, labels, mask = logits[:, 0], batch[task], batch['mask']
-  losses = optax.losses.sigmoid_binary_cross_entropy(
-    logits, labels.astype(logits.dtype)
-  )
-  two = jnp.stack([jnp.zeros_like(logits), logits], axis=-1)
+  labels, mask = batch[task], batch['mask']
+  losses, two = example_losses(logits, labels), class_logits(logits)
   return {
     f'loss/{task}': Mean.from_values(losses, mask=mask),
-    f'auc/{task}': AUC.from_logits(logits, labels, mask=mask),
+    f'auc/{task}': AUC.from_logits(logits[:, 0], labels, mask=mask),
     f'accuracy/{task}': Accuracy.from_logits(two, labels, mask=mask),
   }
 

@@ -15,8 +15,16 @@ import numpy as np
 import optax
 import rich.console
 
-from experiments import _conflict, _devices, _methods, _study, report
-from experiments._digits import OPTIMIZERS, Problem
+from experiments import (
+  _command,
+  _conflict,
+  _devices,
+  _methods,
+  _sources,
+  _study,
+  report,
+)
+from experiments._digits import OPTIMIZERS, Problem, tasks_of
 from mtljax import _validate, data
 from mtljax.models import layers
 from mtljax.training import (
@@ -276,6 +284,64 @@ class Study:
   facts: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
+def prepare(
+  config: Options,
+  console: rich.console.Console,
+  *,
+  name: str,
+  load: Callable[[Callable[[str], None]], _sources.Source],
+  make_problem: Callable[[_sources.Source, tuple[str, ...]], Problem],
+  mode: str,
+  facts: Mapping[str, Any] | None = None,
+) -> Study:
+  """A study of one data set, all of whose options but its data are checked.
+
+  Args:
+    config: the options.
+    console: where slow work is announced.
+    name: of the experiment.
+    load: reads the data set; called with what prints a line.
+    make_problem: from the data set and some of its tasks.
+    mode: how a step's T backward passes run.
+    facts: what ``config.json`` says besides.
+  """
+  with _devices.first_process_first():
+    source = load(lambda text: console.print(text, markup=False))
+  methods = methods_of(config, source.tasks)
+  layout = _devices.make_layout(config.layout)
+  if layout is not None:
+    layout.local_rows(config.batch_size)
+  names = {x: tasks_of(x, source.tasks) for x in methods}
+  problems = {
+    tasks: make_problem(source, tasks)
+    for tasks in dict.fromkeys(names.values())
+  }
+  train = source.loaded.splits['train']
+  probes = make_probes(config, problems)
+  cells = [
+    cell
+    for method, tasks in names.items()
+    for cell in make_cells(
+      config,
+      method,
+      problems[tasks],
+      train,
+      layout,
+      mode=mode,
+      probe=probes.get(tasks),
+    )
+  ]
+  return Study(
+    name=name,
+    tasks=source.tasks,
+    methods=methods,
+    cells=tuple(cells),
+    steps_per_epoch=source.steps_per_epoch(config.batch_size),
+    select=source.select,
+    facts=facts or {},
+  )
+
+
 def sweep_mode(config: Options) -> str:
   """How the seeds of a method run: what is asked for, or the fastest."""
   if config.sweep != 'auto':
@@ -360,3 +426,18 @@ def run(config: Options, study: Study, console: rich.console.Console) -> int:
   report.print_table(summary, console)
   report.print_end(config.out, start, console)
   return failed
+
+
+def main(
+  parse: Callable[[], Options],
+  prepare: Callable[[Any, rich.console.Console], Study],
+) -> None:
+  """The command line of a comparison: `run` after its own ``prepare``."""
+
+  def start(config):
+    _devices.start(config.layout, config.distributed)
+    console = report.make_console()
+    console.quiet = not _devices.is_first()
+    return console
+
+  _command.run_command(parse, prepare, run, start=start)

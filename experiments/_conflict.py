@@ -7,14 +7,23 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+import mtljax as mtl
 from mtljax import diagnostics
 
+#: Tasks that are compared at most, as in the paper.
+MOST_TASKS = 8
 #: Kinds of pairs, as `mtljax.diagnostics.GradientConflict` names them.
 KINDS = diagnostics.GradientConflict._fields
 MEASURES = diagnostics.PairConflict._fields
 
 
-def make_probe(loss: Any, labels: Any, *, num_samples: int = 8):
+def make_probe(
+  loss: mtl.Staged,
+  labels: Any,
+  *,
+  num_samples: int = 8,
+  num_tasks: int = MOST_TASKS,
+):
   """``probe(state, batch) -> {'tasks/cosine': (S, pairs), ...}``.
 
   Args:
@@ -23,28 +32,40 @@ def make_probe(loss: Any, labels: Any, *, num_samples: int = 8):
       statistics.
     labels: of the parameters.
     num_samples: S, the first of each batch.
+    num_tasks: where there are more, so many are drawn at every call, by the
+      key and the step of the state, in order and without repetition;
+      ``task_indices`` says which.
 
   Returns:
     The jitted function. Pairs are those above the diagonal, row by row.
   """
+  total = len(loss.heads)
 
   @jax.jit
   def probe(state, batch):
+    key = jax.random.fold_in(state.key, state.step)
+    drawn = None
+    if total > num_tasks:
+      draw_key = jax.random.fold_in(key, total)
+      drawn = jax.random.choice(draw_key, total, (num_tasks,), replace=False)
+      drawn = jnp.sort(drawn)
     found = diagnostics.gradient_conflict(
       loss,
       state.params,
       batch,
       state.model_state,
-      jax.random.fold_in(state.key, state.step),
+      key,
       labels=labels,
+      tasks=drawn,
       num_samples=num_samples,
       has_aux=True,
     )
-    return {
+    pairs = {
       f'{kind}/{measure}': _pairs(values)
       for kind, group in zip(KINDS, found, strict=True)
       for measure, values in zip(MEASURES, group, strict=True)
     }
+    return pairs if drawn is None else pairs | {'task_indices': drawn}
 
   return probe
 

@@ -92,24 +92,23 @@ def load(
   return Digits(splits, float(mean[0]), float(std[0]))
 
 
+def example_losses(logits: jax.Array, labels: jax.Array) -> jax.Array:
+  """Cross entropy of each example, ``(B,)``."""
+  return optax.losses.softmax_cross_entropy_with_integer_labels(logits, labels)
+
+
 def task_loss(task: str):
   """Cross entropy of a task, and its accuracy on the batch."""
 
   def loss_fn(logits, batch):
-    labels = batch[task]
-    losses = optax.losses.softmax_cross_entropy_with_integer_labels(
-      logits, labels
-    )
-    return jnp.mean(losses), {}
+    return jnp.mean(example_losses(logits, batch[task])), {}
 
   return loss_fn
 
 
 def task_metrics(task: str, logits: jax.Array, batch: Mapping[str, jax.Array]):
   """Mergeable metrics of a task's outputs on a batch with a mask."""
-  losses = optax.losses.softmax_cross_entropy_with_integer_labels(
-    logits, batch[task]
-  )
+  losses = example_losses(logits, batch[task])
   return {
     f'loss/{task}': Mean.from_values(losses, mask=batch['mask']),
     f'accuracy/{task}': Accuracy.from_logits(

@@ -2,7 +2,8 @@
 
 A number is the mean of paired differences over seeds (of averages over
 methods, where several are pooled). A claim's rule is in its function; what it
-decides with is `_statistics.decide`. Accuracies are in percentage points.
+decides with is `_statistics.decide`. What the paper says of the accuracy is
+tested on the metric of the data set, in percentage points.
 """
 
 from __future__ import annotations
@@ -87,7 +88,7 @@ def f3(rows: Rows) -> Verdict:
   for form in ('second', 'each'):
     for base in rows.bases('main', 'flat', form):
       flat = [
-        score(row, 'test/accuracy')
+        score(row, rows.metric)
         for row in rows.seeds('main', base, 'flat').values()
       ]
       spread = float(np.std(flat, ddof=1)) if len(flat) > 1 else math.nan
@@ -186,8 +187,7 @@ def f6(rows: Rows) -> Verdict:
     }
     for label, other in others.items():
       values = {
-        seed: score(flat[seed], 'test/accuracy')
-        - score(other[seed], 'test/accuracy')
+        seed: score(flat[seed], rows.metric) - score(other[seed], rows.metric)
         for seed in flat
         if seed in other
       }
@@ -232,7 +232,7 @@ def f7(rows: Rows) -> Verdict:
     for form in ('flat', 'plain'):
       cells = [rows.seeds('main', base, form) for base in bases]
       for seed in set.intersection(*(set(cell) for cell in cells)):
-        scores = [score(cell[seed], 'test/accuracy') for cell in cells]
+        scores = [score(cell[seed], rows.metric) for cell in cells]
         spreads[form, seed] = max(scores) - min(scores)
     values = {
       seed: x - spreads['plain', seed]
@@ -261,13 +261,13 @@ def f8(rows: Rows) -> Verdict:
       if len(cells) < 2:
         continue
       means = {
-        rho: float(np.mean([score(r, 'test/accuracy') for r in cell.values()]))
+        rho: float(np.mean([score(r, rows.metric) for r in cell.values()]))
         for rho, cell in cells.items()
       }
       best, worst = max(means, key=means.get), min(means, key=means.get)
       values = {
-        seed: score(cells[best][seed], 'test/accuracy')
-        - score(cells[worst][seed], 'test/accuracy')
+        seed: score(cells[best][seed], rows.metric)
+        - score(cells[worst][seed], rows.metric)
         for seed in cells[best]
         if seed in cells[worst]
       }

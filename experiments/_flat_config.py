@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import pathlib
 
-from experiments import _digits, _methods
+from experiments import _census, _digits, _methods, _sources
 from experiments._digits import DataConfig
 from mtljax import _validate, data
 
@@ -31,17 +31,22 @@ FORMS = (
 )
 ASCENTS = ('plain', 'adaptive')
 NORMS = ('separate', 'joint')
+TASKS = {'digits': _digits.TASKS, 'census': _sources.CENSUS_TASKS}
+# What a network of the data set was not trained for; the first by default.
+OUT_OF_DATA = {'digits': ('rotated', *data.SOURCES), 'census': ('shuffled',)}
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-  """Tests the claims of task-based flat regions (F-MTL) on two digits."""
+  """Tests the claims of task-based flat regions (F-MTL)."""
 
   preset: str = 'quick'
   """quick (a small problem, about twelve minutes on two cores) or paper (the
   published protocol, for an accelerator). Other options override it."""
   out: pathlib.Path = pathlib.Path('results/flat_regions')
   """Folder for everything this run writes."""
+  dataset: str = 'digits'
+  """digits, or census: Census-Income (KDD)."""
   methods: tuple[str, ...] = METHODS
   """Aggregators A, separated by spaces."""
   forms: tuple[str, ...] = FORMS
@@ -56,8 +61,9 @@ class Config:
   """Fractions of one task's training labels that are kept."""
   noisy: tuple[float, ...] = (0.2, 0.4)
   """Fractions of one task's training labels that are flipped."""
-  corrupted_task: str = 'right'
-  """The task whose labels are removed or flipped: left or right."""
+  corrupted_task: str = ''
+  """The task whose labels are removed or flipped; by default the last, right of
+  the digits and never_married of the census."""
   sweep_methods: tuple[str, ...] = ('cagrad',)
   """The A that radii are swept for."""
   sweep_rho: tuple[float, ...] = (0.01, 0.05, 0.1, 0.5, 1.0, 2.0)
@@ -65,13 +71,14 @@ class Config:
   seeds: int = 3
   """Number of seeds: 0, 1, ..."""
   epochs: int = 4
-  """Passes over the training pairs."""
+  """Passes over the training data."""
   model: str = 'multi_mlp'
-  """multi_lenet, multi_mlp, resnet (small) or resnet18."""
+  """multi_lenet, multi_mlp, resnet (small) or resnet18; on the census it must
+  be multi_mlp."""
   hidden_sizes: tuple[int, ...] = (64, 32)
   """Layers of multi_mlp."""
   pool: int = 2
-  """Images are averaged over squares of so many pixels."""
+  """Images of digits are averaged over squares of so many pixels."""
   optimizer: str = 'adam'
   """adam, adamw, sgd or momentum."""
   learning_rate: float = 1e-3
@@ -86,9 +93,10 @@ class Config:
   """separate (the paper) or joint (its code on these data)."""
   min_seeds: int = 3
   """With fewer seeds no claim is decided."""
-  out_of_data: str = 'rotated'
-  """Pairs that the network was not trained for: rotated (the test pairs turned
-  by a quarter) or a source, as --data.source."""
+  out_of_data: str = ''
+  """Examples that the network was not trained for. Digits: rotated (the test
+  pairs turned by a quarter, the default) or a source, as --data.source. Census:
+  shuffled (the test rows, every column shuffled apart)."""
   probe_batches: int = 16
   """Batches whose gradients are compared after each epoch."""
   log_every: int = 25
@@ -108,7 +116,11 @@ class Config:
       num_train=4000, num_validation=1000, num_test=2000
     )
   )
-  """The data set."""
+  """The digits."""
+  census: _census.DataConfig = dataclasses.field(
+    default_factory=lambda: _census.DataConfig(num_train=4000)
+  )
+  """The census."""
 
 
 PRESETS = {
@@ -141,11 +153,22 @@ PRESETS = {
 RESUMABLE = ('out', 'methods', 'forms', 'ablation_methods', 'single_task')
 RESUMABLE += ('low_resource', 'noisy', 'sweep_methods', 'sweep_rho', 'seeds')
 RESUMABLE += ('min_seeds', 'resume', 'tensorboard', 'progress', 'data.dir')
-RESUMABLE += ('preset',)
+RESUMABLE += ('preset', 'census.dir')
+
+
+def complete(config: Config) -> Config:
+  """The options, with those that depend on the data set."""
+  _validate.one_of('--dataset', config.dataset, TASKS)
+  return dataclasses.replace(
+    config,
+    corrupted_task=config.corrupted_task or TASKS[config.dataset][-1],
+    out_of_data=config.out_of_data or OUT_OF_DATA[config.dataset][0],
+  )
 
 
 def check(config: Config) -> None:
   """Raises ValueError for options that no study could be made of."""
+  config = complete(config)
   for option in ('methods', 'ablation_methods', 'sweep_methods'):
     for name in getattr(config, option):
       _check_method(f'--{option.replace("_", "-")}', name)
@@ -155,14 +178,23 @@ def check(config: Config) -> None:
     _validate.one_of('--forms', form, FORMS)
   if 'plain' not in config.forms:
     raise ValueError('--forms lacks plain, which every other is compared with.')
-  _validate.one_of('--corrupted-task', config.corrupted_task, _digits.TASKS)
+  _validate.one_of(
+    '--corrupted-task', config.corrupted_task, TASKS[config.dataset]
+  )
   _validate.one_of('--model', config.model, _digits.MODELS)
+  if config.dataset == 'census' and config.model != 'multi_mlp':
+    raise ValueError(
+      f'--model={config.model} needs images, which --dataset census has not; '
+      'use multi_mlp.'
+    )
+  if config.census.num_train is not None:
+    _validate.in_range('--census.num-train', config.census.num_train, 1)
   _validate.one_of('--optimizer', config.optimizer, _digits.OPTIMIZERS)
   _validate.one_of('--ascent', config.ascent, ASCENTS)
   _validate.one_of('--norms', config.norms, NORMS)
   _validate.one_of('--data.source', config.data.source, data.SOURCES)
   _validate.one_of(
-    '--out-of-data', config.out_of_data, ('rotated', *data.SOURCES)
+    '--out-of-data', config.out_of_data, OUT_OF_DATA[config.dataset]
   )
   _validate.one_of('--mode', config.mode, ('auto', 'unroll', 'vmap', 'map'))
   for name in ('seeds', 'epochs', 'batch_size', 'log_every', 'pool'):
@@ -190,7 +222,7 @@ def _option(name: str) -> str:
 def _check_method(option: str, name: str) -> None:
   """Raises ValueError for what is no aggregator that this study can train."""
   _validate.one_of(option, name, _methods.wrappable_names())
-  method = _methods.make_method(name, len(_digits.TASKS), None, rho=0.0)
+  method = _methods.make_method(name, 2, None, rho=0.0)
   if method.weighting is not None and method.weighting.observe is not None:
     raise ValueError(
       f'{option}={name!r} reads the losses after the update as well, which the '

@@ -113,7 +113,7 @@ def _sweep(rows: Rows) -> Section | None:
       for ascent in ascents:
         radii = sorted(rows.radii(base, ascent))
         cells = [
-          _accuracies(rows.seeds('sweep', base, 'flat', ascent=ascent, rho=rho))
+          _scores(rows, 'sweep', base, 'flat', ascent=ascent, rho=rho)
           for rho in radii
         ]
         positive = [(r, c) for r, c in zip(radii, cells, strict=True) if r > 0]
@@ -125,7 +125,7 @@ def _sweep(rows: Rows) -> Section | None:
           capsize=2,
         )
       for form, look in controls.items():
-        values = _accuracies(rows.seeds('main', base, form))
+        values = _scores(rows, 'main', base, form)
         if values.size:
           axes.axhline(
             values.mean(),
@@ -133,7 +133,9 @@ def _sweep(rows: Rows) -> Section | None:
             linewidth=0.9,
             linestyle='dashed',
           )
-      axes.set(xscale='log', xlabel='radius', ylabel='test accuracy %')
+      axes.set(
+        xscale='log', xlabel='radius', ylabel=f'test {rows.metric_name} %'
+      )
       axes.grid(visible=True)
 
     panels.append(picture(base, plot, ident=f'sweep{len(panels)}-'))
@@ -142,15 +144,16 @@ def _sweep(rows: Rows) -> Section | None:
   legend = [*style.items(), ('A', controls['plain']), ('A, 2x', controls['2x'])]
   return Section(
     'Radii',
-    'Test accuracy of F-A by radius, mean over tasks and seeds ± standard '
-    'error; dashed: A and A for twice the epochs.',
+    f'Test {rows.metric_name} of F-A by radius, mean over tasks and seeds ± '
+    'standard error; dashed: A and A for twice the epochs.',
     legend,
     panels,
   )
 
 
-def _accuracies(cell: Mapping[int, Any]) -> np.ndarray:
-  return np.array([score(row, 'test/accuracy') for row in cell.values()])
+def _scores(rows: Rows, *cell: str, **where: Any) -> np.ndarray:
+  found = rows.seeds(*cell, **where).values()
+  return np.array([score(row, rows.metric) for row in found])
 
 
 def _error(values: np.ndarray) -> float:

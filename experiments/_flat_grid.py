@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 import mtljax as mtl
 from experiments import _digits, _methods
-from experiments._flat_config import ASCENTS, Config
+from experiments._flat_config import ASCENTS, TASKS, Config
 from experiments._flat_data import MAIN, variants
 from experiments._norm_matched import norm_matched
 from mtljax.training import make_train_step
@@ -35,6 +35,7 @@ class Entry(NamedTuple):
     ascent: ``'plain'`` or ``'adaptive'``.
     rho: the radius.
     sweep: whether it belongs to the sweep of radii.
+    all_tasks: those of the data set.
   """
 
   variant: str
@@ -43,6 +44,7 @@ class Entry(NamedTuple):
   ascent: str
   rho: float
   sweep: bool = False
+  all_tasks: tuple[str, ...] = _digits.TASKS
 
   @property
   def name(self) -> str:
@@ -57,7 +59,7 @@ class Entry(NamedTuple):
   @property
   def tasks(self) -> tuple[str, ...]:
     """The tasks that it is trained on."""
-    return _digits.tasks_of(self.base)
+    return _digits.tasks_of(self.base, self.all_tasks)
 
   def facts(self) -> dict[str, Any]:
     """What its rows say of it."""
@@ -74,14 +76,15 @@ class Entry(NamedTuple):
 
 def entries(config: Config) -> tuple[Entry, ...]:
   """The whole grid, in the order in which it is trained."""
+  tasks = TASKS[config.dataset]
 
   def make(variant, base, form, **kwargs):
     options = {'ascent': config.ascent, 'rho': config.rho} | kwargs
-    return Entry(variant, base, form, **options)
+    return Entry(variant, base, form, all_tasks=tasks, **options)
 
   def listed() -> Iterator[Entry]:
     if config.single_task:
-      for task in _digits.TASKS:
+      for task in tasks:
         yield make(MAIN, f'single_{task}', 'plain')
         yield make(MAIN, f'single_{task}', 'sam')
     for base in config.methods:

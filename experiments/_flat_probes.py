@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -11,7 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 
 import mtljax as mtl
-from experiments._digits import Digits, Problem
+from experiments._digits import Problem
+from experiments._sources import Source
 from mtljax import data, diagnostics, models
 
 RADII = (0.01, 0.05)
@@ -41,8 +42,8 @@ class Probes:
 def make_probes(
   problem: Problem,
   model: models.MultiTaskModel,
-  digits: Digits,
-  other: np.ndarray,
+  source: Source,
+  other: Mapping[str, np.ndarray],
   *,
   batch_size: int,
   num_batches: int,
@@ -52,10 +53,10 @@ def make_probes(
   Args:
     problem: losses and labels.
     model: the model.
-    digits: the clean data, whose test split is measured.
-    other: images of another kind.
+    source: the clean data, whose test split is measured.
+    other: inputs of another kind.
     batch_size: examples of a batch whose gradients are compared.
-    num_batches: how many batches, as far as the training pairs go.
+    num_batches: how many batches, as far as the training data go.
 
   Returns:
     The `Probes`.
@@ -77,7 +78,7 @@ def make_probes(
     return rate, lengths
 
   def conflict(state, train):
-    count = min(num_batches, len(train['image']) // batch_size)
+    count = min(num_batches, len(train[tasks[0]]) // batch_size)
     batches = {
       name: x[: count * batch_size].reshape(count, batch_size, *x.shape[1:])
       for name, x in train.items()
@@ -100,7 +101,8 @@ def make_probes(
 
   @jax.jit
   def predict(params, model_state, batch):
-    outputs = model.apply(params, model_state, digits.inputs(batch))
+    found = model.apply(params, model_state, source.loaded.inputs(batch))
+    outputs = [source.class_logits(x) for x in found]
     mask = batch['mask']
     entropy = [
       diagnostics.EntropyHistogram.from_logits(x, mask=mask) for x in outputs
@@ -119,10 +121,11 @@ def make_probes(
     return found
 
   def measure(state, train):
-    entropy, calibration = over(state, digits.splits['test'])
+    entropy, calibration = over(state, source.loaded.splits['test'])
     # Without labels of its own; any will do for the one compiled program.
-    unlabelled = {task: np.zeros(len(other), np.int32) for task in tasks}
-    other_entropy, _ = over(state, {'image': other, **unlabelled})
+    count = len(next(iter(other.values())))
+    unlabelled = dict.fromkeys(source.tasks, np.zeros(count, np.int32))
+    other_entropy, _ = over(state, {**other, **unlabelled})
     batch = {name: x[:TRAIN_ROWS] for name, x in train.items()}
     rises, flat = flatness(state.params, state.model_state, state.key, batch)
     scalars = {

@@ -12,7 +12,7 @@ import rich.console
 import rich.text
 
 from experiments import _flat_claims, _flat_figures, _flat_tables, _verdicts
-from experiments._flat_rows import Rows
+from experiments._flat_rows import PERCENT, Rows
 from experiments._results import Results, read_results
 from experiments._statistics import RESAMPLES
 
@@ -37,12 +37,14 @@ def write_report(directory: pathlib.Path) -> dict[str, Any]:
     _read_rows(directory / 'results.csv'),
     _read_costs(directory / 'cost.json'),
     config['min_seeds'],
+    config.get('score', 'accuracy'),
   )
   verdicts = _flat_claims.verdicts(rows)
   tables = _flat_tables.make_tables(rows, results.tasks)
   summary = {
     'experiment': 'flat_regions',
     'preset': config['preset'],
+    'score': rows.metric,
     'tasks': results.tasks,
     'variants': {
       table.variant: [_line(rows, line) for line in table.lines]
@@ -55,9 +57,9 @@ def write_report(directory: pathlib.Path) -> dict[str, Any]:
     directory,
     summary,
     verdicts,
-    title=f'flat_regions on {config["data"]["source"]}',
+    title=f'flat_regions on {_data_of(config)}',
     lead=f'{results.finished} Preset: {config["preset"]}.',
-    how=_how(results),
+    how=_how(results, rows),
     tables=tables,
     sections=_flat_figures.sections(directory, results, rows),
     config=config,
@@ -68,17 +70,19 @@ def print_tables(
   summary: Mapping[str, Any], console: rich.console.Console
 ) -> None:
   """Prints the accuracies of the main variant, and the verdicts."""
+  metric = summary['score']
+  name = PERCENT[metric]
   table = _verdicts.plain_table(
-    'accuracy %, mean over tasks and seeds', 'cell', 'accuracy'
+    f'{name} %, mean over tasks and seeds', 'cell', name
   )
   for heading in _flat_tables.CONTROLS.values():
     table.add_column(heading, justify='right')
   for line in summary['variants'].get('main', []):
-    accuracy = line['metrics']['test/accuracy']
-    error = accuracy['standard_error']
+    found = line['metrics'][metric]
+    error = found['standard_error']
     cells = [
       line['cell'],
-      f'{accuracy["mean"]:.2f} ± ' + ('-' if error is None else f'{error:.2f}'),
+      f'{found["mean"]:.2f} ± ' + ('-' if error is None else f'{error:.2f}'),
     ]
     for control in _flat_tables.CONTROLS:
       found = line['differences'].get(control)
@@ -94,21 +98,27 @@ def _difference(found: Mapping[str, Any]) -> str:
   return f'{found["mean"]:+.2f} [{found["low"]:+.2f}, {found["high"]:+.2f}]'
 
 
-def _how(results: Results) -> list[str]:
+def _data_of(config: Mapping[str, Any]) -> str:
+  """The name of the data set."""
+  name = config.get('dataset', 'digits')
+  return config['data']['source'] if name == 'digits' else name
+
+
+def _how(results: Results, rows: Rows) -> list[str]:
   """How the numbers are to be read, in sentences."""
   config = results.config
   lines = []
   if config['preset'] == 'quick':
     lines.append(
-      'This is the quick preset: a small network, few and small images, and a '
+      'This is the quick preset: a small network, few examples, and a '
       'short training. Its verdicts are about this size only; the paper trains '
       'a ResNet-18 on 120,000 pairs for 200 epochs (--preset paper).'
     )
   lines += [
     f'Every cell is trained with {config["seeds"]} seeds. Runs of one seed '
     'share initialisation and order of the data, so differences are paired. '
-    'The state with the best mean validation accuracy is measured on test, '
-    'once.',
+    f'The state with the best mean validation {rows.metric_name} is measured '
+    'on test, once.',
     'An interval is the wider of two: the percentile bootstrap over seeds '
     f"({RESAMPLES:,} resamples) and Student's t, both of 95 %. With three "
     'seeds a bootstrap is nearly meaningless (it can only return means of '
@@ -133,12 +143,22 @@ def _how(results: Results) -> list[str]:
       'The entropies "out of data" are of the test pairs turned by a quarter, '
       'a stand-in for a second data set.'
     )
+  if config['out_of_data'] == 'shuffled':
+    lines.append(
+      'The entropies "out of data" are of the test rows with every column '
+      "shuffled apart: the columns are as they were, the rows are nobody's."
+    )
+  if rows.metric_name != 'accuracy':
+    lines.append(
+      f'Where the paper speaks of accuracy, these verdicts are about the '
+      f'{rows.metric_name} in points; its figures do not refer to that.'
+    )
   return lines
 
 
 def _line(rows: Rows, line: _flat_tables.Line) -> dict[str, Any]:
   _, base, form, ascent, rho = line.key
-  names = [name for name, _, _ in _flat_tables.METRICS]
+  names = [name for name, _, _ in _flat_tables.shown(rows)]
   found = {name: _flat_tables.over_seeds(line, name) for name in names}
   return {
     'cell': line.name,

@@ -10,6 +10,9 @@ import numpy as np
 
 from experiments import _statistics
 
+# Metrics that are shown in points, and how they are called.
+PERCENT = {'test/accuracy': 'accuracy', 'test/auc': 'AUC'}
+
 
 class Rows:
   """The finished rows of a study, looked up by what they are.
@@ -18,6 +21,7 @@ class Rows:
     rows: the rows of ``results.csv``: strings, or numbers.
     costs: the content of ``cost.json``.
     min_seeds: with fewer seeds nothing is decided.
+    metric: the one that runs are compared by, in the rows ``test/<metric>``.
   """
 
   def __init__(
@@ -25,7 +29,10 @@ class Rows:
     rows: Iterable[Mapping[str, Any]],
     costs: Mapping[str, Any] | None = None,
     min_seeds: int = _statistics.MIN_SEEDS,
+    metric: str = 'accuracy',
   ):
+    self.metric = f'test/{metric}'
+    self.metric_name = PERCENT[self.metric]
     self.costs = costs or {}
     self.min_seeds = min_seeds
     self.found: dict[tuple[str, str, str, str, float], dict[int, Any]] = {}
@@ -70,7 +77,7 @@ class Rows:
 
 
 def score(row: Mapping[str, Any], name: str) -> float:
-  """The mean over the tasks of a metric; accuracies in points."""
+  """The mean over the tasks of a metric; accuracy and AUC in points."""
   values = [
     float(value)
     for column, value in row.items()
@@ -79,7 +86,7 @@ def score(row: Mapping[str, Any], name: str) -> float:
   ]
   if not values:
     return math.nan
-  percent = name == 'test/accuracy' or name.startswith('test/accuracy/')
+  percent = name.split('/')[:2] in [key.split('/') for key in PERCENT]
   return float(np.mean(values)) * (100 if percent else 1)
 
 
@@ -88,9 +95,13 @@ def paired(
   variant: str,
   base: str,
   forms: tuple[str, str],
-  name: str = 'test/accuracy',
+  name: str | None = None,
 ) -> dict[int, float]:
-  """By seed, a metric of the first form minus that of the second."""
+  """By seed, a metric of the first form minus that of the second.
+
+  Without a name it is the metric that runs are compared by.
+  """
+  name = name or rows.metric
   first, second = (rows.seeds(variant, base, form) for form in forms)
   found = {
     seed: score(first[seed], name) - score(second[seed], name)

@@ -14,7 +14,6 @@ from mtljax import metrics
 
 # Name of the metric, heading, format.
 METRICS = (
-  ('test/accuracy', 'accuracy %', '{:.2f}'),
   ('test/ece', 'ECE', '{:.3f}'),
   ('test/brier', 'Brier', '{:.3f}'),
   ('train/sharpness_0.05', 'sharpness 0.05', '{:.3g}'),
@@ -22,6 +21,13 @@ METRICS = (
   ('train/conflict', 'conflict rate', '{:.3f}'),
   ('steps_per_second', 'steps/s', '{:.1f}'),
 )
+
+
+def shown(rows: Rows) -> tuple[tuple[str, str, str], ...]:
+  """The metric that runs are compared by, then the others."""
+  return ((rows.metric, f'{rows.metric_name} %', '{:.2f}'), *METRICS)
+
+
 CONTROLS = {'plain': 'Δ to A', '2x': 'Δ to A, 2x'}
 TITLES = {
   'main': 'All forms, clean labels',
@@ -62,7 +68,7 @@ class Table(NamedTuple):
 
 
 def make_tables(rows: Rows, tasks: Sequence[str]) -> list[Table]:
-  """One table a variant; accuracies and differences in percentage points."""
+  """One table a variant; scores and differences in percentage points."""
   tables = []
   for variant in dict.fromkeys(key[0] for key in rows.found):
     lines = [
@@ -73,8 +79,8 @@ def make_tables(rows: Rows, tasks: Sequence[str]) -> list[Table]:
     kind, _, fraction = variant.rpartition('_')
     title = TITLES.get(variant, f'{kind.replace("_", "-")}, {fraction}')
     text = (
-      'Mean over seeds ± standard error. Δ: paired difference in accuracy, '
-      'with its interval.'
+      'Mean over seeds ± standard error. Δ: paired difference in '
+      f'{rows.metric_name}, with its interval.'
     )
     columns = _columns(rows, lines, tasks)
     tables.append(Table(variant, title, text, lines, columns))
@@ -82,7 +88,7 @@ def make_tables(rows: Rows, tasks: Sequence[str]) -> list[Table]:
 
 
 def differences(rows: Rows, line: Line) -> dict[str, Interval]:
-  """Accuracy minus that of each control of the same method, over seeds."""
+  """The score minus that of each control of the same method, over seeds."""
   variant, base, form = line.key[:3]
   home = 'main' if variant == 'sweep' else variant
   found = {}
@@ -92,7 +98,7 @@ def differences(rows: Rows, line: Line) -> dict[str, Interval]:
     if variant == 'sweep':
       other = rows.seeds(home, base, control)
       values = {
-        seed: score(row, 'test/accuracy') - score(other[seed], 'test/accuracy')
+        seed: score(row, rows.metric) - score(other[seed], rows.metric)
         for seed, row in line.rows.items()
         if seed in other
       }
@@ -118,11 +124,11 @@ def _columns(
     Column('runs', [Cell(str(len(line.rows))) for line in lines]),
   ]
   per_task = [
-    (f'test/accuracy/{task}', f'{task} %', '{:.2f}') for task in tasks
+    (f'{rows.metric}/{task}', f'{task} %', '{:.2f}') for task in tasks
   ]
-  for name, title, form in (*per_task, *METRICS):
+  for name, title, form in (*per_task, *shown(rows)):
     columns.append(Column(title, [_cell(line, name, form) for line in lines]))
-    if name == 'test/accuracy':
+    if name == rows.metric:
       found = [differences(rows, line) for line in lines]
       for control, heading in CONTROLS.items():
         cells = [

@@ -6,6 +6,8 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import jax
+
 from experiments import _census, _digits
 from mtljax import data, models
 
@@ -21,9 +23,12 @@ class Source:
     name: one of `NAMES`.
     tasks: its tasks.
     loaded: the three splits, and how a batch becomes inputs.
+    num_classes: of each task's labels.
     num_outputs: of each task's head.
     score: the metric of a task that counts, higher is better; its values are
       called ``<score>/<task>``.
+    example_losses: of a task's outputs ``(B, num_outputs)`` and its labels.
+    class_logits: from a task's outputs to ``(B, num_classes)``.
     make_loss: the loss of a task.
     metrics_of: the mergeable metrics of a task.
     select: the score of a state, from its validation metrics.
@@ -32,8 +37,11 @@ class Source:
   name: str
   tasks: tuple[str, ...]
   loaded: _digits.Loaded
+  num_classes: int
   num_outputs: int
   score: str
+  example_losses: Callable[[jax.Array, jax.Array], jax.Array]
+  class_logits: Callable[[jax.Array], jax.Array]
   make_loss: Callable[[str], Any]
   metrics_of: Callable[..., Any]
   select: Callable[[Mapping[str, float]], float]
@@ -71,12 +79,20 @@ def load_digits(
   config: _digits.DataConfig, batch_size: int, say: Callable[[str], None]
 ) -> Source:
   """Two overlapping digits."""
+  return of_digits(_digits.load(config, batch_size, say))
+
+
+def of_digits(digits: _digits.Digits) -> Source:
+  """Digits that are in memory."""
   return Source(
     'digits',
     _digits.TASKS,
-    _digits.load(config, batch_size, say),
+    digits,
+    _digits.NUM_CLASSES,
     _digits.NUM_CLASSES,
     'accuracy',
+    _digits.example_losses,
+    lambda outputs: outputs,
     _digits.task_loss,
     _digits.task_metrics,
     _digits.select,
@@ -94,8 +110,11 @@ def load_census(
     'census',
     tasks,
     _census.load(config, tasks, batch_size, say),
+    2,
     1,
     'auc',
+    _census.example_losses,
+    _census.class_logits,
     _census.task_loss,
     _census.task_metrics,
     _census.select,

@@ -58,6 +58,7 @@ class Cell:
     probe_every: steps between these measurements.
     num_steps: steps to train; None: as many as the study says.
     steps_per_epoch: steps between evaluations; None likewise.
+    select: from validation metrics to the score of a state; None: the study's.
     facts: columns that the row has besides those measured.
   """
 
@@ -76,6 +77,7 @@ class Cell:
   probe_every: int = 5
   num_steps: int | None = None
   steps_per_epoch: int | None = None
+  select: Callable[[Mapping[str, Any]], float] | None = None
   facts: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
   def folder(self, out: pathlib.Path) -> pathlib.Path:
@@ -177,7 +179,7 @@ def cell_steps(
   steps_per_epoch: int,
   log_every: int,
   batch_size: int,
-  select: Callable[[Mapping[str, Any]], float],
+  select: Callable[[Mapping[str, Any]], float] | None = None,
   tensorboard: bool,
   progress: bool,
   callback: Callable[[int], None] | None = None,
@@ -192,7 +194,8 @@ def cell_steps(
     steps_per_epoch: steps between evaluations.
     log_every: steps between lines of metrics.
     batch_size: examples a step.
-    select: from validation metrics to the score of a state.
+    select: from validation metrics to the score of a state, for cells without
+      one of their own.
     tensorboard: whether to write TensorBoard files too, where it is installed.
     progress: whether to show a progress bar of this run.
     callback: called with each step, for a bar of the whole study.
@@ -219,7 +222,7 @@ def cell_steps(
         log_every=log_every,
         eval_every=steps_per_epoch,
         eval_fn=cell.validate_fn,
-        select=select,
+        select=cell.select or select,
         writer=writer,
         checkpointer=checkpointer,
         steps_per_epoch=steps_per_epoch,

@@ -13,20 +13,11 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
-import sys
 
 import rich.console
 
-from experiments import (
-  _census,
-  _comparison,
-  _devices,
-  _digits,
-  _presets,
-  report,
-)
+from experiments import _census, _comparison, _presets, _sources
 from mtljax import _validate, data
-from mtljax.training import exit_on_error
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,71 +84,29 @@ def check(config: Config) -> None:
 def prepare(config: Config, console: rich.console.Console) -> _comparison.Study:
   """Everything that can be refused, before anything is written or trained."""
   check(config)
-  tasks = config.tasks
-  methods = _comparison.methods_of(config, tasks)
-  with _devices.first_process_first():
-    rows = _census.load(
-      config.data,
-      tasks,
-      config.batch_size,
-      lambda text: console.print(text, markup=False),
-    )
-  layout = _devices.make_layout(config.layout)
-  if layout is not None:
-    layout.local_rows(config.batch_size)
-  names = {name: _digits.tasks_of(name, tasks) for name in methods}
-  problems = {
-    some: _digits.make_problem(
-      _census.make_model(some, config.hidden_sizes, config.head_sizes),
-      rows,
-      _census.task_loss,
-      _census.task_metrics,
-    )
-    for some in dict.fromkeys(names.values())
-  }
-  train = rows.splits['train']
-  probes = _comparison.make_probes(config, problems)
-  mode = 'unroll' if config.mode == 'auto' else config.mode
-  cells = [
-    cell
-    for name, some in names.items()
-    for cell in _comparison.make_cells(
-      config,
-      name,
-      problems[some],
-      train,
-      layout,
-      mode=mode,
-      probe=probes.get(some),
-    )
-  ]
-  return _comparison.Study(
+  return _comparison.prepare(
+    config,
+    console,
     name='census',
-    tasks=tasks,
-    methods=methods,
-    cells=tuple(cells),
-    steps_per_epoch=_comparison.steps_per_epoch(config, train),
-    select=_census.select,
-    facts={'delta_m_metrics': [f'auc/{task}' for task in tasks]},
+    load=lambda say: _sources.load_census(
+      config.data, config.batch_size, say, config.tasks
+    ),
+    make_problem=lambda source, tasks: source.make_problem(
+      tasks, hidden_sizes=config.hidden_sizes, head_sizes=config.head_sizes
+    ),
+    mode='unroll' if config.mode == 'auto' else config.mode,
+    facts={'delta_m_metrics': [f'auc/{task}' for task in config.tasks]},
   )
 
 
 def main() -> None:
   """The command line."""
-  with exit_on_error():
-    try:
-      config = complete(
-        _presets.parse(Config, PRESETS, prog='python -m experiments.census')
-      )
-      _devices.start(config.layout, config.distributed)
-      console = report.make_console()
-      console.quiet = not _devices.is_first()
-      study = prepare(config, console)
-    except ValueError as error:
-      sys.exit(f'error: {error}')
-    failed = _comparison.run(config, study, console)
-  if failed:
-    sys.exit(f'error: {failed} runs did not finish; their status says why.')
+  _comparison.main(
+    lambda: complete(
+      _presets.parse(Config, PRESETS, prog='python -m experiments.census')
+    ),
+    prepare,
+  )
 
 
 if __name__ == '__main__':

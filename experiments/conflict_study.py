@@ -3,8 +3,9 @@
   python -m experiments.conflict_study
 
 Networks that share much, and networks with larger heads on the same trunk, are
-trained on two overlapping digits. Every k steps the gradients of single
-samples and tasks are compared. To ``--out`` go ``config.json``,
+trained on two overlapping digits and on Census-Income. Every k steps the
+gradients of single samples and tasks are compared. To ``--out`` go
+``config.json``,
 ``runs/<data>.<shape>/seed_<k>/`` with the pairs in ``probe.jsonl``,
 ``results.csv``, ``summary.json`` and ``report.html`` with the verdicts on the
 claims E7, E8 and E9. The same command again goes on where it was stopped.
@@ -15,10 +16,8 @@ from __future__ import annotations
 import dataclasses
 import functools
 import pathlib
-import sys
 import time
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import optax
@@ -26,6 +25,8 @@ import rich.console
 
 import mtljax as mtl
 from experiments import (
+  _census,
+  _command,
   _conflict,
   _conflict_report,
   _digits,
@@ -36,7 +37,7 @@ from experiments import (
 )
 from experiments._digits import DataConfig
 from mtljax import _validate, data
-from mtljax.training import exit_on_error, make_train_step, open_run
+from mtljax.training import make_train_step, open_run
 
 #: Head layers of each shape; the trunk is the same.
 SHAPES: dict[str, tuple[int, ...]] = {
@@ -53,10 +54,12 @@ class Config:
   """quick (a few minutes on two cores) or long. Other options override it."""
   out: pathlib.Path = pathlib.Path('results/conflict_study')
   """Folder for everything this run writes."""
+  datasets: tuple[str, ...] = _sources.NAMES
+  """digits, census or both."""
   seeds: int = 3
   """Number of seeds: 0, 1, ..."""
   epochs: int = 4
-  """Passes over the training pairs."""
+  """Passes over the training data."""
   hidden_sizes: tuple[int, ...] = (64, 32)
   """Layers of the trunk, the same in both shapes."""
   learning_rate: float = 1e-3
@@ -81,22 +84,39 @@ class Config:
     )
   )
   """The digits."""
+  census: _census.DataConfig = dataclasses.field(
+    default_factory=lambda: _census.DataConfig(num_train=4000)
+  )
+  """Census-Income (KDD)."""
 
 
 PRESETS = {
   'quick': Config(),
   'long': Config(
-    preset='long', seeds=5, epochs=30, data=DataConfig(source='mnist_5k')
+    preset='long',
+    seeds=5,
+    epochs=30,
+    data=DataConfig(source='mnist_5k'),
+    census=_census.DataConfig(num_train=8000),
   ),
 }
 # What may change between a run and its continuation in the same folder.
 RESUMABLE = ('out', 'preset', 'seeds', 'min_seeds', 'resume', 'progress')
-RESUMABLE += ('data.dir', 'cells')
+RESUMABLE += ('data.dir', 'census.dir', 'datasets', 'tasks', 'methods')
 
 
 def check(config: Config) -> None:
   """Raises ValueError for options that no study could be made of."""
+  for name in config.datasets:
+    _validate.one_of('--datasets', name, _sources.NAMES)
+  if not config.datasets or len(set(config.datasets)) != len(config.datasets):
+    raise ValueError(
+      f'--datasets={config.datasets} must be different ones of '
+      f'{", ".join(_sources.NAMES)}.'
+    )
   _validate.one_of('--data.source', config.data.source, data.SOURCES)
+  if config.census.num_train is not None:
+    _validate.in_range('--census.num-train', config.census.num_train, 1)
   for name in ('seeds', 'epochs', 'batch_size', 'log_every', 'min_seeds'):
     _validate.in_range(f'--{name.replace("_", "-")}', getattr(config, name), 1)
   _validate.in_range('--diagnose-every', config.diagnose_every, 1)
@@ -112,33 +132,51 @@ def check(config: Config) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Setting:
-  """A network on a data set, and how its batches are made."""
+  """A network on a data set."""
 
   name: str
+  source: _sources.Source
   problem: _digits.Problem
-  batches: Callable[[int], Any]
-  steps_per_epoch: int
+
+
+def load_sources(
+  config: Config, say: Callable[[str], None]
+) -> list[_sources.Source]:
+  """Reads the data sets, preparing them first if they are not there yet."""
+
+  def census():
+    try:
+      return _sources.load_census(config.census, config.batch_size, say)
+    except FileNotFoundError as error:
+      raise FileNotFoundError(
+        f'{error}. To do without these data: --datasets digits'
+      ) from error
+
+  def digits():
+    return _sources.load_digits(config.data, config.batch_size, say)
+
+  load = {'digits': digits, 'census': census}
+  return [load[name]() for name in config.datasets]
 
 
 def make_settings(config: Config, say: Callable[[str], None]) -> list[Setting]:
-  """Both shapes on every data set; here the digits are the only one."""
-  source = _sources.load_digits(config.data, config.batch_size, say)
+  """Both shapes on every data set."""
   return [
     Setting(
       f'{source.name}.{shape}',
+      source,
       source.make_problem(
         hidden_sizes=config.hidden_sizes, head_sizes=head_sizes
       ),
-      functools.partial(source.batches, config.batch_size),
-      source.steps_per_epoch(config.batch_size),
     )
+    for source in load_sources(config, say)
     for shape, head_sizes in SHAPES.items()
   ]
 
 
 def make_cells(config: Config, setting: Setting) -> list[_study.Cell]:
   """The runs of a setting, all seeds sharing the compiled step."""
-  problem = setting.problem
+  problem, source = setting.problem, setting.source
   step = make_train_step(
     mtl.sum_losses(len(problem.tasks)),
     optax.adam(config.learning_rate),
@@ -148,6 +186,7 @@ def make_cells(config: Config, setting: Setting) -> list[_study.Cell]:
   probe = _conflict.make_probe(
     problem.loss, problem.labels, num_samples=config.diagnose_samples
   )
+  steps_per_epoch = source.steps_per_epoch(config.batch_size)
 
   def init(seed):
     init_key, key = jax.random.split(jax.random.key(seed))
@@ -161,13 +200,14 @@ def make_cells(config: Config, setting: Setting) -> list[_study.Cell]:
       tasks=problem.tasks,
       step=step,
       init_fn=functools.partial(init, seed),
-      batches_fn=functools.partial(setting.batches, seed),
+      batches_fn=functools.partial(source.batches, config.batch_size, seed),
       validate_fn=lambda state: problem.evaluate(state, 'validation'),
       test_fn=lambda state: problem.evaluate(state, 'test'),
       probe_fn=probe,
       probe_every=config.diagnose_every,
-      num_steps=config.epochs * setting.steps_per_epoch,
-      steps_per_epoch=setting.steps_per_epoch,
+      num_steps=config.epochs * steps_per_epoch,
+      steps_per_epoch=steps_per_epoch,
+      select=source.select,
     )
     for seed in range(config.seeds)
   ]
@@ -196,7 +236,9 @@ def run(config: Config, study: Study, console: rich.console.Console) -> int:
   start = time.perf_counter()
   values = dataclasses.asdict(config) | {
     'experiment': _conflict_report.NAME,
-    'tasks': list(_digits.TASKS),
+    'tasks': list(
+      dict.fromkeys(t for x in study.settings for t in x.source.tasks)
+    ),
     'methods': [setting.name for setting in study.settings],
   }
   open_run(config.out, values, resume=config.resume, ignore=RESUMABLE)
@@ -207,7 +249,6 @@ def run(config: Config, study: Study, console: rich.console.Console) -> int:
     progress=config.progress,
     log_every=config.log_every,
     batch_size=config.batch_size,
-    select=_digits.select,
     tensorboard=False,
   )
   summary = _conflict_report.write_report(config.out)
@@ -218,18 +259,13 @@ def run(config: Config, study: Study, console: rich.console.Console) -> int:
 
 def main() -> None:
   """The command line."""
-  console = report.make_console()
-  with exit_on_error():
-    try:
-      config = _presets.parse(
-        Config, PRESETS, prog='python -m experiments.conflict_study'
-      )
-      study = prepare(config, console)
-    except ValueError as error:
-      sys.exit(f'error: {error}')
-    failed = run(config, study, console)
-  if failed:
-    sys.exit(f'error: {failed} runs did not finish; their status says why.')
+  _command.run_command(
+    lambda: _presets.parse(
+      Config, PRESETS, prog='python -m experiments.conflict_study'
+    ),
+    prepare,
+    run,
+  )
 
 
 if __name__ == '__main__':

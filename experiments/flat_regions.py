@@ -1,11 +1,12 @@
-"""Tests the claims of task-based flat regions on two overlapping digits.
+"""Tests the claims of task-based flat regions (F-MTL) on a data set.
 
   python -m experiments.flat_regions
+  python -m experiments.flat_regions --dataset census
 
 Every aggregator A is trained as it is, as F-A and in the controls (A for twice
 the epochs, G-SAM + A, A on the SAM gradients, A with the length of F-A), over
 several seeds; with few or wrong labels for one task; and over a range of radii.
-The state with the best validation accuracy is measured on test, once. To
+The state with the best validation score is measured on test, once. To
 ``--out`` go ``config.json``, ``runs/<cell>/seed_<k>/``, ``results.csv``,
 ``cost.json``, ``summary.json`` and ``report.html`` with the verdicts on the
 claims F1 to F10. The same command again goes on where it was stopped.
@@ -17,7 +18,6 @@ import dataclasses
 import functools
 import json
 import pathlib
-import sys
 import time
 from typing import Any
 
@@ -25,6 +25,7 @@ import jax
 import rich.console
 
 from experiments import (
+  _command,
   _digits,
   _flat_config,
   _flat_data,
@@ -32,12 +33,13 @@ from experiments import (
   _flat_probes,
   _flat_report,
   _presets,
+  _sources,
   _study,
   report,
 )
 from experiments._flat_config import PRESETS, RESUMABLE, Config
-from mtljax import data, models
-from mtljax.training import exit_on_error, open_run
+from mtljax import models
+from mtljax.training import open_run
 
 COST_STEPS = 10
 
@@ -48,12 +50,14 @@ class Study:
 
   entries: tuple[_flat_grid.Entry, ...]
   cells: tuple[_study.Cell, ...]
-  digits: _digits.Digits
+  source: _sources.Source
 
 
-def make_model(config: Config, tasks: tuple[str, ...]) -> models.MultiTaskModel:
+def make_model(
+  config: Config, source: _sources.Source, tasks: tuple[str, ...]
+) -> models.MultiTaskModel:
   """The network of a study for some tasks."""
-  options: dict[str, Any] = {'num_classes': _digits.NUM_CLASSES}
+  options: dict[str, Any] = {'num_classes': source.num_outputs}
   if config.model == 'multi_mlp':
     options['hidden_sizes'] = config.hidden_sizes
   return _digits.MODELS[config.model](tasks=tasks, **options)
@@ -67,24 +71,29 @@ def prepare(config: Config, console: rich.console.Console) -> Study:
   def say(text):
     console.print(text, markup=False)
 
-  digits = _flat_data.load(config, say)
-  other = _flat_data.load_other(config, digits, say)
+  source = _flat_data.load(config, say)
+  other = _flat_data.load_other(config, source, say)
   variants = {
     name: _flat_data.corrupt(
-      digits, name, config.corrupted_task, config.data.seed
+      source, name, config.corrupted_task, config.data.seed
     )
     for name in dict.fromkeys(entry.variant for entry in grid)
   }
   problems, probes = {}, {}
   for tasks in dict.fromkeys(entry.tasks for entry in grid):
-    model = make_model(config, tasks)
+    model = make_model(config, source, tasks)
     problems[tasks] = _digits.make_problem(
-      model, digits, _flat_data.labelled_loss
+      model,
+      source.loaded,
+      functools.partial(
+        _flat_data.labelled_loss, example_losses=source.example_losses
+      ),
+      source.metrics_of,
     )
     probes[tasks] = _flat_probes.make_probes(
       problems[tasks],
       model,
-      digits,
+      source,
       other,
       batch_size=config.batch_size,
       num_batches=config.probe_batches,
@@ -105,7 +114,7 @@ def prepare(config: Config, console: rich.console.Console) -> Study:
     for entry in grid
     for seed in range(config.seeds)
   ]
-  return Study(grid, tuple(cells), digits)
+  return Study(grid, tuple(cells), source)
 
 
 def make_cell(
@@ -115,10 +124,10 @@ def make_cell(
   steps: _flat_grid.Steps,
   problem: _digits.Problem,
   probes: _flat_probes.Probes,
-  digits: _digits.Digits,
+  source: _sources.Source,
 ) -> _study.Cell:
   """One run. Runs of one seed share initialisation and order of the data."""
-  train = digits.splits['train']
+  train = source.loaded.splits['train']
   step = steps.get(entry)
 
   def init():
@@ -136,6 +145,7 @@ def make_cell(
       arrays |= probes.surface(state, train)
     return scalars, arrays
 
+  steps_per_epoch = source.steps_per_epoch(config.batch_size)
   epochs = 2 * config.epochs if entry.form == '2x' else config.epochs
   return _study.Cell(
     method=entry.name,
@@ -143,24 +153,14 @@ def make_cell(
     tasks=entry.tasks,
     step=step,
     init_fn=init,
-    batches_fn=functools.partial(
-      data.make_train_iterator,
-      train,
-      batch_size=config.batch_size,
-      seed=seed,
-    ),
+    batches_fn=functools.partial(source.batches, config.batch_size, seed),
     validate_fn=validate,
     test_fn=lambda state: problem.evaluate(state, 'test'),
     measure_fn=measure,
-    num_steps=epochs * steps_per_epoch(config, digits),
-    steps_per_epoch=steps_per_epoch(config, digits),
+    num_steps=epochs * steps_per_epoch,
+    steps_per_epoch=steps_per_epoch,
     facts=entry.facts(),
   )
-
-
-def steps_per_epoch(config: Config, digits: _digits.Digits) -> int:
-  """Whole batches in a pass over the training pairs."""
-  return len(digits.splits['train']['image']) // config.batch_size
 
 
 def measure_cost(config: Config, study: Study) -> dict[str, Any]:
@@ -216,7 +216,8 @@ def run(config: Config, study: Study, console: rich.console.Console) -> int:
   names = list(dict.fromkeys(cell.method for cell in study.cells))
   values |= {
     'experiment': 'flat_regions',
-    'tasks': list(_digits.TASKS),
+    'tasks': list(study.source.tasks),
+    'score': study.source.score,
     'cells': names,
   }
   open_run(
@@ -229,7 +230,7 @@ def run(config: Config, study: Study, console: rich.console.Console) -> int:
     progress=config.progress,
     log_every=config.log_every,
     batch_size=config.batch_size,
-    select=_digits.select,
+    select=study.source.select,
     tensorboard=config.tensorboard,
   )
   cost = config.out / 'cost.json'
@@ -252,18 +253,13 @@ def _read_json(path: pathlib.Path) -> dict[str, Any]:
 
 def main() -> None:
   """The command line."""
-  console = report.make_console()
-  with exit_on_error():
-    try:
-      config = _presets.parse(
-        Config, PRESETS, prog='python -m experiments.flat_regions'
-      )
-      study = prepare(config, console)
-    except ValueError as error:
-      sys.exit(f'error: {error}')
-    failed = run(config, study, console)
-  if failed:
-    sys.exit(f'error: {failed} runs did not finish; their status says why.')
+  _command.run_command(
+    lambda: _flat_config.complete(
+      _presets.parse(Config, PRESETS, prog='python -m experiments.flat_regions')
+    ),
+    prepare,
+    run,
+  )
 
 
 if __name__ == '__main__':

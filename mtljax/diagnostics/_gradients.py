@@ -6,15 +6,12 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from mtljax import _labels, _tree
 from mtljax.diagnostics._conflict import similarity
 from mtljax.diagnostics._samples import first_samples
-from mtljax.gradients import (
-  _pullback,
-  value_and_sample_grads,
-  value_and_task_grads,
-)
+from mtljax.gradients import _passes, _pullback
 
 
 class PairConflict(NamedTuple):
@@ -34,7 +31,7 @@ class PairConflict(NamedTuple):
 
 
 class GradientConflict(NamedTuple):
-  """What `gradient_conflict` returns.
+  """What `gradient_conflict` returns, of the T tasks that it compares.
 
   Attributes:
     tasks: between tasks on one sample, ``(S, T, T)``.
@@ -55,6 +52,7 @@ def gradient_conflict(
   batch: Any,
   *args: Any,
   labels: _labels.Labels | None = None,
+  tasks: ArrayLike | None = None,
   num_samples: int = 8,
   chunk_size: int | None = None,
   has_aux: bool = False,
@@ -73,11 +71,12 @@ def gradient_conflict(
   samples after a mean over the tasks. If samples of one task differ as much as
   tasks do, the conflict is not one of multi-task learning.
 
-  Memory is S (T + 1) copies of the shared parameters, or, with ``chunk_size``
-  C, 2 C (T + 1) of them: pairs of samples are then compared block by block, and
-  the gradients are computed S / C + 1 times. Coordinates are counted leaf by
-  leaf. For what a sample's gradient is, see `sample_task_gramian`. Call it
-  inside ``jax.jit``.
+  Memory is S (T + 1) copies of the shared parameters, T being the number of
+  ``tasks`` compared, or, with ``chunk_size`` C, 2 C (T + 1) of them: pairs of
+  samples are then compared block by block, and the gradients are computed
+  S / C + 1 times. The trunk is pulled back for these tasks only. Coordinates
+  are counted leaf by leaf. For what a sample's gradient is, see
+  `sample_task_gramian`. Call it inside ``jax.jit``.
 
   ======================= ==================================================
   input                   result
@@ -95,6 +94,9 @@ def gradient_conflict(
       one a task).
     *args: the arguments of ``fun`` after the batch.
     labels: see `mtljax.label_params`; None: all parameters are shared.
+    tasks: indices of the tasks that are compared, and that a mean over tasks is
+      taken of, shape ``(T,)``; they may be drawn anew by a key at every call.
+      None: all.
     num_samples: S, at most the batch.
     chunk_size: how many samples' gradients make a block, a divisor of S; None:
       all.
@@ -105,7 +107,8 @@ def gradient_conflict(
 
   Raises:
     ValueError: there are fewer samples, ``chunk_size`` does not divide them,
-      or no leaf is shared.
+      no leaf is shared, or ``tasks`` are no indices of tasks (traced ones are
+      not checked: beyond the last they are the last).
 
   Example:
     >>> import jax.numpy as jnp
@@ -119,28 +122,42 @@ def gradient_conflict(
     >>> print(got.samples.cosine[0, 0, 1], got.mean_tasks.product[0, 1])
     0.0 -1.0
 
+    Some of many tasks, others with every key:
+
+    >>> import jax
+    >>> many = lambda w, x: jnp.mean(x @ w) * jnp.arange(1.0, 21.0)
+    >>> some = jax.random.choice(jax.random.key(0), 20, (8,), replace=False)
+    >>> got = gradient_conflict(
+    ...   many, jnp.ones(2), jnp.eye(2), tasks=some, num_samples=2)
+    >>> got.tasks.cosine.shape, got.samples.cosine.shape
+    ((2, 8, 8), (8, 2, 2))
+
   References:
     Elich et al., `Examining Common Paradigms in Multi-Task Learning
     <https://arxiv.org/abs/2311.04698>`_, 2024, figures 4 and A5 to A7. The
     paper does not say what the ratio is of: here of all shared coordinates.
   """
   samples, chunk = first_samples(batch, num_samples, chunk_size)
-  options: dict[str, Any] = {'labels': labels, 'has_aux': has_aux}
-  sample_grads = value_and_sample_grads(fun, **options)
+  passes = _passes.make_passes('auto')
 
-  def shared(grads):
-    flat = _labels.flatten_labels(labels, grads)
-    leaves = zip(jax.tree.leaves(grads), flat, strict=True)
-    found = [x for x, label in leaves if label == _labels.SHARED]
-    if not found:
+  def task_rows(part):
+    """Leaves ``(T, ...)``, the gradients of the tasks on some samples."""
+    pullback = _pullback.make_pullback(
+      fun, params, (part, *args), labels=labels, has_aux=has_aux
+    )
+    some = _check_tasks(tasks, pullback.losses.shape[0])
+    rows = pullback.rows(passes, some)
+    if not rows:
       raise ValueError('labels: at least one shared parameter is needed.')
-    return found
+    return rows
 
   def rows_of(part):
     """Leaves ``(C, T + 1, ...)``: of every sample the tasks and their mean."""
-    rows = shared(sample_grads(params, part, *args)[1])
+    ones = jax.tree.map(lambda x: x[:, None], part)
     mean = lambda x: jnp.mean(x, axis=1, keepdims=True).astype(x.dtype)
-    return [jnp.concatenate([x, mean(x)], axis=1) for x in rows]
+    return [
+      jnp.concatenate([x, mean(x)], axis=1) for x in jax.vmap(task_rows)(ones)
+    ]
 
   chunks = jax.tree.map(lambda x: x.reshape(-1, chunk, *x.shape[1:]), samples)
   across = jax.vmap(_pairs, in_axes=1)  # over tasks and their mean
@@ -157,24 +174,39 @@ def gradient_conflict(
     )
 
   if chunk == num_samples:
-    tasks, blocks = jax.tree.map(lambda x: x[None], block_row(samples))
+    of_tasks, blocks = jax.tree.map(lambda x: x[None], block_row(samples))
   else:
-    tasks, blocks = jax.lax.map(block_row, chunks)
+    of_tasks, blocks = jax.lax.map(block_row, chunks)
   # (chunk, its other, task, sample, sample)
   join = lambda x: jnp.moveaxis(x, (2, 0, 3, 1, 4), (0, 1, 2, 3, 4)).reshape(
     -1, num_samples, num_samples
   )
-  size = sum(x.size for x in shared(params))
+  batch_rows = task_rows(batch)
+  size = sum(x[0].size for x in batch_rows)
   of_samples = _conflict(_Pairs(*map(join, blocks)), size)
-  batch_rows = shared(
-    value_and_task_grads(fun, **options)(params, batch, *args)[1]
-  )
   return GradientConflict(
-    _conflict(_Pairs(*(x.reshape(-1, *x.shape[2:]) for x in tasks)), size),
+    _conflict(_Pairs(*(x.reshape(-1, *x.shape[2:]) for x in of_tasks)), size),
     jax.tree.map(lambda x: x[:-1], of_samples),
     _conflict(_pairs(batch_rows, batch_rows), size),
     jax.tree.map(lambda x: x[-1], of_samples),
   )
+
+
+def _check_tasks(tasks: ArrayLike | None, num_tasks: int) -> jax.Array | None:
+  """The indices, known to be some where that can be known."""
+  if tasks is None:
+    return None
+  found = jnp.asarray(tasks)
+  wrong = found.ndim != 1 or not found.size
+  wrong = wrong or not jnp.issubdtype(found.dtype, jnp.integer)
+  if not wrong and not isinstance(tasks, jax.Array):
+    wrong = min(tasks) < 0 or max(tasks) >= num_tasks
+  if wrong:
+    raise ValueError(
+      f'tasks={tasks} must be some of the indices 0 to {num_tasks - 1}, in one '
+      'dimension.'
+    )
+  return found
 
 
 class _Pairs(NamedTuple):

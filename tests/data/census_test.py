@@ -126,7 +126,7 @@ class Manager(types.SimpleNamespace):
     raise AssertionError('Manual directory does not exist or is empty.')
 
 
-def test_without_files_uci_is_asked(tmp_path):
+def test_without_files_uci_is_asked(tmp_path, monkeypatch):
   builder = data.Census(data_dir=tmp_path / 'tfds')
   rows = census_rows.write_raw(tmp_path, raw.COLUMNS, train=5, test=4)
   folder = tmp_path / 'downloads' / 'manual'
@@ -136,6 +136,7 @@ def test_without_files_uci_is_asked(tmp_path):
     asked.update(urls)
     return {split: raw.find(folder, split) for split in urls}
 
+  monkeypatch.setattr(data.census, '_reach_host', lambda: None)
   with pytest.raises(ValueError, match='has 5 rows, not 199523'):
     builder._split_generators(Manager(download=download))
   assert all(
@@ -149,15 +150,30 @@ def test_without_files_uci_is_asked(tmp_path):
   assert len(rows[0]) == 5
 
 
-def test_no_network_says_what_to_do(tmp_path):
+@pytest.mark.parametrize('where', ['connect', 'download'])
+def test_no_network_says_what_to_do(tmp_path, monkeypatch, where):
   builder = data.Census(data_dir=tmp_path)
+  asked = []
 
-  def download(urls):
-    del urls
+  def unreachable(*args, **kwargs):
+    del args, kwargs
+    asked.append(where)
     raise OSError('unreachable')
 
-  with pytest.raises(FileNotFoundError, match='mtljax.data.fetch census'):
+  def download(urls):
+    if where == 'download':
+      unreachable()
+    asked.append(urls)
+
+  monkeypatch.setattr(data.census.urllib.request, 'getproxies', dict)
+  if where == 'connect':
+    monkeypatch.setattr(data.census.socket, 'create_connection', unreachable)
+  else:
+    monkeypatch.setattr(data.census, '_reach_host', lambda: None)
+  command = f'mtljax.data.fetch census --data-dir {tmp_path}$'
+  with pytest.raises(FileNotFoundError, match=command):
     builder._split_generators(Manager(download=download))
+  assert asked == [where]
 
 
 def test_tfds_knows_the_builder(built):

@@ -28,12 +28,16 @@ def reference(rows):
   return products / lengths, 2 * lengths / squares, products, signs
 
 
+def near(ours, theirs):
+  scale = np.abs(theirs).max()
+  np.testing.assert_allclose(ours, theirs, atol=1e-5 * scale)
+
+
 def check(got, groups):
   """Against a list of gradients a group."""
   expected = [np.stack(x) for x in zip(*map(reference, groups), strict=True)]
   for ours, theirs in zip(got, expected, strict=True):
-    scale = np.abs(theirs).max()
-    np.testing.assert_allclose(ours, theirs, atol=1e-5 * scale)
+    near(ours, theirs)
 
 
 @pytest.mark.parametrize('chunk_size', [None, 2, 1])
@@ -56,6 +60,34 @@ def test_equals_the_definitions(chunk_size):
   averaged = jax.tree.map(lambda x: x[None], got.mean_samples)
   check(averaged, [rows.mean(1)])
   assert np.any(got.samples.sign_ratio > 0.3)
+
+
+@pytest.mark.parametrize(
+  ('form', 'chunk_size'), [(toy.STAGED, None), (toy.plain, 2)]
+)
+def test_some_tasks_are_those_of_all(form, chunk_size):
+  def conflict(tasks):
+    return gradient_conflict(
+      form,
+      toy.PARAMS,
+      toy.BATCH,
+      labels=toy.LABELS,
+      tasks=tasks,
+      num_samples=S,
+      chunk_size=chunk_size,
+    )
+
+  chosen = np.array([2, 0])
+  whole, some = jax.jit(lambda t: (conflict(None), conflict(t)))(chosen)
+  for ours, theirs in zip(some.tasks, whole.tasks, strict=True):
+    near(ours, theirs[:, chosen][:, :, chosen])
+  for ours, theirs in zip(some.samples, whole.samples, strict=True):
+    near(ours, theirs[chosen])
+  for ours, theirs in zip(some.mean_tasks, whole.mean_tasks, strict=True):
+    near(ours, theirs[chosen][:, chosen])
+  rows = [rows_of(toy.BATCH[s : s + 1])[chosen] for s in range(S)]
+  averaged = jax.tree.map(lambda x: x[None], some.mean_samples)
+  check(averaged, [np.stack(rows).mean(1)])
 
 
 def losses(w, x):
@@ -91,5 +123,8 @@ def test_wrong_arguments_are_named():
     call()
   with pytest.raises(ValueError, match='chunk_size=4 must divide'):
     call(num_samples=6, chunk_size=4)
+  for tasks in ([3], [-1], [], [[0, 1]], [0.5]):
+    with pytest.raises(ValueError, match='must be some of the indices 0 to 2'):
+      call(num_samples=6, tasks=tasks)
   with pytest.raises(ValueError, match='at least one shared'):
     call(num_samples=6, labels=0)

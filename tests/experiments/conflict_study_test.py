@@ -4,13 +4,21 @@ import dataclasses
 import json
 import math
 
+import census_rows
 import numpy as np
 import pytest
 import rich.console
 
-from experiments import _conflict, _conflict_report, conflict_study, report
-from experiments._conflict_report import Setting
+from experiments import (
+  _census,
+  _conflict,
+  _conflict_claims,
+  conflict_study,
+  report,
+)
+from experiments._conflict_claims import Setting
 from experiments._verdicts import FAILS, HOLDS, UNDECIDED
+from mtljax.data import _census_columns
 
 SHIFT = {'tasks': 0.0, 'samples': 0.0}
 
@@ -35,7 +43,7 @@ def setting(name, seeds=3, *, cosine=SHIFT, magnitude=SHIFT, sd=0.1, drift=0.0):
 
 
 def outcomes(*settings, min_seeds=3):
-  found = _conflict_report.claims(list(settings), min_seeds)
+  found = _conflict_claims.claims(list(settings), min_seeds)
   return {v.claim: v.outcome for v in found}
 
 
@@ -69,9 +77,36 @@ def test_nothing_measured_is_undecided():
   assert set(outcomes().values()) == {UNDECIDED}
 
 
+def test_parts_are_judged_by_the_same_rules():
+  lower = {'tasks': -0.1, 'samples': 0.0}
+  settings = [
+    setting('one.shared_heavy', cosine=lower),
+    setting('one.head_heavy', sd=0.05, cosine=lower),
+    setting('two.shared_heavy', cosine={'tasks': 0.1}),
+  ]
+  found = {
+    x['part']: x for x in _conflict_claims.outcomes(settings, min_seeds=3)
+  }
+  names = [x.name for x in settings]
+  assert list(found) == ['one', 'two', *names]
+  assert [found[x]['E7'] for x in ('one', *names)] == [*[FAILS] * 3, HOLDS]
+  assert found['one']['E9'] == HOLDS
+  assert [found[x]['E9'] for x in ('two', *names)] == [None] * 4
+
+
+def test_pairs_of_one_sign():
+  values = np.array([-0.5, -0.1, 0.0, 0.2])
+  one = Setting('a', {0: {'tasks/cosine': {1: values, 2: values[:2]}}})
+  positive = one.per_epoch('tasks/cosine', 1)
+  assert {e: (x.n, x.mean) for e, x in positive.items()} == {1: (1, 0.2)}
+  negative = one.per_epoch('tasks/cosine', -1)
+  assert [x.n for x in negative.values()] == [2, 2]
+  assert negative[1].mean == pytest.approx(-0.3)
+
+
 def test_numbers_of_an_epoch():
   values = np.arange(1.0, 5.0)
-  found = _conflict_report.stats(values)
+  found = _conflict_claims.stats(values)
   assert (found.mean, found.n) == (2.5, 4)
   assert found.sd == pytest.approx(math.sqrt(1.25))
   assert (found.low, found.high) == pytest.approx((1.075, 3.925))
@@ -85,7 +120,8 @@ def write_run(folder, seed, steps=4):
       line = {'kind': 'probe', 'step': step, 'epoch': step / 2}
       for kind in _conflict.KINDS:
         for measure in _conflict.MEASURES:
-          line[f'{kind}/{measure}'] = rng.uniform(0.1, 0.9, (2, 3)).tolist()
+          low = -0.9 if (kind, measure) == ('samples', 'cosine') else 0.1
+          line[f'{kind}/{measure}'] = rng.uniform(low, 0.9, (2, 3)).tolist()
       line['tasks/cosine'][0][0] = 'NaN'
       file.write(json.dumps(line) + '\n')
   metrics = {'kind': 'train', 'step': 4, 'loss/left': 1.0}
@@ -119,7 +155,50 @@ def test_report_of_a_folder(tmp_path, capsys):
   assert line['low'] < line['mean'] < line['high']
   assert len(summary['epochs']) == 2 * 4 * 4 * 2
   page = (tmp_path / 'report.html').read_text()
-  assert page.count('role="img"') == 4 * 2 * 2
+  assert page.count('role="img"') == 5 * 2 * 2
+  shares = {
+    (x['pairs'], x['sign']): x['share']
+    for x in summary['signs']
+    if (x['setting'], x['epoch']) == (names[0], 1)
+  }
+  assert shares['tasks', 'positive'] == 1
+  assert ('tasks', 'negative') not in shares
+  both = [shares['samples', sign] for sign in ('positive', 'negative')]
+  assert 0 < min(both) < 1
+  assert sum(both) == 1
+  assert [x['part'] for x in summary['outcomes']] == ['digits', *names]
+
+
+def test_census_is_a_data_set(tmp_path):
+  census_rows.write_raw(tmp_path, _census_columns.COLUMNS)
+  config = conflict_study.Config(
+    datasets=('census',),
+    census=_census.DataConfig(dir=tmp_path),
+    hidden_sizes=(4,),
+  )
+  study = conflict_study.prepare(config, rich.console.Console(quiet=True))
+  assert list(dict.fromkeys(cell.method for cell in study.cells)) == [
+    'census.shared_heavy',
+    'census.head_heavy',
+  ]
+  cell = study.cells[0]
+  assert cell.tasks == ('income', 'never_married')
+  assert cell.num_steps == config.epochs * (200 // config.batch_size)
+  assert cell.select({'auc/income': 0.5, 'auc/x': 1, 'accuracy/x': 3}) == 0.75
+
+
+def test_without_census_it_says_how_to_go_on(tmp_path, monkeypatch):
+  def load_census(*args):
+    raise FileNotFoundError('run the fetch command')
+
+  monkeypatch.setattr(conflict_study._sources, 'load_census', load_census)
+  config = conflict_study.Config(
+    datasets=('census', 'digits'), out=tmp_path / 'out'
+  )
+  message = 'fetch command. To do without these data: --datasets digits'
+  with pytest.raises(FileNotFoundError, match=message):
+    conflict_study.prepare(config, rich.console.Console())
+  assert not (tmp_path / 'out').exists()
 
 
 @pytest.mark.parametrize(
@@ -131,6 +210,10 @@ def test_report_of_a_folder(tmp_path, capsys):
     ({'diagnose_samples': 65}, '--diagnose-samples'),
     ({'learning_rate': 0.0}, '--learning-rate'),
     ({'hidden_sizes': ()}, '--hidden-sizes'),
+    ({'datasets': ()}, '--datasets'),
+    ({'datasets': ('digits', 'digits')}, '--datasets'),
+    ({'datasets': ('cenus',)}, "Did you mean 'census'"),
+    ({'census': _census.DataConfig(num_train=0)}, '--census.num-train'),
   ],
 )
 def test_wrong_options_are_named(options, message):

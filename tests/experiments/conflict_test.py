@@ -1,5 +1,7 @@
 """The recorder of conflict, on a small problem."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -24,8 +26,8 @@ def trunk(params, batch, model_state, key):
   return batch['x'] @ params['w'], model_state
 
 
-def test_pairs_are_named_and_in_order():
-  state = TrainState(
+def make_state():
+  return TrainState(
     step=jnp.int32(0),
     params={'w': jnp.ones(2)},
     model_state={},
@@ -33,6 +35,10 @@ def test_pairs_are_named_and_in_order():
     method_state=(),
     key=jax.random.key(0),
   )
+
+
+def test_pairs_are_named_and_in_order():
+  state = make_state()
   x = np.float32([[1, 0], [1, 1], [-1, 0], [5, 5]])
   probe = _conflict.make_probe(
     mtl.Staged(trunk, [head(1.0), head(-2.0)]), None, num_samples=3
@@ -49,6 +55,32 @@ def test_pairs_are_named_and_in_order():
   np.testing.assert_allclose(got['samples/sign_ratio'][0], [0, 0.5, 0.5])
   np.testing.assert_allclose(got['mean_samples/product'], [0.25, -0.25, -0.25])
   np.testing.assert_allclose(got['mean_tasks/product'], [-2 * 4.5], rtol=1e-6)
+
+
+def test_of_many_tasks_eight_are_drawn_at_every_step():
+  state = make_state()
+  scales = np.arange(1.0, 21.0)
+  probe = _conflict.make_probe(
+    mtl.Staged(trunk, [head(x) for x in scales]), None, num_samples=2
+  )
+  batch = {'x': np.float32([[1, 0], [0, 1], [1, 1]])}
+  rows, columns = np.triu_indices(_conflict.MOST_TASKS, 1)
+  drawn = []
+  for step in range(3):
+    got = probe(dataclasses.replace(state, step=jnp.int32(step)), batch)
+    chosen = np.asarray(got['task_indices'])
+    assert len(set(chosen)) == _conflict.MOST_TASKS
+    assert got['samples/cosine'].shape == (_conflict.MOST_TASKS, 1)
+    # The gradients of task t on the first sample are (scale t, 0).
+    np.testing.assert_allclose(
+      got['tasks/product'][0],
+      scales[chosen[rows]] * scales[chosen[columns]],
+      rtol=1e-6,
+    )
+    drawn.append(tuple(chosen))
+  assert len(set(drawn)) == 3
+  again = probe(dataclasses.replace(state, step=jnp.int32(1)), batch)
+  assert tuple(np.asarray(again['task_indices'])) == drawn[1]
 
 
 @pytest.mark.parametrize(

@@ -11,13 +11,25 @@ import subprocess
 import sys
 import time
 
+import census_rows
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import rich.console
 
-from experiments import _digits, _flat_config, _flat_data, _flat_grid, _presets
+from experiments import (
+  _census,
+  _digits,
+  _flat_config,
+  _flat_data,
+  _flat_grid,
+  _presets,
+  _sources,
+  flat_regions,
+)
 from experiments._flat_config import PRESETS, Config
+from mtljax.data import _census_columns
 
 SMALL = (
   '--methods cagrad --forms plain flat --no-single-task --low-resource 0.5 '
@@ -171,6 +183,11 @@ def test_bad_option_on_the_command_line(data_dir, tmp_path):
     ({'seeds': 0}, '--seeds=0'),
     ({'pool': 5}, '--pool=5 does not divide'),
     ({'out_of_data': 'mnits'}, '--out-of-data'),
+    ({'dataset': 'cenus'}, "Did you mean 'census'?"),
+    ({'dataset': 'census', 'model': 'resnet'}, '--model=resnet needs images'),
+    ({'dataset': 'census', 'out_of_data': 'rotated'}, '--out-of-data'),
+    ({'dataset': 'census', 'corrupted_task': 'right'}, '--corrupted-task'),
+    ({'census': _census.DataConfig(num_train=0)}, '--census.num-train=0'),
   ],
 )
 def test_bad_options_are_named(options, message):
@@ -211,24 +228,78 @@ def digits(labels):
     }
     for split in ('train', 'validation', 'test')
   }
-  return _digits.Digits(splits, 0.0, 1.0)
+  return _sources.of_digits(_digits.Digits(splits, 0.0, 1.0))
 
 
 def test_few_labels_and_wrong_labels():
   clean = digits(np.arange(1000) % 10)
   few = _flat_data.corrupt(clean, 'low_resource_0.1', 'right', 0)
-  kept = few.splits['train']['right'] != _flat_data.MISSING
+  kept = few.loaded.splits['train']['right'] != _flat_data.MISSING
   assert kept.sum() == 100
   wrong = _flat_data.corrupt(clean, 'noisy_0.4', 'right', 0)
-  before = clean.splits['train']['right']
-  assert (wrong.splits['train']['right'] != before).sum() == 400
+  before = clean.loaded.splits
+  assert (
+    wrong.loaded.splits['train']['right'] != before['train']['right']
+  ).sum() == 400
   for changed in (few, wrong):
-    assert changed.splits['test'] is clean.splits['test']
-    assert changed.splits['train']['left'] is clean.splits['train']['left']
+    found = changed.loaded.splits
+    assert found['test'] is before['test']
+    assert found['train']['left'] is before['train']['left']
     _flat_data.check_labels(changed)
   again = _flat_data.corrupt(clean, 'noisy_0.4', 'right', 0)
   np.testing.assert_array_equal(
-    again.splits['train']['right'], wrong.splits['train']['right']
+    again.loaded.splits['train']['right'], wrong.loaded.splits['train']['right']
+  )
+
+
+def test_the_study_on_census(tmp_path):
+  census_rows.write_raw(tmp_path, _census_columns.COLUMNS)
+  config = _flat_config.complete(
+    Config(
+      dataset='census',
+      census=_census.DataConfig(dir=tmp_path),
+      methods=('cagrad',),
+      forms=('plain', 'flat'),
+      low_resource=(),
+      noisy=(0.5,),
+      sweep_methods=(),
+      seeds=1,
+      batch_size=50,
+      hidden_sizes=(4,),
+    )
+  )
+  _flat_config.check(config)
+  study = flat_regions.prepare(config, rich.console.Console(quiet=True))
+  assert [cell.method for cell in study.cells] == [
+    'single_income',
+    'sam_single_income',
+    'single_never_married',
+    'sam_single_never_married',
+    'cagrad',
+    'flat_cagrad',
+    'noisy_0.5.cagrad',
+    'noisy_0.5.flat_cagrad',
+  ]
+  clean, noisy = study.cells[4], study.cells[6]
+  assert clean.tasks == ('income', 'never_married')
+  assert clean.num_steps == config.epochs * (200 // 50)
+  rows, other_rows = (next(cell.batches_fn()) for cell in (clean, noisy))
+  np.testing.assert_array_equal(rows['income'], other_rows['income'])
+  assert (rows['never_married'] != other_rows['never_married']).any()
+  loss_fn = jax.jit(
+    _flat_data.labelled_loss('income', study.source.example_losses)
+  )
+  loss, _ = loss_fn(jnp.array([[1.0], [9.0]]), {'income': jnp.array([0, -1])})
+  np.testing.assert_allclose(loss, np.log1p(np.exp(1.0)), rtol=1e-6)
+  test = study.source.loaded.splits['test']
+  shuffled = _flat_data.load_other(config, study.source, print)
+  assert set(shuffled) == {'numeric', 'categorical'}
+  for name, x in shuffled.items():
+    np.testing.assert_array_equal(np.sort(x, 0), np.sort(test[name], 0))
+    assert (x != test[name]).any()
+  probabilities = jax.nn.softmax(study.source.class_logits(jnp.array([[0.3]])))
+  np.testing.assert_allclose(
+    probabilities[0, 1], 1 / (1 + np.exp(-0.3)), rtol=1e-6
   )
 
 
