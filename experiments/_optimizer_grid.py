@@ -70,8 +70,8 @@ class Part(NamedTuple):
   def read(self, out: pathlib.Path) -> dict[str, np.ndarray] | None:
     """What it holds, or None where it is missing or damaged."""
     try:
-      with np.load(self.path(out)) as file:
-        return dict(file)
+      with self.path(out).open('rb') as file, np.load(file) as arrays:
+        return dict(arrays)
     except (OSError, ValueError, EOFError, zipfile.BadZipFile):
       return None
 

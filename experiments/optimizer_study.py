@@ -79,7 +79,7 @@ class Config:
     'imtl',
   )
   """Methods, separated by spaces."""
-  ratios: tuple[float, ...] = (1.0, 1000.0)
+  ratios: tuple[float, ...] = (1.0, 10.0, 100.0, 1000.0)
   """What the last task's loss is multiplied by."""
   learning_rates: tuple[float, ...] = RATES
   """Tried for each method, optimizer and ratio; halved after each third of the
@@ -128,7 +128,6 @@ PRESETS = {
       'imtl',
       'aligned_mtl',
     ),
-    ratios=(1.0, 10.0, 100.0, 1000.0),
     epochs=60,
     data=DataConfig(num_train=8000, num_validation=2000, num_test=4000),
   ),
