@@ -258,12 +258,13 @@ def train(
   seeds = list(dict.fromkeys(part.seed for part in parts))
   place = np.array([seeds.index(part.seed) for part, _ in members])
 
-  def init(seed):
-    init_key, key = jax.random.split(jax.random.key(seed))
+  @jax.jit
+  def init(key):
+    init_key, key = jax.random.split(key)
     params, model_state = problem.init(init_key)
     return sweep.steps[0].init(params, key=key, model_state=model_state)
 
-  states = [init(seed) for seed in seeds]
+  states = [init(jax.random.key(seed)) for seed in seeds]
   state = sweep.stack([states[i] for i in place])
   batches = [training.source.batches(training.batch_size, s) for s in seeds]
   evaluate = make_evaluate(problem, training.source)

@@ -92,7 +92,7 @@ def test_every_run_has_a_row_and_some_diverge(small):
 
 
 def test_a_diverged_run_and_the_others_ratios_do_not_touch_a_run(small, source):
-  training = _optimizer_grid.Training(source, (4,), (), 2, 16, 'vmap')
+  training = _optimizer_grid.Training(source, (4,), (), 2, 16, 'map')
   alone = _optimizer_grid.train(training, [part('momentum', 100.0)], (0.1,))[0]
   found = part('momentum', 100.0).read(small.out)
   for name, values in alone.items():
