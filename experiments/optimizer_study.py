@@ -78,7 +78,7 @@ class Config:
     'cagrad',
     'imtl',
   )
-  """Methods, separated by spaces."""
+  """Methods that read one batch, separated by spaces."""
   ratios: tuple[float, ...] = (1.0, 10.0, 100.0, 1000.0)
   """What the last task's loss is multiplied by."""
   learning_rates: tuple[float, ...] = RATES
@@ -154,9 +154,8 @@ def check(config: Config) -> None:
   _validate.one_of('--sweep', config.sweep, ('vmap', 'map'))
   for name in config.optimizers:
     _validate.one_of('--optimizers', name, (*OPTIMIZERS, *PER_TASK))
-  known = [x for x in _methods.method_names() if x not in PER_TASK.values()]
   for name in config.methods:
-    _validate.one_of('--methods', name, known)
+    _validate.one_of('--methods', name, _methods.wrappable_names())
   for name in ('seeds', 'epochs', 'batch_size', 'min_seeds'):
     _validate.in_range(f'--{name.replace("_", "-")}', getattr(config, name), 1)
   for option in ('ratios', 'learning_rates', 'baseline_rates'):
