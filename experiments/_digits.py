@@ -126,23 +126,29 @@ class Loaded(Protocol):
   def inputs(self, batch: Mapping[str, jax.Array]) -> jax.Array: ...
 
 
-def make_evaluate(
+def make_measure(
   model: models.MultiTaskModel, loaded: Loaded, metrics_of: Callable[..., Any]
 ):
-  """``evaluate(state, split) -> metrics``, a jitted pass over a split."""
+  """``measure(params, model_state, batch)``: mergeable metrics, jitted."""
 
   @jax.jit
-  def on_batch(params, model_state, batch):
+  def measure(params, model_state, batch):
     outputs = model.apply(params, model_state, loaded.inputs(batch))
     found = {}
     for task, logits in zip(model.tasks, outputs, strict=True):
       found |= metrics_of(task, logits, batch)
     return found
 
+  return measure
+
+
+def make_evaluate(measure: Callable[..., dict[str, Any]], loaded: Loaded):
+  """``evaluate(state, split) -> metrics``, a pass over a split."""
+
   def evaluate(state, split):
     totals: dict[str, Any] = {}
     for batch in data.eval_batches(loaded.splits[split], 500):
-      found = on_batch(state.params, state.model_state, batch)
+      found = measure(state.params, state.model_state, batch)
       totals = {
         name: totals[name].merge(x) if name in totals else x
         for name, x in found.items()
@@ -183,6 +189,7 @@ class Problem:
   labels: Any
   loss: mtl.Staged
   init: Callable[[jax.Array], tuple[Any, Any]]
+  measure: Callable[..., dict[str, Any]]
   evaluate: Callable[..., dict[str, jax.Array]]
   probe: Callable[..., dict[str, jax.Array]]
 
@@ -210,8 +217,9 @@ def make_problem(
   probe = (
     make_probe(loss, labels, tasks, loaded) if len(tasks) > 1 else lambda _: {}
   )
-  evaluate = make_evaluate(model, loaded, metrics_of)
-  return Problem(tasks, labels, loss, init, evaluate, probe)
+  measure = make_measure(model, loaded, metrics_of)
+  evaluate = make_evaluate(measure, loaded)
+  return Problem(tasks, labels, loss, init, measure, evaluate, probe)
 
 
 def mode_of(mode: str, model: str, route: str = 'auto') -> str:
