@@ -25,6 +25,7 @@ from experiments import (
   _conflict_report,
   _flat_report,
   _invariance_report,
+  _robustness_report,
   _toy_report,
 )
 from experiments._page import render_template
@@ -45,6 +46,7 @@ STUDIES = {
   'conflict_study': _conflict_report,
   'flat_regions': _flat_report,
   'invariance': _invariance_report,
+  'robustness_study': _robustness_report,
   'toy': _toy_report,
 }
 
