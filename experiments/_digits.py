@@ -32,6 +32,7 @@ MODELS = {
 }
 NUM_CLASSES = 10
 CANVAS = 36
+EVAL_BATCH = 500
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,6 +127,20 @@ class Loaded(Protocol):
   def inputs(self, batch: Mapping[str, jax.Array]) -> jax.Array: ...
 
 
+def over_batches(
+  on_batch: Callable[[Any], Mapping[str, Any]], arrays: Mapping[str, np.ndarray]
+) -> dict[str, Any]:
+  """The values of mergeable metrics over all examples, 500 at a time."""
+  totals: dict[str, Any] = {}
+  for batch in data.eval_batches(arrays, EVAL_BATCH):
+    found = on_batch(batch)
+    totals = {
+      name: totals[name].merge(x) if name in totals else x
+      for name, x in found.items()
+    }
+  return {name: x.compute() for name, x in totals.items()}
+
+
 def make_measure(
   model: models.MultiTaskModel, loaded: Loaded, metrics_of: Callable[..., Any]
 ):
@@ -146,14 +161,10 @@ def make_evaluate(measure: Callable[..., dict[str, Any]], loaded: Loaded):
   """``evaluate(state, split) -> metrics``, a pass over a split."""
 
   def evaluate(state, split):
-    totals: dict[str, Any] = {}
-    for batch in data.eval_batches(loaded.splits[split], 500):
-      found = measure(state.params, state.model_state, batch)
-      totals = {
-        name: totals[name].merge(x) if name in totals else x
-        for name, x in found.items()
-      }
-    return {name: x.compute() for name, x in totals.items()}
+    return over_batches(
+      functools.partial(measure, state.params, state.model_state),
+      loaded.splits[split],
+    )
 
   return evaluate
 

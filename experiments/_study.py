@@ -104,7 +104,8 @@ def write_json(path: pathlib.Path, value: Any) -> None:
   os.replace(temporary, path)
 
 
-def _write_arrays(path: pathlib.Path, arrays: Mapping[str, Any]) -> None:
+def write_arrays(path: pathlib.Path, arrays: Mapping[str, Any]) -> None:
+  """An npz file, replaced in one piece."""
   temporary = path.with_suffix('.tmp.npz')
   np.savez(temporary, **{name: np.asarray(x) for name, x in arrays.items()})
   os.replace(temporary, path)
@@ -240,7 +241,7 @@ def cell_steps(
     if cell.measure_fn is not None:
       more, arrays = cell.measure_fn(state)
       if _devices.is_first():
-        _write_arrays(folder / 'artifacts.npz', arrays)
+        write_arrays(folder / 'artifacts.npz', arrays)
     row |= {
       'best_step': result.best_step,
       'validation/score': result.best_score,

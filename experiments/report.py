@@ -26,6 +26,7 @@ from experiments import (
   _flat_report,
   _invariance_report,
   _optimizer_report,
+  _robustness_report,
   _toy_report,
 )
 from experiments._page import render_template
@@ -47,6 +48,7 @@ STUDIES = {
   'flat_regions': _flat_report,
   'invariance': _invariance_report,
   'optimizer_study': _optimizer_report,
+  'robustness_study': _robustness_report,
   'toy': _toy_report,
 }
 
