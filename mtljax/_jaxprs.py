@@ -66,7 +66,7 @@ def canonical_convolutions(fun: _Fun) -> _Fun:
     >>> conv = lambda x, k: jax.lax.conv(x, k, (1, 1), 'SAME')  # NCHW
     >>> x, k = jnp.ones((1, 3, 4, 4)), jnp.ones((2, 3, 3, 3))
     >>> y = jax.lax.map(lambda x: canonical_convolutions(conv)(x, k), x[None])
-    >>> y.shape, float(y[0, 0, 1, 1])
+    >>> y.shape, float(y[0, 0, 0, 1, 1])
     ((1, 1, 2, 4, 4), 27.0)
   """
   if jax.default_backend() != 'cpu':

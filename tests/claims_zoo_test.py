@@ -15,9 +15,15 @@ import zoo
 from battery import METHODS, method, weights_of
 
 SHRINK = np.float32(1e-4)
-# Weights that rest on the square roots of small eigenvalues, or on a solver's
-# steps, are off by more than rounding.
-LOOSE = {'aligned_mtl': 2e-2, 'sdmgrad': 1e-3}
+# Weights that rest on the square roots of small eigenvalues, on a solver's steps
+# or on the powers of a nearly singular Gramian are off by more than rounding:
+# FairGrad's by 1.4e-4 (`python -m benchmarks.solvers --accuracy`), each of two.
+LOOSE = {
+  'aligned_mtl': 2e-2,
+  'fairgrad': 5e-4,
+  'pivrg scores': 5e-4,
+  'sdmgrad': 1e-3,
+}
 # Equal distances tie; the combinations of the scaled gradients that are 0 are
 # many, and the gradients as they are give each another update.
 UNDETERMINED = {

@@ -51,14 +51,17 @@ def source():
     }
     splits[name] = {'inputs': inputs, **labels}
   return _sources.Source(
-    'planted',
-    TASKS,
-    _optimizer_grid.Rows(splits),
-    2,
-    'accuracy',
-    _digits.task_loss,
-    _digits.task_metrics,
-    _digits.select,
+    name='planted',
+    tasks=TASKS,
+    loaded=_optimizer_grid.Rows(splits),
+    num_classes=2,
+    num_outputs=2,
+    score='accuracy',
+    example_losses=_digits.example_losses,
+    class_logits=lambda outputs: outputs,
+    make_loss=_digits.task_loss,
+    metrics_of=_digits.task_metrics,
+    select=_digits.select,
   )
 
 
@@ -151,7 +154,7 @@ def test_a_study_without_baselines_has_no_report(tmp_path):
     _optimizer_runs.read_runs(tmp_path)
 
 
-def test_pooling_takes_means_of_squares():
+def test_pooling_takes_means_of_squares(source):
   images = np.arange(2 * 4 * 4, dtype=np.float32).reshape(2, 4, 4, 1)
   whole = {'image': images, 'left': np.zeros(2), 'right': np.zeros(2)}
 
@@ -161,7 +164,7 @@ def test_pooling_takes_means_of_squares():
     def inputs(self, batch):
       return batch['image']
 
-  source = _sources.Source('x', TASKS, Images(), 2, '', None, None, None)
+  source = dataclasses.replace(source, loaded=Images())
   rows = {'train': None, 'test': 1}
   found = _optimizer_grid.with_inputs(source, rows, 2).loaded.splits
   np.testing.assert_array_equal(
