@@ -40,8 +40,6 @@ from mtljax.training.step import ROUTES
 RESUMABLE = ('out', 'methods', 'seeds', 'baselines', 'resume', 'tensorboard')
 RESUMABLE += ('progress', 'sweep', 'data.dir', 'layout', 'distributed')
 
-Probe = Callable[[Any, Any], Mapping[str, Any]]
-
 
 @dataclasses.dataclass(frozen=True)
 class Options:
@@ -131,12 +129,8 @@ def check(config: Options, tasks: Sequence[str]) -> None:
       f'--diagnose and --layout {config.layout}: single samples are not spread '
       'over devices; use --layout none.'
     )
-  if config.diagnose:
-    _validate.in_range(
-      '--diagnose-samples', config.diagnose_samples, 1, config.batch_size
-    )
-  counts = ('seeds', 'epochs', 'batch_size', 'diagnose_every', 'log_every')
-  for name in counts:
+  _conflict.check(config)
+  for name in ('seeds', 'epochs', 'batch_size', 'log_every'):
     _validate.in_range(f'--{name.replace("_", "-")}', getattr(config, name), 1)
   _validate.in_range('--learning-rate', config.learning_rate, 0, open_low=True)
   _validate.in_range('--rho', config.rho, 0)
@@ -157,20 +151,6 @@ def methods_of(config: Options, tasks: Sequence[str]) -> tuple[str, ...]:
   return (*single, *methods)
 
 
-def make_probes(
-  config: Options, problems: Mapping[tuple[str, ...], Problem]
-) -> dict[tuple[str, ...], Probe]:
-  """What ``--diagnose`` measures inside training, by tasks, compiled once."""
-  if not config.diagnose:
-    return {}
-  return {
-    tasks: _conflict.make_probe(
-      problem.loss, problem.labels, num_samples=config.diagnose_samples
-    )
-    for tasks, problem in problems.items()
-  }
-
-
 def make_cells(
   config: Options,
   name: str,
@@ -179,7 +159,7 @@ def make_cells(
   layout: Layout | None,
   *,
   mode: str,
-  probe: Probe | None = None,
+  probe: _conflict.Probe | None = None,
 ) -> list[_study.Cell]:
   """The runs of one method, all seeds sharing one compiled step.
 
@@ -190,7 +170,7 @@ def make_cells(
     train: the training data.
     layout: how a run is spread over devices; None: it is not.
     mode: how a step's T backward passes run.
-    probe: one of `make_probes`.
+    probe: measured inside training; see `_conflict.make_probes`.
   """
   labels, num_tasks = problem.labels, len(problem.tasks)
   single = num_tasks == 1
@@ -317,7 +297,7 @@ def prepare(
     for tasks in dict.fromkeys(names.values())
   }
   train = source.loaded.splits['train']
-  probes = make_probes(config, problems)
+  probes = _conflict.make_probes(config, problems)
   cells = [
     cell
     for method, tasks in names.items()

@@ -2,19 +2,65 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
 
 import mtljax as mtl
-from mtljax import diagnostics
+from experiments._digits import Problem
+from mtljax import _validate, diagnostics
 
 #: Tasks that are compared at most, as in the paper.
 MOST_TASKS = 8
 #: Kinds of pairs, as `mtljax.diagnostics.GradientConflict` names them.
 KINDS = diagnostics.GradientConflict._fields
 MEASURES = diagnostics.PairConflict._fields
+#: From a state and a batch to what is measured.
+Probe = Callable[[Any, Any], Mapping[str, Any]]
+
+
+class Options(Protocol):
+  """What an experiment can be asked for with ``--diagnose``."""
+
+  @property
+  def diagnose(self) -> tuple[str, ...]: ...
+  @property
+  def diagnose_every(self) -> int: ...
+  @property
+  def diagnose_samples(self) -> int: ...
+  @property
+  def batch_size(self) -> int: ...
+
+
+def check(config: Options, model: str = '') -> None:
+  """Raises ValueError for what cannot be measured inside training."""
+  _validate.in_range('--diagnose-every', config.diagnose_every, 1)
+  if not config.diagnose:
+    return
+  _validate.in_range(
+    '--diagnose-samples', config.diagnose_samples, 1, config.batch_size
+  )
+  if model.startswith('resnet'):
+    raise ValueError(
+      f'--diagnose conflict and --model {model}: the gradient of one sample is '
+      'not defined under batch statistics; use multi_lenet or multi_mlp.'
+    )
+
+
+def make_probes(
+  config: Options, problems: Mapping[tuple[str, ...], Problem]
+) -> dict[tuple[str, ...], Probe]:
+  """What ``--diagnose`` measures, by tasks, compiled once; may be nothing."""
+  if not config.diagnose:
+    return {}
+  return {
+    tasks: make_probe(
+      problem.loss, problem.labels, num_samples=config.diagnose_samples
+    )
+    for tasks, problem in problems.items()
+  }
 
 
 def make_probe(

@@ -6,31 +6,18 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import rich.console
 import rich.text
 
-from experiments import _verdicts
+from experiments import _conflict_figures, _verdicts
 from experiments._conflict import KINDS
-from experiments._conflict_claims import (
-  DRIFT,
-  TITLES,
-  Setting,
-  claims,
-  outcomes,
-  read_pairs,
-)
-from experiments._plots import Curve, Section, Style, draw, style_of
-from experiments._results import PROBE, read_results
+from experiments._conflict_claims import DRIFT, claims, outcomes
+from experiments._conflict_figures import HEADINGS
+from experiments._conflict_runs import TITLES, Setting, read_settings
+from experiments._results import read_results
 from experiments._table import MISSING, Cell, Column
 
 NAME = 'conflict_study'
-HEADINGS = {
-  'cosine': 'Cosine',
-  'magnitude': 'Magnitude similarity',
-  'sign_ratio': 'Share of coordinates of opposite sign',
-  'product': 'Scalar product',
-}
 SIGNS = {1: 'positive', -1: 'negative'}
 
 
@@ -52,13 +39,7 @@ def write_report(directory: pathlib.Path) -> dict[str, Any]:
   """
   results = read_results(directory)
   config = results.config
-  settings: dict[str, Setting] = {}
-  for run in results.runs:
-    path = directory / 'runs' / run.method / f'seed_{run.seed}' / PROBE
-    if not run.problem and path.is_file():
-      setting = settings.setdefault(run.method, Setting(run.method, {}))
-      setting.runs[int(run.seed)] = read_pairs(path)
-  found = list(settings.values())
+  found = read_settings(directory, results)
   verdicts = claims(found, config['min_seeds'])
   epochs = [
     {'setting': x.name, 'pairs': kind, 'measure': measure, 'epoch': epoch}
@@ -92,7 +73,7 @@ def write_report(directory: pathlib.Path) -> dict[str, Any]:
       *(_table(epochs, measure) for measure in HEADINGS),
       _signs_table(signs),
     ],
-    sections=sections(found),
+    sections=_conflict_figures.sections(found),
     config=config,
   )
 
@@ -172,71 +153,6 @@ def _outcomes_table(parts: list[dict[str, str | None]]) -> dict[str, Any]:
       *(Column(n, [Cell(x[n] or MISSING) for x in parts]) for n in names),
     ],
   }
-
-
-def sections(settings: Sequence[Setting]) -> list[Section]:
-  """Each measure over the epochs, then the cosines by sign."""
-  tasks, samples = style_of(0), style_of(1)
-  whole = [
-    _section(
-      settings,
-      measure,
-      heading,
-      'Mean over the pairs of an epoch, of all seeds; the band is one standard '
-      'deviation. Averaged: tasks on the whole batch, and samples of the mean '
-      'over tasks.',
-      [('tasks', tasks, 0), ('samples', samples, 0)],
-    )
-    for measure, heading in HEADINGS.items()
-  ]
-  dashed = [Style(style.color, (5, 2)) for style in (tasks, samples)]
-  by_sign = _section(
-    settings,
-    'cosine',
-    'Cosine, positive and negative pairs apart',
-    'As above, over the pairs of one sign.',
-    [
-      ('tasks, positive', tasks, 1),
-      ('samples, positive', samples, 1),
-      ('tasks, negative', dashed[0], -1),
-      ('samples, negative', dashed[1], -1),
-    ],
-  )
-  return [section for section in (*whole, by_sign) if section.panels]
-
-
-def _section(
-  settings: Sequence[Setting],
-  measure: str,
-  heading: str,
-  text: str,
-  lines: Sequence[tuple[str, Style, int]],
-) -> Section:
-  """Panels of the single pairs and of the averaged ones of each setting.
-
-  ``lines`` are a label that begins with the kind of pairs, a style, and the
-  sign of the pairs taken, 0 for all.
-  """
-  panels = []
-  for setting in settings:
-    for prefix, title in (
-      ('', setting.name),
-      ('mean_', f'{setting.name}, averaged'),
-    ):
-      curves = []
-      for label, style, sign in lines:
-        kind = f'{prefix}{label.partition(",")[0]}'
-        found = setting.per_epoch(f'{kind}/{measure}', sign)
-        if found:
-          epochs, mean, sd = np.array(
-            [(e, x.mean, x.sd) for e, x in found.items()]
-          ).T
-          curves.append(Curve(style, epochs, mean, sd))
-      if curves:
-        ident = f'{measure}{len(lines)}{len(panels)}-'
-        panels.append(draw(title, curves, ident=ident, xlabel='epoch'))
-  legend = [(label, style) for label, style, _ in lines]
-  return Section(heading, text, legend, panels)
 
 
 def _how(config: Mapping[str, Any]) -> list[str]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
+from typing import Literal
 
-from experiments import _census, _digits, _methods, _sources
+from experiments import _census, _conflict, _digits, _methods, _sources
 from experiments._digits import DataConfig
 from mtljax import _validate, data
 
@@ -99,6 +100,12 @@ class Config:
   shuffled (the test rows, every column shuffled apart)."""
   probe_batches: int = 16
   """Batches whose gradients are compared after each epoch."""
+  diagnose: tuple[Literal['conflict'], ...] = ()
+  """Measured inside training: conflict, as in multi_digits."""
+  diagnose_every: int = 5
+  """Steps between these measurements."""
+  diagnose_samples: int = 8
+  """Samples of a batch that are compared."""
   log_every: int = 25
   """Steps between lines of metrics."""
   cost_rounds: int = 7
@@ -202,6 +209,7 @@ def check(config: Config) -> None:
   for name in ('probe_batches', 'cost_rounds', 'min_seeds'):
     _validate.in_range(_option(name), getattr(config, name), 1)
   _validate.in_range('--learning-rate', config.learning_rate, 0, open_low=True)
+  _conflict.check(config, config.model)
   for value in (config.rho, *config.sweep_rho):
     _validate.in_range('--rho', value, 0)
   for fraction in config.low_resource:

@@ -11,7 +11,14 @@ from typing import Any
 import rich.console
 import rich.text
 
-from experiments import _flat_claims, _flat_figures, _flat_tables, _verdicts
+from experiments import (
+  _conflict_figures,
+  _flat_claims,
+  _flat_figures,
+  _flat_tables,
+  _verdicts,
+)
+from experiments._conflict_runs import read_settings
 from experiments._flat_rows import PERCENT, Rows
 from experiments._results import Results, read_results
 from experiments._statistics import RESAMPLES
@@ -61,7 +68,10 @@ def write_report(directory: pathlib.Path) -> dict[str, Any]:
     lead=f'{results.finished} Preset: {config["preset"]}.',
     how=_how(results, rows),
     tables=tables,
-    sections=_flat_figures.sections(directory, results, rows),
+    sections=[
+      *_flat_figures.sections(directory, results, rows),
+      *_conflict_figures.comparison(read_settings(directory, results)),
+    ],
     config=config,
   )
 

@@ -26,6 +26,7 @@ import rich.console
 
 from experiments import (
   _command,
+  _conflict,
   _digits,
   _flat_config,
   _flat_data,
@@ -98,6 +99,7 @@ def prepare(config: Config, console: rich.console.Console) -> Study:
       batch_size=config.batch_size,
       num_batches=config.probe_batches,
     )
+  conflict = _conflict.make_probes(config, problems)
   steps = _flat_grid.Steps(config, problems)
   for entry in grid:
     steps.get(entry)  # refuses what cannot be built
@@ -110,6 +112,7 @@ def prepare(config: Config, console: rich.console.Console) -> Study:
       problems[entry.tasks],
       probes[entry.tasks],
       variants[entry.variant],
+      conflict.get(entry.tasks),
     )
     for entry in grid
     for seed in range(config.seeds)
@@ -125,6 +128,7 @@ def make_cell(
   problem: _digits.Problem,
   probes: _flat_probes.Probes,
   source: _sources.Source,
+  conflict: _conflict.Probe | None,
 ) -> _study.Cell:
   """One run. Runs of one seed share initialisation and order of the data."""
   train = source.loaded.splits['train']
@@ -157,6 +161,8 @@ def make_cell(
     validate_fn=validate,
     test_fn=lambda state: problem.evaluate(state, 'test'),
     measure_fn=measure,
+    probe_fn=conflict,
+    probe_every=config.diagnose_every,
     num_steps=epochs * steps_per_epoch,
     steps_per_epoch=steps_per_epoch,
     facts=entry.facts(),

@@ -17,7 +17,7 @@ import pathlib
 import rich.console
 import tyro
 
-from experiments import _comparison, _digits, _sources
+from experiments import _comparison, _conflict, _digits, _sources
 from experiments._digits import MODELS, TASKS, DataConfig
 from mtljax import _validate, data
 
@@ -50,12 +50,7 @@ def check(config: Config) -> None:
   _comparison.check(config, TASKS)
   _validate.one_of('--model', config.model, MODELS)
   _validate.one_of('--data.source', config.data.source, data.SOURCES)
-  if config.diagnose and config.model.startswith('resnet'):
-    raise ValueError(
-      f'--diagnose conflict and --model {config.model}: the gradient of one '
-      'sample is not defined under batch statistics; use multi_lenet or '
-      'multi_mlp.'
-    )
+  _conflict.check(config, config.model)
 
 
 def prepare(config: Config, console: rich.console.Console) -> _comparison.Study:

@@ -22,7 +22,9 @@ import rich.text
 import tyro
 
 from experiments import (
+  _conflict_figures,
   _conflict_report,
+  _conflict_runs,
   _flat_report,
   _invariance_report,
   _optimizer_report,
@@ -30,7 +32,7 @@ from experiments import (
   _toy_report,
 )
 from experiments._page import render_template
-from experiments._plots import sections
+from experiments._plots import Section, sections
 from experiments._results import (
   ReportError,
   Results,
@@ -76,7 +78,12 @@ def write_report(directory: str | pathlib.Path) -> dict[str, Any]:
   results = read_results(directory)
   summary = summarize_results(results)
   text = json.dumps(summary, indent=2, allow_nan=False, ensure_ascii=False)
-  page = _render_page(results, summary)
+  conflict = _conflict_runs.read_settings(directory, results)
+  page = _render_page(
+    results,
+    summary,
+    sections(results, summary) + _conflict_figures.comparison(conflict),
+  )
   (directory / 'summary.json').write_text(text + '\n', encoding='utf-8')
   (directory / 'report.html').write_text(page, encoding='utf-8')
   return summary
@@ -197,7 +204,9 @@ def _reading(summary: dict[str, Any]) -> list[str]:
   return lines
 
 
-def _render_page(results: Results, summary: dict[str, Any]) -> str:
+def _render_page(
+  results: Results, summary: dict[str, Any], pictures: list[Section]
+) -> str:
   total = len(results.runs)
   finished = total - len(summary['failures'])
   return render_template(
@@ -211,7 +220,7 @@ def _render_page(results: Results, summary: dict[str, Any]) -> str:
     main=main_columns(summary),
     metrics=metric_columns(summary),
     reading=_reading(summary),
-    sections=sections(results, summary),
+    sections=pictures,
     summary=summary,
     config=json.dumps(results.config, indent=2, ensure_ascii=False),
   )

@@ -15,8 +15,8 @@ import zoo
 from battery import METHODS, method, weights_of
 
 SHRINK = np.float32(1e-4)
-# Weights that rest on the square roots of small eigenvalues, on a solver's steps
-# or on the powers of a nearly singular Gramian are off by more than rounding:
+# Weights that rest on the square roots of small eigenvalues, on a solver's
+# steps or on powers of a nearly singular Gramian are off by more than rounding:
 # FairGrad's by 1.4e-4 (`python -m benchmarks.solvers --accuracy`), each of two.
 LOOSE = {
   'aligned_mtl': 2e-2,

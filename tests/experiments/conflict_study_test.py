@@ -13,10 +13,11 @@ from experiments import (
   _census,
   _conflict,
   _conflict_claims,
+  _conflict_runs,
   conflict_study,
   report,
 )
-from experiments._conflict_claims import Setting
+from experiments._conflict_runs import Setting
 from experiments._verdicts import FAILS, HOLDS, UNDECIDED
 from mtljax.data import _census_columns
 
@@ -106,7 +107,7 @@ def test_pairs_of_one_sign():
 
 def test_numbers_of_an_epoch():
   values = np.arange(1.0, 5.0)
-  found = _conflict_claims.stats(values)
+  found = _conflict_runs.stats(values)
   assert (found.mean, found.n) == (2.5, 4)
   assert found.sd == pytest.approx(math.sqrt(1.25))
   assert (found.low, found.high) == pytest.approx((1.075, 3.925))
