@@ -8,7 +8,6 @@ from typing import Any
 import jax
 
 from mtljax import _labels, _tree
-from mtljax._jaxprs import canonical_convolutions
 from mtljax._types import Aggregator, TaskStats
 from mtljax.aggregators import _aggregate
 from mtljax.gradients import _gramian
@@ -56,9 +55,8 @@ def direction(
   route: str,
   passes: Passes,
   chunk_size: int | None,
-  recompute: jax.Array | None,
+  held: bool,
   cross: Callable[[], jax.Array] | None,
-  again: Callable[[], Pullback],
   extra: dict[str, Any],
 ) -> tuple[Any, Any]:
   """The update that the method makes of this pass, and its next state.
@@ -71,10 +69,7 @@ def direction(
     route: one of the routes, not ``'auto'``.
     passes: how T backward passes run.
     chunk_size: the tasks in a block of the Gramian; None: all.
-    recompute: whether the weights are due, shape ``()``; None: always.
-    again: makes the pass once more. Where the weights are not always due their
-      gradients take a pass of their own, inside the conditional: shared with
-      it, the pass that every step makes would keep what only they need.
+    held: whether the weights are those of the step before.
     cross: gives the cross-Gramian, called only where the weights are computed;
       None if the method does not read it.
     extra: further arguments of the method's ``update``.
@@ -83,7 +78,10 @@ def direction(
     return method.update_from_sum(
       pullback.summed(), state, params, losses=pullback.losses, **extra
     )
-  if route == 'jacobian' and recompute is None and method.weighting is None:
+  if held:
+    weights = state.weights
+    return _weighted_update(method, pullback, pullback.combined, weights), state
+  if route == 'jacobian' and method.weighting is None:
     if cross is not None:
       extra = {**extra, 'cross_gramian': cross()}
     return method.update(
@@ -93,7 +91,7 @@ def direction(
       losses=pullback.losses,
       **extra,
     )
-  if route == 'jacobian' and recompute is None:
+  if route == 'jacobian':
     # Not `update`: its `observe` waits for the next call, the step's does not.
     labels, tree = list(pullback.split.labels), pullback.task_grads(passes)
     leaves, state = _aggregate.apply(
@@ -109,21 +107,13 @@ def direction(
     )
     return jax.tree.unflatten(pullback.split.treedef, leaves), state
 
-  def decide(state, pullback):
-    gramian, combined = _gramian_and_combine(
-      method, pullback, route, passes, chunk_size
-    )
-    stats = TaskStats(
-      losses=pullback.losses,
-      gramian=gramian,
-      cross_gramian=None if cross is None else cross(),
-    )
-    return _aggregate.decide(method.weighting, stats, state), combined
-
-  if recompute is None:
-    state, combined = decide(state, pullback)
-  else:
-    combined = pullback.combined
-    due = canonical_convolutions(lambda s: decide(s, again())[0])
-    state = jax.lax.cond(recompute, due, lambda s: s, state)
+  gramian, combined = _gramian_and_combine(
+    method, pullback, route, passes, chunk_size
+  )
+  stats = TaskStats(
+    losses=pullback.losses,
+    gramian=gramian,
+    cross_gramian=None if cross is None else cross(),
+  )
+  state = _aggregate.decide(method.weighting, stats, state)
   return _weighted_update(method, pullback, combined, state.weights), state

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import optax
 
 from mtljax import _labels, _tree
+from mtljax._jaxprs import canonical_convolutions
 from mtljax._types import Aggregator, Weighting
 from mtljax.aggregators import _aggregate, get_stats
 from mtljax.aggregators._reading import find_weights
@@ -268,10 +269,7 @@ def make_train_step(
           passes=passes,
         )
 
-    recompute = None if due is None else due(state.step)
-
-    def direct(method_state, batch, key):
-      """The update that the method makes of a batch."""
+    def make_direction(held, method_state, batch, key):
       args = arguments(batch, key)
       pullback = pull(state.params, args)
       _check_num_tasks(method, pullback)
@@ -293,12 +291,25 @@ def make_train_step(
         route=route,
         passes=passes,
         chunk_size=chunk_size,
-        recompute=recompute,
+        held=held,
         cross=cross,
-        again=lambda: pull(params, args),
         extra=extra,
       )
       return method_state, direction, first.losses, first.aux
+
+    def direct(method_state, batch, key):
+      """The update that the method makes of a batch."""
+      if due is None:
+        return make_direction(False, method_state, batch, key)
+      # Whole, forward pass and all: of one that they shared, every step would
+      # keep what only those that are due need.
+      fresh, held = (
+        canonical_convolutions(functools.partial(make_direction, held))
+        for held in (False, True)
+      )
+      return jax.lax.cond(
+        due(state.step), fresh, held, method_state, batch, key
+      )
 
     accumulated = direct
     if microbatch_size is not None and accumulate == 'updates':
