@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import rich.console
-import rich.text
 
 from experiments import _table, _verdicts
 from experiments._plots import Section, picture, style_of
@@ -149,18 +148,17 @@ def write_report(directory: pathlib.Path) -> dict[str, Any]:
 
   Returns:
     The content of ``summary.json``: ``settings`` (``measured`` and
-    ``reference`` by column), ``verdicts``, ``failures`` and ``notes``.
+    ``reference`` by column), ``oracles`` (expected ``times`` and relative
+    ``difference``), ``verdicts``, ``failures`` and ``notes``.
 
   Raises:
     ReportError: the folder holds no results.
   """
   config = read_config(directory)
   rows = read_rows(directory)
-  try:
-    curves = json.loads((directory / 'curves.json').read_text())
-    notes = []
-  except (OSError, ValueError):
-    curves, notes = {}, ['curves.json is missing or damaged.']
+  notes: list[str] = []
+  curves = _read(directory / 'curves.json', notes) or {}
+  oracles = _read(directory / 'oracles.json', notes) or []
   found = verdicts(rows)
   summary = {
     'experiment': 'invariance',
@@ -174,6 +172,7 @@ def write_report(directory: pathlib.Path) -> dict[str, Any]:
       }
       for name, row in rows.items()
     ],
+    'oracles': oracles,
     'failures': [],
     'notes': notes,
   }
@@ -199,25 +198,64 @@ def write_report(directory: pathlib.Path) -> dict[str, Any]:
           'only their order of magnitude is comparable.'
         ),
         'columns': _columns(summary['settings']),
-      }
+      },
+      {
+        'title': 'To the bit',
+        'text': (
+          'Displacements that are known multiples of each other: factors that '
+          'are powers of two round nothing. The last two are what goes wrong '
+          'where the remedy is left out.'
+        ),
+        'columns': _oracle_columns(oracles),
+      },
     ],
     sections=[_section(i, *curve) for i, curve in enumerate(curves.items())],
     config=config,
   )
 
 
+def _read(path: pathlib.Path, notes: list[str]) -> Any:
+  """The content of a file, or None and a note."""
+  try:
+    return json.loads(path.read_text())
+  except (OSError, ValueError):
+    notes.append(f'{path.name} is missing or damaged.')
+    return None
+
+
 def print_tables(
   summary: Mapping[str, Any], console: rich.console.Console
 ) -> None:
-  """Prints the settings and the verdicts."""
-  table = _verdicts.plain_table('relative change of the displacement')
-  columns = _columns(summary['settings'])
-  for i, column in enumerate(columns):
-    table.add_column(column.title, justify='right' if i else 'left')
-  for row in zip(*(column.cells for column in columns), strict=True):
-    table.add_row(*(rich.text.Text(cell.text) for cell in row))
-  console.print(table)
+  """Prints the settings, what is exact, and the verdicts."""
+  for title, columns in (
+    ('relative change of the displacement', _columns(summary['settings'])),
+    ('to the bit', _oracle_columns(summary['oracles'])),
+  ):
+    _verdicts.print_columns(title, columns, console)
   _verdicts.print_verdicts(summary['verdicts'], console)
+
+
+def _oracle_columns(
+  oracles: Sequence[Mapping[str, Any]],
+) -> list[_table.Column]:
+  texts = {
+    'training': [x['oracle'] for x in oracles],
+    'in': [x['dtype'] for x in oracles],
+    'factors': [x['factors'] for x in oracles],
+    'moves': [
+      'as far' if x['times'] == 1 else f'{x["times"]:g} times as far'
+      for x in oracles
+    ],
+    'off by': [
+      '0' if x['difference'] == 0 else f'{x["difference"]:.1e}' for x in oracles
+    ],
+    'allowed': [f'{x["bound"]:g}' for x in oracles],
+    'holds': ['yes' if x['holds'] else 'no' for x in oracles],
+  }
+  return [
+    _table.Column(title, [_table.Cell(text) for text in column])
+    for title, column in texts.items()
+  ]
 
 
 def _columns(settings: Sequence[Mapping[str, Any]]) -> list[_table.Column]:

@@ -249,6 +249,23 @@ def print_verdicts(
   console.print(table)
 
 
+def print_columns(
+  title: str,
+  columns: Sequence[Column],
+  console: rich.console.Console,
+  left: int = 1,
+) -> None:
+  """Prints a table of the page, its first columns to the left."""
+  table = plain_table(title)
+  for i, column in enumerate(columns):
+    table.add_column(
+      column.title, justify='left' if i < left else 'right', no_wrap=i < left
+    )
+  for row in zip(*(column.cells for column in columns), strict=True):
+    table.add_row(*(rich.text.Text(cell.text) for cell in row))
+  console.print(table)
+
+
 def plain_table(title: str, *columns: str) -> rich.table.Table:
   """A table for the terminal whose columns do not wrap."""
   table = rich.table.Table(

@@ -7,15 +7,15 @@ are, and with the factors 10 and 0.1 on them. How far the displacements of its
 parameters are apart says whether optimizer and method are invariant to the
 scale of the losses. To ``--out`` go ``config.json``, ``results.csv``,
 ``curves.json`` (what epsilon, coupled weight decay and clipping do, over the
-factor), ``summary.json`` and ``report.html`` with the verdicts on E5, E6 and
-E6'. It is done in one go, in float64.
+factor), ``oracles.json`` (what is equal to the bit), ``summary.json`` and
+``report.html`` with the verdicts on E5, E6 and E6'. It is done in one go, in
+float64.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import pathlib
-import sys
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -28,9 +28,15 @@ import rich.console
 import tyro
 
 import mtljax as mtl
-from experiments import _invariance_report, _study, report
+from experiments import (
+  _command,
+  _invariance_report,
+  _oracles,
+  _study,
+  report,
+)
 from mtljax import _validate
-from mtljax.training import exit_on_error, open_run
+from mtljax.training import open_run
 
 TASKS = ('first', 'second')
 WIDTH = 20
@@ -298,8 +304,10 @@ def run(config: Config, console: rich.console.Console) -> None:
   with jax.enable_x64(True):
     rows = [measure(config, setting) for setting in settings()]
     curves = {name: measure_curve(config, name) for name in CURVES}
+    oracles = [_oracles.measure(oracle) for oracle in _oracles.oracles()]
   _study.write_results(config.out, rows)
   _study.write_json(config.out / 'curves.json', curves)
+  _study.write_json(config.out / 'oracles.json', oracles)
   summary = _invariance_report.write_report(config.out)
   _invariance_report.print_tables(summary, console)
   report.print_end(config.out, start, console)
@@ -307,14 +315,11 @@ def run(config: Config, console: rich.console.Console) -> None:
 
 def main() -> None:
   """The command line."""
-  console = report.make_console()
-  config = tyro.cli(Config, prog='python -m experiments.invariance')
-  with exit_on_error():
-    try:
-      check(config)
-    except ValueError as error:
-      sys.exit(f'error: {error}')
-    run(config, console)
+  _command.run_command(
+    lambda: tyro.cli(Config, prog='python -m experiments.invariance'),
+    lambda config, _: check(config),
+    lambda config, _, console: run(config, console),
+  )
 
 
 if __name__ == '__main__':

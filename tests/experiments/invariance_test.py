@@ -5,87 +5,32 @@ import dataclasses
 import json
 import re
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 import rich.console
 
-import mtljax as mtl
-from experiments import _invariance_report, invariance, report
+from experiments import _invariance_report, _oracles, invariance, report
 from experiments._invariance_report import REFERENCE
 
 CONFIG = invariance.Config(steps=10, examples=16)
 SETTINGS = {s.name: s for s in invariance.settings()}
-GRADS = jax.random.normal(jax.random.key(0), (20, 2, 5))
-POWER = 2.0**7
 
 
-def total(tx, grads):
-  """Where a chain goes under given gradients."""
-
-  def step(carry, g):
-    point, state = carry
-    updates, state = tx.update(g, state, point)
-    return (optax.apply_updates(point, updates), state), None
-
-  start = jnp.zeros(5)
-  return jax.lax.scan(step, (start, tx.init(start)), grads)[0][0]
+@pytest.mark.parametrize('oracle', _oracles.oracles()[:5], ids=lambda x: x.name)
+def test_what_is_exact_is_so(oracle, x64):
+  row = _oracles.measure(oracle)
+  assert row['holds'], row
+  assert row['difference'] <= oracle.bound
+  moved = oracle.plain()
+  assert moved.dtype == oracle.dtype
+  assert np.all(moved != 0)
 
 
-def summed(optimizer):
-  return optax.chain(mtl.sum_losses(2), optimizer)
-
-
-@pytest.mark.parametrize(
-  'make, factor',
-  [
-    (lambda scale: summed(optax.adam(0.1, eps=1e-3 * scale)), 1),
-    (lambda scale: mtl.adatask(2, 0.1, eps=1e-3 * scale), 1),
-    (lambda scale: summed(mtl.signsgd(0.1, momentum=0.9)), 1),
-    (lambda scale: summed(optax.sgd(0.1, momentum=0.9)), POWER),
-  ],
-  ids=['adam', 'adatask', 'signsgd', 'sgd'],
-)
-def test_powers_of_two_are_exact_in_float32(make, factor):
-  """Equal to the bit, epsilon scaled along; SGD moves as much further."""
-  plain = total(make(1.0), GRADS)
-  scaled = total(make(POWER), POWER * GRADS)
-  np.testing.assert_array_equal(scaled, factor * plain)
-  assert np.all(plain != 0)
-
-
-def test_adam_with_epsilon_left_alone_is_not_exact():
-  adam = summed(optax.adam(0.1, eps=1e-3))
-  assert np.any(total(adam, GRADS / POWER) != total(adam, GRADS))
-
-
-def test_uncertainty_with_shifted_start_is_the_same_training(x64):
-  factors = jnp.array([10.0, 0.1])
-
-  def losses(w):
-    return jnp.stack([jnp.sum((w - 1) ** 2), 1 + jnp.sum((w + 2) ** 2)])
-
-  def train(factor, start):
-    tx = optax.chain(
-      mtl.uncertainty(2, log_variance=start), optax.sgd(0.01, momentum=0.9)
-    )
-
-    def step(carry, _):
-      w, state = carry
-      found, grads = mtl.value_and_task_grads(lambda w: factor * losses(w))(w)
-      updates, state = tx.update(grads, state, w, losses=found)
-      return (optax.apply_updates(w, updates), state), None
-
-    start = jnp.zeros(3)
-    return jax.lax.scan(step, (start, tx.init(start)), length=50)[0][0]
-
-  plain = train(jnp.ones(2), jnp.zeros(2))
-  shifted = train(factors, jnp.log(factors))
-  np.testing.assert_allclose(shifted, plain, rtol=1e-12)
-  unshifted = train(factors, jnp.zeros(2))
-  assert np.max(np.abs(unshifted / plain - 1)) > 0.05
+@pytest.mark.parametrize('oracle', _oracles.oracles()[5:], ids=lambda x: x.name)
+def test_what_is_not_exact_is_not(oracle, x64):
+  row = _oracles.measure(oracle)
+  assert not row['holds']
+  assert row['difference'] > 1e-3
 
 
 def test_adam_without_epsilon_is_invariant_in_the_heads_alone(x64):
@@ -166,6 +111,9 @@ def test_files_and_the_report_made_again(tmp_path, monkeypatch):
   small = np.argmin(curve['factors'])
   # A larger epsilon is felt more where the losses are scaled down.
   assert np.all(np.diff([row[small] for row in curve['heads']]) > 0)
+  summary = json.loads((config.out / 'summary.json').read_text())
+  holds = [x['holds'] for x in summary['oracles']]
+  assert holds == [True] * 5 + [False] * 2
   page = (config.out / 'report.html').read_bytes()
   report.main(config.out)
   assert (config.out / 'report.html').read_bytes() == page
