@@ -18,7 +18,7 @@ Study = TypeVar('Study')
 def run_command(
   parse: Callable[[], Config],
   prepare: Callable[[Config, rich.console.Console], Study],
-  run: Callable[[Config, Study, rich.console.Console], int],
+  run: Callable[[Config, Study, rich.console.Console], int | None],
   *,
   start: Callable[[Config], rich.console.Console] | None = None,
 ) -> None:
@@ -30,7 +30,7 @@ def run_command(
   Args:
     parse: reads the options.
     prepare: everything that can be refused, before anything is written.
-    run: the study itself; returns how many runs failed.
+    run: the study itself; returns how many runs failed, None for none.
     start: what comes before ``prepare``, and the console; None: a plain one.
   """
   with exit_on_error():

@@ -24,7 +24,11 @@ from mtljax.diagnostics.plots import COLORS
 
 Series3 = tuple[np.ndarray, np.ndarray, np.ndarray]
 
+#: From points of the axes, shape ``(N, 2)``, to those of the picture.
+Place = Callable[[np.ndarray], np.ndarray]
+
 POINTS = 150
+POINTS_PER_INCH = 72
 MAX_PAIRS = 6
 DASHES = ((), (5, 2), (1.5, 1.5), (6, 2, 1.5, 2))
 # Colours that the page replaces by its own, light or dark.
@@ -209,6 +213,7 @@ def picture(
   *,
   ident: str,
   size: tuple[float, float] = (4.2, 2.7),
+  overlay: Callable[[Place], str] | None = None,
 ) -> str:
   """Any one plot as an SVG element for inside an HTML page, as `draw` makes.
 
@@ -217,6 +222,8 @@ def picture(
     plot: draws on the axes that it is called with.
     ident: a prefix no other picture of the page has.
     size: width and height in inches.
+    overlay: elements that are drawn over the plot, what moves for example, from
+      a function that places points of the axes in the picture.
 
   Returns:
     The element.
@@ -227,7 +234,15 @@ def picture(
     axes = figure.subplots()
     plot(axes)
     axes.set_title(title.replace('$', r'\$'))
-    return _embed(figure, title, ident)
+    element = _embed(figure, title, ident)
+    if overlay is None:
+      return element
+
+    def place(points: np.ndarray) -> np.ndarray:
+      inches = axes.transData.transform(points) / figure.dpi
+      return POINTS_PER_INCH * (inches * (1, -1) + (0, size[1]))
+
+    return element.removesuffix('</svg>') + overlay(place) + '</svg>'
 
 
 def _embed(figure: Figure, title: str, ident: str) -> str:

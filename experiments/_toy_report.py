@@ -6,15 +6,11 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 import rich.console
-import rich.text
 
-from experiments import _table, _toy_problem, _verdicts
-from experiments._plots import Section, picture, style_of
+from experiments import _table, _toy_figures, _verdicts
 from experiments._results import ReportError, read_config
-from mtljax.diagnostics.plots import COLORS
 
 PAPER_ITERATIONS = 100_000
 RATES = (10.0, 5.0, 1.0, 0.5, 0.1, 0.05, 0.01, 0.005, 0.001)
@@ -34,7 +30,6 @@ PAPER: dict[tuple[str, str], tuple[int | None, ...]] = {
 STABLE_RATE = 0.1  # below it rounding decides when Adam arrives
 TOLERANCE = 0.05
 NONE = 0.5  # a count below it is zero
-PICTURE_RATE = 0.1
 
 
 class Cell(NamedTuple):
@@ -161,7 +156,7 @@ def write_report(directory: pathlib.Path) -> dict[str, Any]:
       'this are judged; the other numbers are shown.',
     ],
     tables=tables,
-    sections=[_trajectories(read)],
+    sections=[_toy_figures.trajectories(read.config, read.points)],
     config=read.config,
   )
 
@@ -171,13 +166,7 @@ def print_tables(
 ) -> None:
   """Prints the iterations, the paper's below ours, and the verdict."""
   columns = _columns(summary['cells'])
-  table = _verdicts.plain_table('iterations to the minimum')
-  for column in columns:
-    right = column.title not in ('optimizer', 'method', '')
-    table.add_column(column.title, justify='right' if right else 'left')
-  for row in zip(*(column.cells for column in columns), strict=True):
-    table.add_row(*(rich.text.Text(cell.text) for cell in row))
-  console.print(table)
+  _verdicts.print_columns('iterations to the minimum', columns, console, left=3)
   _verdicts.print_verdicts(summary['verdicts'], console)
 
 
@@ -280,56 +269,3 @@ def _columns(lines: list[dict[str, Any]]) -> list[_table.Column]:
 def _texts(numbers: Mapping[str, int | None], rates: list[str]) -> list[str]:
   found = [numbers.get(rate) for rate in rates]
   return [_table.MISSING if n is None else f'{n:,}' for n in found]
-
-
-def _trajectories(read: Read) -> Section:
-  """Where the three starts went at one learning rate, a picture a cell."""
-  rates = read.config['learning_rates']
-  rate = read.config['picture_rate']
-  if rate is None:
-    rate = PICTURE_RATE if PICTURE_RATE in rates else min(rates)
-  column = rates.index(rate)
-  side = np.linspace(-11, 11, 67)
-  grid = np.stack(np.meshgrid(side, side, indexing='ij'), axis=-1)
-  every = jax.vmap(jax.vmap(_toy_problem.losses))(grid.astype(np.float32))
-  heights = np.asarray(every).mean(-1)
-  front = _toy_problem.pareto_front()
-
-  def plot(cell, axes):
-    axes.contour(
-      side, side, heights.T, levels=10, colors=COLORS[-1], linewidths=0.5
-    )
-    axes.plot(*front.T, color=COLORS[3], linewidth=3, solid_capstyle='round')
-    axes.plot(*_toy_problem.MEAN_OPTIMUM, '*', color=COLORS[4], markersize=9)
-    for i, points in enumerate(read.points[cell][column]):
-      points = points[~np.isnan(points[:, 0])]
-      color = style_of(i).color
-      axes.plot(points[:, 1], points[:, 2], color=color, linewidth=1)
-      axes.plot(*points[0, 1:], 's', color=color, markersize=5)
-      for power in range(1, 6):
-        # The last point kept in the first 10^power iterations.
-        if points[-1, 0] >= 10**power:
-          at = np.searchsorted(points[:, 0], 10**power, side='right') - 1
-          axes.plot(*points[at, 1:], 'o', color=color, markersize=1 + power)
-    axes.set(xlim=(-11, 11), ylim=(-11, 11), xlabel='x1', ylabel='x2')
-
-  panels = [
-    picture(
-      ' '.join(filter(None, cell)),
-      lambda axes, cell=cell: plot(cell, axes),
-      ident=f'toy{i}-',
-      size=(3.6, 3.4),
-    )
-    for i, cell in enumerate(read.points)
-  ]
-  text = (
-    f'Learning rate {rate:g}. Squares are the starts; dots, growing, the '
-    'points after 10, 100, 1,000, ... iterations, where the run lasted so '
-    'long. Lines of equal mean loss; the thick line is the Pareto front, the '
-    'star the minimum of the mean.'
-  )
-  legend = [
-    (f'from ({x:g}, {y:g})', style_of(i))
-    for i, (x, y) in enumerate(_toy_problem.STARTS)
-  ]
-  return Section('Trajectories', text, legend, panels)

@@ -17,7 +17,6 @@ from __future__ import annotations
 import dataclasses
 import os
 import pathlib
-import sys
 import time
 from collections.abc import Callable
 from concurrent import futures
@@ -31,10 +30,10 @@ import rich.console
 import tyro
 
 import mtljax as mtl
-from experiments import _study, _toy_problem, _toy_report, report
+from experiments import _command, _study, _toy_problem, _toy_report, report
 from experiments._toy_report import RATES, Cell
 from mtljax import _validate
-from mtljax.training import exit_on_error, open_run
+from mtljax.training import open_run
 
 TASKS = ('first', 'second')
 NEAR = 0.1  # above the minimum; the paper does not state its criterion
@@ -234,14 +233,11 @@ def run(config: Config, console: rich.console.Console) -> None:
 
 def main() -> None:
   """The command line."""
-  console = report.make_console()
-  config = tyro.cli(Config, prog='python -m experiments.toy')
-  with exit_on_error():
-    try:
-      check(config)
-    except ValueError as error:
-      sys.exit(f'error: {error}')
-    run(config, console)
+  _command.run_command(
+    lambda: tyro.cli(Config, prog='python -m experiments.toy'),
+    lambda config, _: check(config),
+    lambda config, _, console: run(config, console),
+  )
 
 
 if __name__ == '__main__':

@@ -4,12 +4,13 @@ import csv
 import dataclasses
 import json
 import re
+from xml.etree import ElementTree as ET
 
 import numpy as np
 import pytest
 import rich.console
 
-from experiments import _toy_problem, _toy_report, report, toy
+from experiments import _toy_figures, _toy_problem, _toy_report, report, toy
 from experiments._toy_report import PAPER, RATES, Cell, Read
 
 QUIET = rich.console.Console(quiet=True, width=124)
@@ -91,6 +92,41 @@ def test_trajectories_begin_at_the_starts(adam):
   np.testing.assert_allclose(points[:, 0, 1:], _toy_problem.STARTS)
   last = np.nanmax(points[:, :, 0], axis=1)
   assert last.max() == read.numbers[Cell('adam', 'cagrad')][0.1]
+
+
+def test_rings_run_along_the_trajectories(adam):
+  read = _toy_report.read_cells(adam.out)
+  section = _toy_figures.trajectories(read.config, read.points)
+  for panel in section.panels:
+    root = ET.fromstring(panel)
+    circles = root.findall('circle')
+    assert len(circles) == len(_toy_problem.STARTS)
+    for circle in circles:
+      assert [x.get('attributeName') for x in circle] == ['cx', 'cy']
+      for moves in circle:
+        assert len(moves.get('values').split(';')) == _toy_figures.FRAMES
+
+
+def test_a_ring_is_where_its_run_is():
+  run = np.array([[0, -8, 7], [9, 1, 2], [99, 50, 4]], np.float32)
+
+  def frames(longest):
+    element = _toy_figures.mover(run, longest, '#000', lambda x: 10 * x)
+    cx, cy = (
+      np.array(x.get('values').split(';'), float)
+      for x in ET.fromstring(element)
+    )
+    return np.stack([cx, cy], 1)
+
+  found = frames(99)
+  np.testing.assert_allclose(found[0], (-80, 70))
+  np.testing.assert_allclose(found[-1], (110, 40))  # at the edge
+  # By the logarithm: iteration 9 is half of the way to 99.
+  half = _toy_figures.FRAMES // 2
+  np.testing.assert_allclose(found[half - 1], (-80, 70))
+  np.testing.assert_allclose(found[half], (10, 20))
+  # One that has arrived waits for the others.
+  assert np.all(frames(9999)[half:] == (110, 40))
 
 
 def full(change):
