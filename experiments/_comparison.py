@@ -174,7 +174,7 @@ def make_cells(
   """
   labels, num_tasks = problem.labels, len(problem.tasks)
   single = num_tasks == 1
-  steps = config.epochs * steps_per_epoch(config, train)
+  steps = config.epochs * _sources.steps_per_epoch(train, config.batch_size)
   schedule = optax.cosine_decay_schedule(config.learning_rate, steps)
   optimizer = OPTIMIZERS[config.optimizer]
   method = _methods.make_method(
@@ -234,11 +234,6 @@ def make_cells(
     )
     for seed in range(config.seeds)
   ]
-
-
-def steps_per_epoch(config: Options, train: Mapping[str, np.ndarray]) -> int:
-  """Whole batches in a pass over the training data."""
-  return len(next(iter(train.values()))) // config.batch_size
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import optax
 
 import mtljax as mtl
-from mtljax import _validate
+from mtljax import _catalog, _validate
 
 WRAPPERS = {'flat': mtl.flat_regions, 'sam': mtl.sam}
 ALL = 'all'
@@ -16,19 +17,22 @@ ALL = 'all'
 
 def plain_names() -> list[str]:
   """Every method of the library."""
-  return [m.name for m in mtl.methods()]
+  return list(_catalog.method_names())
 
 
-def wrappable_names() -> list[str]:
+@functools.cache
+def wrappable_names() -> tuple[str, ...]:
   """Those that can be made sharpness-aware.
 
   Neither what compares two batches nor what steps can.
   """
-  return [
-    m.name
-    for m in mtl.methods()
-    if 'cross_gramian' not in m.needs and not m.is_optimizer
-  ]
+  # `mtl.methods` would trace them all, which takes seconds.
+  built = {name: _catalog.example_method(name) for name in plain_names()}
+  return tuple(
+    name
+    for name, method in built.items()
+    if 'cross_gramian' not in method.needs and not method.info.is_optimizer
+  )
 
 
 def method_names() -> list[str]:

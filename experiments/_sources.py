@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
+import numpy as np
 
 from experiments import _census, _digits
 from mtljax import data, models
@@ -71,8 +72,13 @@ class Source:
     )
 
   def steps_per_epoch(self, batch_size: int) -> int:
-    """Whole batches in a pass over the training data."""
-    return len(self.loaded.splits['train'][self.tasks[0]]) // batch_size
+    """`steps_per_epoch` of its training data."""
+    return steps_per_epoch(self.loaded.splits['train'], batch_size)
+
+
+def steps_per_epoch(train: Mapping[str, np.ndarray], batch_size: int) -> int:
+  """Whole batches in a pass over training data."""
+  return len(next(iter(train.values()))) // batch_size
 
 
 def load_digits(

@@ -19,7 +19,6 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import pathlib
-import sys
 import time
 from collections.abc import Callable
 from typing import Literal
@@ -28,6 +27,7 @@ import rich.console
 
 from experiments import (
   _census,
+  _command,
   _digits,
   _methods,
   _optimizer_report,
@@ -49,7 +49,7 @@ from experiments._optimizer_grid import (
   with_inputs,
 )
 from mtljax import _validate, data
-from mtljax.training import exit_on_error, open_run
+from mtljax.training import open_run
 
 #: The grids of the paper.
 RATES = (0.5, 0.1, 0.05, 0.01, 0.005, 1e-3, 5e-4, 1e-4, 5e-5, 1e-5)
@@ -188,6 +188,12 @@ def load(config: Config, say: Callable[[str], None]) -> _sources.Source:
   return with_inputs(source, rows)
 
 
+def prepare(config: Config, console: rich.console.Console) -> _sources.Source:
+  """Everything that can be refused, before anything is written or trained."""
+  check(config)
+  return load(config, lambda text: console.print(text, markup=False))
+
+
 def groups(config: Config, tasks: tuple[str, ...]) -> list[Group]:
   """Each task alone, then the pairs of an optimizer and a method."""
   found = [Group('adam', f'{SINGLE}{task}') for task in tasks]
@@ -250,17 +256,13 @@ def run(
 
 def main() -> None:
   """The command line."""
-  console = report.make_console()
-  with exit_on_error():
-    try:
-      config = _presets.parse(
-        Config, PRESETS, prog='python -m experiments.optimizer_study'
-      )
-      check(config)
-      source = load(config, lambda text: console.print(text, markup=False))
-    except ValueError as error:
-      sys.exit(f'error: {error}')
-    run(config, source, console)
+  _command.run_command(
+    lambda: _presets.parse(
+      Config, PRESETS, prog='python -m experiments.optimizer_study'
+    ),
+    prepare,
+    run,
+  )
 
 
 if __name__ == '__main__':

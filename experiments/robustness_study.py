@@ -17,26 +17,28 @@ from __future__ import annotations
 import dataclasses
 import functools
 import pathlib
-import sys
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import rich.console
 
 from experiments import (
+  _command,
   _comparison,
+  _conflict,
   _digits,
   _presets,
   _robustness,
   _robustness_report,
+  _sources,
   _study,
   report,
 )
 from experiments._digits import MODELS, TASKS, DataConfig
 from mtljax import _validate, data
 from mtljax.data import corruptions
-from mtljax.training import exit_on_error, open_run
+from mtljax.training import open_run
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,6 +86,12 @@ class Config:
   """Of Adam on the heads; it falls to zero along a cosine."""
   min_seeds: int = 3
   """With fewer seeds nothing is decided."""
+  diagnose: tuple[Literal['conflict'], ...] = ()
+  """Measured inside training: conflict, as in multi_digits."""
+  diagnose_every: int = 5
+  """Steps between these measurements."""
+  diagnose_samples: int = 8
+  """Samples of a batch that are compared."""
   log_every: int = 25
   """Steps between lines of metrics."""
   resume: bool = True
@@ -125,6 +133,9 @@ def options_of(config: Config) -> _comparison.Options:
     epochs=config.epochs,
     learning_rate=config.learning_rate,
     batch_size=config.batch_size,
+    diagnose=config.diagnose,
+    diagnose_every=config.diagnose_every,
+    diagnose_samples=config.diagnose_samples,
     log_every=config.log_every,
   )
 
@@ -151,6 +162,8 @@ def check(config: Config) -> None:
       )
     for value in values:
       _validate.one_of(f'--{option}', value, known)
+  for name in config.models:
+    _conflict.check(config, name)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -197,8 +210,9 @@ def make_cells(
   """The runs of a network: each task alone, then all by every method."""
   options = options_of(config)
   train = digits.splits['train']
-  steps = _comparison.steps_per_epoch(options, train)
+  steps = _sources.steps_per_epoch(train, config.batch_size)
   parts: dict[tuple[str, ...], Any] = {}
+  probes: dict[tuple[str, ...], _conflict.Probe] = {}
   cells = []
   for method in _comparison.methods_of(options, TASKS):
     tasks = _digits.tasks_of(method)
@@ -211,6 +225,7 @@ def make_cells(
         batch_size=config.batch_size,
         learning_rate=config.refit_learning_rate,
       )
+      probes |= _conflict.make_probes(options, {tasks: problem})
       network = _robustness.Network(model, problem, digits)
       parts[tasks] = (
         problem,
@@ -219,7 +234,13 @@ def make_cells(
     problem, measure = parts[tasks]
     mode = _digits.mode_of('auto', name)
     for cell in _comparison.make_cells(
-      options, method, problem, train, None, mode=mode
+      options,
+      method,
+      problem,
+      train,
+      None,
+      mode=mode,
+      probe=probes.get(tasks),
     ):
       cells.append(
         dataclasses.replace(
@@ -267,18 +288,13 @@ def run(config: Config, study: Study, console: rich.console.Console) -> int:
 
 def main() -> None:
   """The command line."""
-  console = report.make_console()
-  with exit_on_error():
-    try:
-      config = _presets.parse(
-        Config, PRESETS, prog='python -m experiments.robustness_study'
-      )
-      study = prepare(config, console)
-    except ValueError as error:
-      sys.exit(f'error: {error}')
-    failed = run(config, study, console)
-  if failed:
-    sys.exit(f'error: {failed} runs did not finish; their status says why.')
+  _command.run_command(
+    lambda: _presets.parse(
+      Config, PRESETS, prog='python -m experiments.robustness_study'
+    ),
+    prepare,
+    run,
+  )
 
 
 if __name__ == '__main__':

@@ -13,6 +13,7 @@ from experiments import (
   flat_regions,
   multi_digits,
   report,
+  robustness_study,
 )
 from experiments._conflict_runs import Setting
 from experiments._flat_config import Config, complete
@@ -104,4 +105,26 @@ def test_flat_regions_measures_conflict():
   with pytest.raises(ValueError, match='batch statistics'):
     flat_regions.prepare(
       dataclasses.replace(config, model='resnet'), rich.console.Console()
+    )
+
+
+def test_robustness_study_measures_conflict():
+  config = robustness_study.Config(
+    diagnose=('conflict',),
+    models=('multi_mlp',),
+    methods=('sum_losses',),
+    seeds=1,
+    batch_size=16,
+  )
+  small = dataclasses.replace(
+    config.data, num_train=32, num_validation=16, num_test=16
+  )
+  config = dataclasses.replace(config, data=small)
+  study = robustness_study.prepare(config, rich.console.Console(quiet=True))
+  # Each task alone too: its samples can be compared, its one task cannot.
+  assert len(study.cells) == 3
+  assert all(cell.probe_fn is not None for cell in study.cells)
+  with pytest.raises(ValueError, match='batch statistics'):
+    robustness_study.prepare(
+      dataclasses.replace(config, models=('resnet',)), rich.console.Console()
     )

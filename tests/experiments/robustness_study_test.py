@@ -13,12 +13,12 @@ import rich.console
 from experiments import (
   _digits,
   _robustness,
-  _robustness_report,
+  _robustness_claims,
   report,
   robustness_study,
 )
 from experiments._robustness import Pair
-from experiments._robustness_report import SINGLE, Kept, Key
+from experiments._robustness_claims import SINGLE, Kept, Key
 from experiments._verdicts import FAILS, HOLDS, UNDECIDED
 from mtljax import models
 from mtljax.data import corruptions
@@ -257,14 +257,14 @@ def test_delta_of_planted_runs():
     # The seed 2 has nothing to be compared with.
     alone: {0: kept(0.9, [0.9, 0.45]), 1: kept(0.5, [0.25, 0.15])},
   }
-  found = _robustness_report.deltas(runs)
+  found = _robustness_claims.deltas(runs)
   assert list(found) == [own]
   # (1 - 0.75 + 0.5 - 0.5) / 2, (0.5 - 0.75 + 0.3 - 0.5) / 2
   assert found[own] == pytest.approx({0: 0.125, 1: -0.225})
-  by_pair = _robustness_report.change(runs, own, 'refit')
+  by_pair = _robustness_claims.change(runs, own, 'refit')
   np.testing.assert_allclose(by_pair, [0, -0.1], atol=1e-12)
   assert by_pair.mean() == pytest.approx((0.125 - 0.225) / 2)
-  zero_shot = _robustness_report.deltas(runs, 'zero_shot')[own]
+  zero_shot = _robustness_claims.deltas(runs, 'zero_shot')[own]
   assert zero_shot[0] == pytest.approx(0.5 / 0.9 - 0.4 / 0.8)
 
 
@@ -293,12 +293,12 @@ def planted(means, seeds=3, spread=1e-3):
 def test_verdict_follows_from_the_deltas(means, outcome):
   names = [('mlp', 'a'), ('lenet', 'a'), ('mlp', 'b'), ('lenet', 'b')]
   found = planted(dict(zip(names, means, strict=True)))
-  assert _robustness_report.claims(found, 3)[0].outcome == outcome
-  assert _robustness_report.claims(found, 4)[0].outcome == UNDECIDED
+  assert _robustness_claims.claims(found, 3)[0].outcome == outcome
+  assert _robustness_claims.claims(found, 4)[0].outcome == UNDECIDED
 
 
 def test_nothing_measured_is_undecided():
-  verdict = _robustness_report.claims({}, 3)[0]
+  verdict = _robustness_claims.claims({}, 3)[0]
   assert verdict.outcome == UNDECIDED
   assert 'not there' in verdict.sentence
 
