@@ -242,7 +242,7 @@ def _oracle_columns(
     'training': [x['oracle'] for x in oracles],
     'in': [x['dtype'] for x in oracles],
     'factors': [x['factors'] for x in oracles],
-    'moves': [
+    'should move': [
       'as far' if x['times'] == 1 else f'{x["times"]:g} times as far'
       for x in oracles
     ],
