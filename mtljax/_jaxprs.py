@@ -52,8 +52,8 @@ def canonical_convolutions(fun: _Fun) -> _Fun:
 
   The library does this in its own loops. On GPU and TPU ``fun`` comes back as
   it is, as it does from a trace that holds no such convolution. Take gradients
-  inside ``fun``, not of it. Convolutions with groups, and those in loops that
-  ``fun`` itself holds, stay as they are.
+  inside ``fun``, not of it. Convolutions in loops that ``fun`` itself holds
+  stay as they are.
 
   Args:
     fun: a function of arrays, in any trees, that is called under `jax.jit`.
@@ -121,12 +121,8 @@ def _channels_last(ndim: int) -> jax.lax.ConvDimensionNumbers:
 def _is_turned(eqn: core.JaxprEqn) -> bool:
   if eqn.primitive.name != 'conv_general_dilated':
     return False
-  params = eqn.params
-  groups = params['feature_group_count'], params['batch_group_count']
   ndim = eqn.invars[0].aval.ndim
-  return groups == (1, 1) and params['dimension_numbers'] != _channels_last(
-    ndim
-  )
+  return eqn.params['dimension_numbers'] != _channels_last(ndim)
 
 
 def _canonical(
@@ -146,6 +142,8 @@ def _canonical(
     params['lhs_dilation'],
     params['rhs_dilation'],
     _channels_last(image.ndim),
+    feature_group_count=params['feature_group_count'],
+    batch_group_count=params['batch_group_count'],
     precision=params['precision'],
     preferred_element_type=params['preferred_element_type'],
   )
