@@ -140,6 +140,8 @@ def check(config: Options, tasks: Sequence[str]) -> None:
       raise ValueError(
         f'--{name}={value} must be {len(tasks)} numbers, one a task.'
       )
+    for number in value:
+      _validate.in_range(f'--{name}', number, 0, open_low=name == 'scores')
   if not (config.methods or config.baselines):
     raise ValueError('--methods is empty and there are no baselines.')
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import jax
@@ -14,7 +14,7 @@ import numpy as np
 import optax
 
 import mtljax as mtl
-from mtljax import data, models
+from mtljax import _validate, data, models
 from mtljax.metrics import Accuracy, Mean
 
 TASKS = ('left', 'right')
@@ -67,10 +67,29 @@ class Digits:
     return data.normalize_images(batch['image'], mean=self.mean, std=self.std)
 
 
+def check_layers(hidden_sizes: Sequence[int]) -> None:
+  """Raises ValueError for what is no trunk of an MLP."""
+  if not hidden_sizes:
+    raise ValueError('--hidden-sizes is empty: the trunk needs a layer.')
+  for size in hidden_sizes:
+    _validate.in_range('--hidden-sizes', size, 1)
+
+
+def check_data(config: DataConfig) -> None:
+  """Raises ValueError for data that cannot be composed."""
+  _validate.one_of('--data.source', config.source, data.SOURCES)
+  _validate.in_range('--data.seed', config.seed, 0)
+  for name in ('num_train', 'num_validation', 'num_test'):
+    value, option = getattr(config, name), name.replace('_', '-')
+    if value is not None:
+      _validate.in_range(f'--data.{option}', value, 1)
+
+
 def load(
   config: DataConfig, batch_size: int, say: Callable[[str], None]
 ) -> Digits:
   """Reads the data, composing it first if it is not there yet."""
+  check_data(config)
   splits = {
     split: data.load_arrays(
       config.source,

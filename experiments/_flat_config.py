@@ -210,8 +210,10 @@ def check(config: Config) -> None:
     _validate.in_range(_option(name), getattr(config, name), 1)
   _validate.in_range('--learning-rate', config.learning_rate, 0, open_low=True)
   _conflict.check(config, config.model)
-  for value in (config.rho, *config.sweep_rho):
-    _validate.in_range('--rho', value, 0)
+  _digits.check_layers(config.hidden_sizes)
+  _validate.in_range('--rho', config.rho, 0)
+  for radius in config.sweep_rho:
+    _validate.in_range('--sweep-rho', radius, 0)
   for fraction in config.low_resource:
     _validate.in_range('--low-resource', fraction, 0, 1, open_low=True)
   for fraction in config.noisy:

@@ -22,6 +22,20 @@ class ReportError(Exception):
   """A folder that no report can be made of; the text says why."""
 
 
+class Config(dict):
+  """An object in ``config.json``; what is missing in it is a `ReportError`."""
+
+  def __init__(self, values: dict[str, Any], path: pathlib.Path):
+    super().__init__(values)
+    self._path = path
+
+  def __missing__(self, key: str) -> Any:
+    raise ReportError(
+      f'{self._path} has no "{key}": another version of the study wrote it, or '
+      'it was changed by hand; run the study again in another folder.'
+    )
+
+
 @dataclasses.dataclass(frozen=True)
 class Run:
   """One method trained with one seed.
@@ -131,7 +145,7 @@ def _rank(run: Run, order: list[str]) -> tuple[int, str, int, str]:
 
 
 def read_config(directory: pathlib.Path) -> dict[str, Any]:
-  """The content of ``config.json``; `ReportError` where there is none."""
+  """The content of ``config.json``; `ReportError` where it cannot be used."""
   path = directory / 'config.json'
   if not directory.is_dir():
     raise ReportError(f'{directory} is not a folder.')
@@ -140,11 +154,20 @@ def read_config(directory: pathlib.Path) -> dict[str, Any]:
       f'{path} does not exist; give the folder that an experiment wrote.'
     )
   try:
-    config = json.loads(path.read_text(encoding='utf-8'))
+    config = json.loads(
+      path.read_text(encoding='utf-8'),
+      object_hook=lambda values: Config(values, path),
+    )
   except ValueError as error:
     raise ReportError(f'{path} is not valid JSON: {error}.') from error
   if not isinstance(config, dict) or not isinstance(config.get('tasks'), list):
     raise ReportError(f'{path} must be an object with a list "tasks".')
+  for key, kind, text in (
+    ('methods', list, 'list'),
+    ('experiment', str, 'text'),
+  ):
+    if not isinstance(config.get(key, kind()), kind):
+      raise ReportError(f'{path}: "{key}" must be a {text}.')
   return config
 
 
@@ -156,7 +179,7 @@ def _read_rows(
     notes.append('results.csv is missing: no run has finished yet.')
     return {}
   rows = {}
-  with path.open(newline='', encoding='utf-8') as file:
+  with path.open(newline='', encoding='utf-8', errors='replace') as file:
     for row in csv.DictReader(file):
       method, seed = row.pop('method', None), row.pop('seed', None)
       if not method or not seed:

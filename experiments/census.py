@@ -16,7 +16,7 @@ import pathlib
 
 import rich.console
 
-from experiments import _census, _comparison, _presets, _sources
+from experiments import _census, _comparison, _digits, _presets, _sources
 from mtljax import _validate, data
 
 
@@ -77,6 +77,9 @@ def check(config: Config) -> None:
   if not config.tasks or len(set(config.tasks)) != len(config.tasks):
     raise ValueError(f'--tasks={config.tasks} must be different tasks.')
   _comparison.check(config, config.tasks)
+  _digits.check_layers(config.hidden_sizes)
+  for size in config.head_sizes:
+    _validate.in_range('--head-sizes', size, 1)
   if config.data.num_train is not None:
     _validate.in_range('--data.num-train', config.data.num_train, 1)
 

@@ -124,10 +124,7 @@ def check(config: Config) -> None:
     '--diagnose-samples', config.diagnose_samples, 2, config.batch_size
   )
   _validate.in_range('--learning-rate', config.learning_rate, 0, open_low=True)
-  if not config.hidden_sizes:
-    raise ValueError('--hidden-sizes is empty: the trunk needs a layer.')
-  for size in config.hidden_sizes:
-    _validate.in_range('--hidden-sizes', size, 1)
+  _digits.check_layers(config.hidden_sizes)
 
 
 @dataclasses.dataclass(frozen=True)

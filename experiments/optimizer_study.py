@@ -48,7 +48,7 @@ from experiments._optimizer_grid import (
   run_group,
   with_inputs,
 )
-from mtljax import _validate, data
+from mtljax import _validate
 from mtljax.training import open_run
 
 #: The grids of the paper.
@@ -165,8 +165,14 @@ def check(config: Config) -> None:
   for option in ('hidden_sizes', 'head_sizes'):
     for size in getattr(config, option):
       _validate.in_range(f'--{option.replace("_", "-")}', size, 1)
+  for option in ('learning_rates', 'baseline_rates'):
+    rates = getattr(config, option)
+    twice = [rate for rate in rates if rates.count(rate) > 1]
+    if twice:
+      text = option.replace('_', '-')
+      raise ValueError(f'--{text} names {twice[0]} twice: name it once.')
+  _digits.check_data(config.data)
   if config.dataset == 'digits':
-    _validate.one_of('--data.source', config.data.source, data.SOURCES)
     sides = [n for n in range(1, _digits.CANVAS) if _digits.CANVAS % n == 0]
     _validate.one_of('--pool', config.pool, sides)
 

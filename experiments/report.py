@@ -249,6 +249,11 @@ def main(
       print_table(summary, console)
   except ReportError as error:
     sys.exit(f'error: {error}')
+  except OSError as error:
+    sys.exit(
+      f'error: {error.filename} cannot be written or read ({error.strerror}): '
+      'give a folder that you may write to, on a disk with free space.'
+    )
   for run in summary['failures']:
     console.print(
       f'{run["method"]}, seed {run["seed"]}: {run["reason"]}', markup=False

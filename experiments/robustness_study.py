@@ -142,6 +142,11 @@ def options_of(config: Config) -> _comparison.Options:
 
 def check(config: Config) -> None:
   """Raises ValueError for options that no study could be made of."""
+  if not config.methods:
+    raise ValueError(
+      '--methods is empty: name at least one to compare with single-task '
+      'training.'
+    )
   _comparison.check(options_of(config), TASKS)
   _validate.one_of('--data.source', config.data.source, data.SOURCES)
   _validate.one_of('--scale', config.scale, ('cifar', 'imagenet'))

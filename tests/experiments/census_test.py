@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import json
+import math
 import os
 import pathlib
 import shutil
@@ -100,6 +101,12 @@ def test_a_bad_option_gets_one_sentence(data_dir, tmp_path):
   [
     ({'tasks': ('income', 'income')}, 'must be different tasks'),
     ({'weights': (1.0,)}, 'must be 2 numbers, one a task'),
+    ({'weights': (math.nan, 1.0)}, '--weights=nan'),
+    ({'weights': (1.0, -1.0)}, '--weights=-1.0'),
+    ({'scores': (0.0, 1.0)}, '--scores=0.0'),
+    ({'hidden_sizes': ()}, '--hidden-sizes is empty'),
+    ({'hidden_sizes': (0,)}, '--hidden-sizes=0'),
+    ({'head_sizes': (-1,)}, '--head-sizes=-1'),
     ({'methods': ('cagrd',)}, "Did you mean 'cagrad'?"),
     ({'data': _census.DataConfig(num_train=0)}, '--data.num-train=0'),
   ],

@@ -167,7 +167,7 @@ def test_bad_option_on_the_command_line(data_dir, tmp_path):
   'options, message',
   [
     ({'rho': -0.1}, '--rho=-0.1 must be at least 0'),
-    ({'sweep_rho': (0.1, -2.0)}, '--rho=-2.0'),
+    ({'sweep_rho': (0.1, -2.0)}, '--sweep-rho=-2.0'),
     ({'methods': ('cagrd',)}, "Did you mean 'cagrad'?"),
     ({'methods': ()}, '--methods is empty'),
     ({'methods': ('modo',)}, "--methods='modo' is not one of"),
@@ -182,6 +182,8 @@ def test_bad_option_on_the_command_line(data_dir, tmp_path):
     ({'noisy': (1.5,)}, '--noisy=1.5'),
     ({'seeds': 0}, '--seeds=0'),
     ({'pool': 5}, '--pool=5 does not divide'),
+    ({'hidden_sizes': (0,)}, '--hidden-sizes=0'),
+    ({'hidden_sizes': ()}, '--hidden-sizes is empty'),
     ({'out_of_data': 'mnits'}, '--out-of-data'),
     ({'dataset': 'cenus'}, "Did you mean 'census'?"),
     ({'dataset': 'census', 'model': 'resnet'}, '--model=resnet needs images'),

@@ -13,6 +13,7 @@ import time
 import pytest
 
 import mtljax as mtl
+from experiments import _digits
 
 SMALL = (
   '--data.num-train 256 --data.num-validation 64 --data.num-test 64 '
@@ -222,6 +223,20 @@ def test_bad_options_get_one_sentence(args, message, data_dir, tmp_path):
   assert message in err
   assert 'Traceback' not in err
   assert not (tmp_path / 'out').exists()  # the corrected command finds it free
+
+
+@pytest.mark.parametrize(
+  'options, message',
+  [
+    ({'num_train': 0}, '--data.num-train=0 must be at least 1'),
+    ({'num_validation': -1}, '--data.num-validation=-1 must be at least 1'),
+    ({'num_test': 0}, '--data.num-test=0 must be at least 1'),
+    ({'seed': -1}, '--data.seed=-1 must be at least 0'),
+  ],
+)
+def test_wrong_sizes_of_the_data_are_named(options, message):
+  with pytest.raises(ValueError, match=message):
+    _digits.load(_digits.DataConfig(**options), 16, print)
 
 
 def test_results_without_their_configuration_are_not_taken_over(

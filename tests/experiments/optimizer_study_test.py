@@ -337,6 +337,11 @@ def test_shares_of_the_variance():
     ({'pool': 5}, '--pool=5'),
     ({'dataset': 'faces'}, "--dataset='faces'"),
     ({'hidden_sizes': (0,)}, '--hidden-sizes=0'),
+    ({'learning_rates': (0.1, 0.1)}, '--learning-rates names 0.1 twice'),
+    (
+      {'dataset': 'census', 'data': _digits.DataConfig(num_test=-2)},
+      '--data.num-test=-2',
+    ),
   ],
 )
 def test_wrong_options_are_named(options, message):

@@ -457,6 +457,14 @@ def test_names_cannot_inject_markup(tmp_path):
       {'config.json': '{"tasks": ["a"]}', 'results.csv': 'method,seed\n'},
       'holds no results',
     ),
+    (
+      {'config.json': '{"tasks": ["a"], "methods": null}'},
+      '"methods" must be a list',
+    ),
+    (
+      {'config.json': '{"tasks": ["a"], "experiment": []}'},
+      '"experiment" must be a text',
+    ),
   ],
 )
 def test_a_folder_without_results_is_one_clear_error(tmp_path, files, match):
@@ -470,6 +478,44 @@ def test_a_folder_without_results_is_one_clear_error(tmp_path, files, match):
 def test_not_a_folder(tmp_path):
   with pytest.raises(ReportError, match='is not a folder'):
     report.write_report(tmp_path / 'absent')
+
+
+def test_damaged_results_are_left_out(tmp_path):
+  accuracy = {'sum_losses': [(0.5, 0.5)]}
+  _write(tmp_path, accuracy, steps=50)
+  with (tmp_path / 'results.csv').open('ab') as file:
+    file.write(b'\xff\xfe\x00,,\n')
+  summary = report.write_report(tmp_path)
+  assert summary['methods']['sum_losses']['seeds'] == ['0']
+  assert any('results.csv' in note for note in summary['notes'])
+
+
+def _main(directory, capsys):
+  with pytest.raises(SystemExit) as ended:
+    report.main(directory)
+  capsys.readouterr()
+  return str(ended.value.code)
+
+
+@pytest.mark.parametrize('experiment', sorted(report.STUDIES))
+@pytest.mark.parametrize('rows', [b'method,seed,status\na,0,ok\n', b'\xff\0'])
+def test_a_study_that_cannot_be_read_is_one_sentence(
+  experiment, rows, tmp_path, capsys
+):
+  config = {'tasks': ['a'], 'experiment': experiment}
+  (tmp_path / 'config.json').write_text(json.dumps(config))
+  (tmp_path / 'results.csv').write_bytes(rows)
+  said = _main(tmp_path, capsys)
+  assert said.startswith('error: ')
+  assert str(tmp_path) in said
+  assert not (tmp_path / 'report.html').exists()
+
+
+def test_a_report_that_cannot_be_written_is_one_sentence(tmp_path, capsys):
+  _write(tmp_path, {'sum_losses': [(0.5, 0.5)]}, steps=50)
+  (tmp_path / 'report.html').mkdir()
+  said = _main(tmp_path, capsys)
+  assert said.startswith(f'error: {tmp_path / "report.html"} cannot be written')
 
 
 def test_command_line(finished, tmp_path):

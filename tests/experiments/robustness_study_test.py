@@ -316,6 +316,7 @@ def test_nothing_measured_is_undecided():
     ({'corruptions': ('fogg',)}, "Did you mean 'fog'"),
     ({'severities': (0,)}, '--severities=0'),
     ({'methods': ('pcgrat',)}, 'pcgrad'),
+    ({'methods': ()}, '--methods is empty'),
   ],
 )
 def test_wrong_options_are_named(options, message):
