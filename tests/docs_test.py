@@ -65,6 +65,13 @@ def test_subpackages_are_those_listed():
     assert all(inspect.getdoc(getattr(module, n)) for n in module.__all__)
 
 
+@pytest.mark.parametrize('name', sorted(SUBPACKAGES - {'weightings'}))
+def test_page_of_names_has_those_of_subpackages(name):
+  listed = set(re.findall(r'`(\w+)`', (DOCS / 'api.md').read_text()))
+  module = importlib.import_module(f'mtljax.{name}')
+  assert set(module.__all__) <= listed
+
+
 @pytest.mark.parametrize('name', NAMES)
 def test_docstring_has_a_summary_and_an_example(name):
   doc = inspect.getdoc(getattr(mtljax, name))
