@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import io
 import re
+import textwrap
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -179,7 +180,7 @@ def draw(
     figure = Figure(figsize=(4.2, 2.7), layout='constrained')
     FigureCanvasSVG(figure)
     axes = figure.subplots()
-    axes.set_title(title.replace('$', r'\$'))
+    axes.set_title(_fit(title))
     axes.set_xlabel(xlabel)
     axes.grid(visible=True)
     if line is not None:
@@ -187,7 +188,12 @@ def draw(
     for curve in curves:
       dash = (0, curve.style.dash) if curve.style.dash else 'solid'
       axes.plot(
-        curve.steps, curve.mean, color=curve.style.color, linestyle=dash
+        curve.steps,
+        curve.mean,
+        color=curve.style.color,
+        linestyle=dash,
+        marker='o' if np.isfinite(curve.mean).sum() == 1 else '',
+        markersize=4,
       )
       if np.isfinite(curve.error).any():
         axes.fill_between(
@@ -200,11 +206,22 @@ def draw(
         )
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f'{v:g}'))
+    steps = {float(x) for curve in curves for x in curve.steps}
+    if len(steps) == 1:
+      axes.set_xticks(list(steps))
     if log:
       _set_log(axes, curves)
     if limits is not None:
       axes.set_ylim(*limits)
     return _embed(figure, title, ident)
+
+
+def _fit(title: str) -> str:
+  """A title in lines that fit a picture, without mathematics."""
+  lines = textwrap.wrap(
+    title, 46, break_long_words=False, break_on_hyphens=False
+  )
+  return '\n'.join(lines).replace('$', r'\$')
 
 
 def picture(
@@ -233,7 +250,7 @@ def picture(
     FigureCanvasSVG(figure)
     axes = figure.subplots()
     plot(axes)
-    axes.set_title(title.replace('$', r'\$'))
+    axes.set_title(_fit(title))
     element = _embed(figure, title, ident)
     if overlay is None:
       return element

@@ -51,3 +51,34 @@ def test_lines_are_told_apart_and_seen_on_both_backgrounds():
     on_white = 1.05 / (luminance(color) + 0.05)
     on_dark = (luminance(color) + 0.05) / (luminance('#14171b') + 0.05)
     assert min(on_white, on_dark) >= 3, (color, on_white, on_dark)
+
+
+def _texts(picture):
+  return re.findall(r'<text[^>]*>([^<]*)', picture)
+
+
+def test_a_long_title_is_broken_where_it_would_be_cut_off():
+  curve = _plots.Curve(
+    _plots.style_of(0), np.arange(3.0), np.arange(3.0), np.full(3, np.nan)
+  )
+  title = 'Share of coordinates of opposite sign, tasks on a sample'
+  picture = _plots.draw(title, [curve], ident='a')
+  assert f'aria-label="{title}"' in picture
+  lines = [text for text in _texts(picture) if len(text) > 3 and text in title]
+  assert len(lines) == 2
+  assert ' '.join(lines) == title
+  assert 'loss left' in _texts(_plots.draw('loss left', [curve], ident='b'))
+
+
+def test_a_curve_of_one_point_is_seen():
+  def picture(steps):
+    style = _plots.style_of(0)
+    curve = _plots.Curve(style, steps, steps, np.full(len(steps), np.nan))
+    dots = rf'<use[^>]*{style.color}'
+    text = _plots.draw('loss', [curve], ident='a')
+    return len(re.findall(dots, text)), _texts(text.split('aytick_1')[0])
+
+  assert picture(np.array([7.0])) == (1, ['7', 'step'])  # no fractions
+  dots, ticks = picture(np.arange(9.0))
+  assert dots == 0
+  assert len(ticks) > 2
