@@ -34,15 +34,18 @@ class Options(Protocol):
   def batch_size(self) -> int: ...
 
 
-def check(config: Options, model: str = '') -> None:
+def check(config: Options) -> None:
   """Raises ValueError for what cannot be measured inside training."""
   _validate.in_range('--diagnose-every', config.diagnose_every, 1)
-  if not config.diagnose:
-    return
-  _validate.in_range(
-    '--diagnose-samples', config.diagnose_samples, 1, config.batch_size
-  )
-  if model.startswith('resnet'):
+  if config.diagnose:
+    _validate.in_range(
+      '--diagnose-samples', config.diagnose_samples, 1, config.batch_size
+    )
+
+
+def check_model(config: Options, model: str) -> None:
+  """Raises ValueError for a network that it cannot be measured in."""
+  if config.diagnose and model.startswith('resnet'):
     raise ValueError(
       f'--diagnose conflict and --model {model}: the gradient of one sample is '
       'not defined under batch statistics; use multi_lenet or multi_mlp.'

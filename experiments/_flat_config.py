@@ -209,7 +209,8 @@ def check(config: Config) -> None:
   for name in ('probe_batches', 'cost_rounds', 'min_seeds'):
     _validate.in_range(_option(name), getattr(config, name), 1)
   _validate.in_range('--learning-rate', config.learning_rate, 0, open_low=True)
-  _conflict.check(config, config.model)
+  _conflict.check(config)
+  _conflict.check_model(config, config.model)
   _digits.check_layers(config.hidden_sizes)
   _validate.in_range('--rho', config.rho, 0)
   for radius in config.sweep_rho:

@@ -316,16 +316,10 @@ def print_tables(
   """Prints the best of each method and optimizer, and the verdicts."""
   for ratio in sorted({x['ratio'] for x in summary['selected']}):
     columns = _best_columns(summary['selected'], ratio)
-    table = _verdicts.plain_table(
+    _verdicts.print_columns(
       f'test Δm % at ratio {ratio:g} (learning rate)',
-      *(column.title for column in columns),
+      columns,
+      console,
+      left=len(columns),
     )
-    for row in zip(*(column.cells for column in columns), strict=True):
-      table.add_row(
-        *(
-          rich.text.Text(x.text, style='bold green' if x.best else '')
-          for x in row
-        )
-      )
-    console.print(table)
   _verdicts.print_verdicts(summary['verdicts'], console)

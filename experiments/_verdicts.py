@@ -262,7 +262,12 @@ def print_columns(
       column.title, justify='left' if i < left else 'right', no_wrap=i < left
     )
   for row in zip(*(column.cells for column in columns), strict=True):
-    table.add_row(*(rich.text.Text(cell.text) for cell in row))
+    table.add_row(
+      *(
+        rich.text.Text(cell.text, style='bold green' if cell.best else '')
+        for cell in row
+      )
+    )
   console.print(table)
 
 

@@ -50,7 +50,7 @@ def check(config: Config) -> None:
   _comparison.check(config, TASKS)
   _validate.one_of('--model', config.model, MODELS)
   _validate.one_of('--data.source', config.data.source, data.SOURCES)
-  _conflict.check(config, config.model)
+  _conflict.check_model(config, config.model)
 
 
 def prepare(config: Config, console: rich.console.Console) -> _comparison.Study:

@@ -168,7 +168,7 @@ def check(config: Config) -> None:
     for value in values:
       _validate.one_of(f'--{option}', value, known)
   for name in config.models:
-    _conflict.check(config, name)
+    _conflict.check_model(config, name)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import optax
+from jax.extend import core
 
 import mtljax as mtl
 from mtljax.training import make_train_step
@@ -106,3 +107,17 @@ RANDOM_METHODS = {
   'rlw': mtl.rlw(T, labels=LABELS),
   'pcgrad': mtl.pcgrad(T, labels=LABELS),
 }
+
+
+def products(jaxpr):
+  """Matrix products outside of conditionals, and in each of their branches."""
+  outside, branches = 0, []
+  for eqn in jaxpr.eqns:
+    outside += eqn.primitive.name == 'dot_general'
+    found = [products(sub) for sub in core.jaxprs_in_params(eqn.params)]
+    if eqn.primitive.name == 'cond':
+      branches += [count + sum(inside) for count, inside in found]
+    else:
+      outside += sum(count for count, _ in found)
+      branches += sum((inside for _, inside in found), [])
+  return outside, branches

@@ -5,8 +5,7 @@ import jax
 import numpy as np
 import optax
 import pytest
-from jax.extend import core as jex_core
-from toy import BATCH, LABELS, PARAMS, STAGED, T, plain, run
+from toy import BATCH, LABELS, PARAMS, STAGED, T, plain, products, run
 
 import mtljax as mtl
 from mtljax.training import make_train_step
@@ -80,19 +79,8 @@ def conditional_products(method, route='gramian'):
   """Matrix products outside conditionals, and inside."""
   train = make_train_step(method, optax.sgd(0.1), STAGED, route=route)
   state = train.init(PARAMS, key=jax.random.key(0))
-
-  def count(jaxpr, inside):
-    outside, within = 0, 0
-    for eqn in jaxpr.eqns:
-      here = inside or eqn.primitive.name == 'cond'
-      if eqn.primitive.name == 'dot_general':
-        outside, within = outside + (not inside), within + inside
-      for sub in jex_core.jaxprs_in_params(eqn.params):
-        more = count(sub, here)
-        outside, within = outside + more[0], within + more[1]
-    return outside, within
-
-  return count(jax.make_jaxpr(train.step)(state, BATCH).jaxpr, False)
+  outside, branches = products(jax.make_jaxpr(train.step)(state, BATCH).jaxpr)
+  return outside, sum(branches)
 
 
 @pytest.mark.parametrize(

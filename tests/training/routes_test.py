@@ -7,7 +7,6 @@ import numpy as np
 import optax
 import pytest
 import toy
-from jax.extend import core as jex_core
 from toy import (
   BATCH,
   FORMS,
@@ -157,27 +156,13 @@ def test_amortised_first_step_is_the_full_one():
   chex.assert_trees_all_close(held.params, full.params, rtol=1e-4)
 
 
-def products(jaxpr):
-  """Matrix products outside of conditionals, and in each of their branches."""
-  outside, branches = 0, []
-  for eqn in jaxpr.eqns:
-    outside += eqn.primitive.name == 'dot_general'
-    found = [products(sub) for sub in jex_core.jaxprs_in_params(eqn.params)]
-    if eqn.primitive.name == 'cond':
-      branches += [count for count, _ in found]
-    else:
-      outside += sum(count for count, _ in found)
-      branches += sum((inside for _, inside in found), [])
-  return outside, branches
-
-
 def test_skipped_gradients_are_inside_the_conditional():
   """Between recomputations the T backward passes are really not made."""
 
   def programs(method, **options):
     train = make_train_step(method, optax.sgd(0.1), STAGED, **options)
     state = train.init(PARAMS, key=jax.random.key(0))
-    return products(jax.make_jaxpr(train.step)(state, BATCH).jaxpr)
+    return toy.products(jax.make_jaxpr(train.step)(state, BATCH).jaxpr)
 
   method = mtl.mgda(T, labels=LABELS)
   for route in ('jacobian', 'gramian'):
