@@ -82,12 +82,19 @@ def median_ms(
 class Peer:
   """Starts a script in another environment and asks it for timings."""
 
-  def __init__(self, python: str, threads: int = 2, script: str = __file__):
+  def __init__(
+    self,
+    python: str,
+    threads: int = 2,
+    script: str = __file__,
+    env: dict[str, str] | None = None,
+  ):
     self._process = subprocess.Popen(
       [python, script, str(threads)],
       stdin=subprocess.PIPE,
       stdout=subprocess.PIPE,
       text=True,
+      env=env,
     )
 
   def ask(
@@ -113,7 +120,7 @@ class Peer:
     self._process.stdin.flush()
     answer = self._process.stdout.readline()
     if not answer:
-      raise RuntimeError('the interpreter with TorchJD has ended, see above.')
+      raise RuntimeError('the other process has ended, see above.')
     return json.loads(answer)
 
   def close(self) -> None:

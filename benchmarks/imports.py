@@ -21,13 +21,14 @@ print(time.perf_counter() - start)
 """
 
 
-def measure(statement: str) -> float:
+def measure(statement: str, env: dict[str, str] | None = None) -> float:
   """Seconds that a statement takes in a fresh process."""
   out = subprocess.run(
     [sys.executable, '-c', PROGRAM.format(statement=statement)],
     capture_output=True,
     text=True,
     check=True,
+    env=env,
   )
   return float(out.stdout)
 
