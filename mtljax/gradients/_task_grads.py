@@ -8,7 +8,7 @@ from typing import Any
 import jax
 
 from mtljax import _labels, _validate
-from mtljax.gradients import _gramian, _pullback
+from mtljax.gradients import _gramian, _outputs, _pullback
 from mtljax.gradients._passes import Mode, make_passes
 from mtljax.gradients._pullback import LossFn, Pullback
 from mtljax.gradients._staged import Staged
@@ -213,10 +213,10 @@ def task_grad_fn(
 
   def loss_fn(params, t):
     if isinstance(fun, Staged):
-      features, _ = _pullback.with_aux(fun.trunk(params, *args), has_aux)
+      features, _ = _outputs.with_aux(fun.trunk(params, *args), has_aux)
       out = fun.heads[t](params, features, *args)
     elif callable(fun):
-      losses, _ = _pullback.with_aux(fun(params, *args), has_aux)
+      losses, _ = _outputs.with_aux(fun(params, *args), has_aux)
       if not 0 <= t < losses.shape[0]:
         raise ValueError(
           f'task {t} of {losses.shape[0]} losses does not exist.'
@@ -224,7 +224,7 @@ def task_grad_fn(
       return losses[t]
     else:
       out = fun[t](params, args[0][t], *args[1:])
-    return _pullback.with_aux(out, has_aux)[0]
+    return _outputs.with_aux(out, has_aux)[0]
 
   def grad_fn(params, t):
     return jax.value_and_grad(loss_fn)(params, t)

@@ -18,7 +18,7 @@ import optax
 from mtljax import _labels, _tree, _validate
 from mtljax._jaxprs import canonical_convolutions
 from mtljax._types import Aggregator
-from mtljax.gradients import _pullback
+from mtljax.gradients import _owners, _pullback
 from mtljax.gradients._passes import Passes
 from mtljax.gradients._pullback import LossFn, Pullback
 
@@ -114,13 +114,9 @@ def _of_grads(
 ) -> Pullback:
   """The pullback of a pass whose gradients are at hand."""
   shared, own = split.split(grads)
-  owners = [label for label in split.labels if label != _labels.SHARED]
 
-  def weigh(weights):
-    return [
-      _tree.scale_leaf(weights if t == _labels.STACKED else weights[t], leaf)
-      for t, leaf in zip(owners, own, strict=True)
-    ]
+  def weigh(weights=None):
+    return own if weights is None else _owners.weigh(weights, split.owners, own)
 
   return Pullback(
     losses=losses,
