@@ -42,27 +42,31 @@ _CALLS = (
 _PRODUCTS = ('conv_general_dilated', 'dot_general', 'mul')
 
 
-def of_pull(
-  pull: Callable[..., Any], cotangents: Any, patterns: Sequence[Pattern]
-) -> list[Pattern]:
-  """What each leaf of ``pull(cotangents)`` may depend on.
+class Traced:
+  """A backward pass as a jaxpr, which is read and run in place of it.
 
-  Args:
-    pull: a backward pass.
-    cotangents: a tree of arrays, of which shapes and dtypes are read.
-    patterns: of every leaf of the cotangents.
-
-  Returns:
-    The pattern of every leaf of the output. It holds at least what is there.
+  Running it costs less than to trace the pass again.
   """
-  closed = jax.make_jaxpr(pull)(cotangents)
-  walk = _Walk(len_of(patterns), proven=False)
-  return walk.run(closed.jaxpr, list(patterns), [False] * len(patterns))
 
+  def __init__(self, pull: Callable[[Any], Any], out: Any):
+    """Traces ``pull`` of cotangents like ``out``."""
+    self._closed, shape = jax.make_jaxpr(pull, return_shape=True)(out)
+    self._treedef = jax.tree.structure(shape)
 
-def len_of(patterns: Sequence[Pattern]) -> int:
-  """The number of tasks."""
-  return next((len(p) for p in patterns if p is not None), 0)
+  def __call__(self, cotangents: Any) -> Any:
+    """What ``pull`` gives."""
+    outs = core.jaxpr_as_fun(self._closed)(*jax.tree.leaves(cotangents))
+    return jax.tree.unflatten(self._treedef, outs)
+
+  def reach(self, patterns: Sequence[Pattern], num_tasks: int) -> Any:
+    """The tree of patterns of its output, from those of the cotangents.
+
+    They hold at least what is there.
+    """
+    found = _Walk(num_tasks, proven=False).run(
+      self._closed.jaxpr, list(patterns), [False] * len(patterns)
+    )
+    return jax.tree.unflatten(self._treedef, found)
 
 
 def proven(

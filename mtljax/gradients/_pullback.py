@@ -9,6 +9,7 @@ caller leaves unused is removed.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -115,6 +116,16 @@ def make_pullback(
   return _plain(fun, split, shared, own, args, has_aux, watch, place)
 
 
+def bind(fun: LossFn, kwargs: dict[str, Any]) -> LossFn:
+  """The losses with keyword arguments given."""
+  if not kwargs:
+    return fun
+  give = lambda f: functools.partial(f, **kwargs)
+  if isinstance(fun, Staged):
+    return Staged(give(fun.trunk), [give(head) for head in fun.heads])
+  return [give(f) for f in fun] if isinstance(fun, Sequence) else give(fun)
+
+
 def make_split(fun: LossFn, params: Any, labels: Any) -> Split:
   """How the parameters divide."""
   flat = _labels.flatten_labels(labels, params, loss_num_tasks(fun))
@@ -150,12 +161,12 @@ class _Pass(NamedTuple):
   inputs: Sequence[tuple[Any, ...]] = ()
 
 
-def _evaluate(fun, shared, own, watch) -> _Pass:
-  """Evaluates ``fun(shared, own) -> (out, aux)``."""
+def _evaluate(fun, shared, own, watch, tell) -> _Pass:
+  """Evaluates ``fun(shared, own) -> (out, aux)``; with ``tell``, traced."""
   if not watch:
-    out, pull, aux = jax.vjp(fun, shared, own, has_aux=True)
-    pull = _varying.of_outputs(pull, out)
-    return _Pass(out, lambda c: (*pull(c), []), aux)
+    out, plain_pull, aux = jax.vjp(fun, shared, own, has_aux=True)
+    pull = _varying.of_outputs(lambda c: (*plain_pull(c), []), out)
+    return _Pass(out, _dependence.Traced(pull, out) if tell else pull, aux)
   program, treedef = _program.trace(fun, shared, own, kinds=_kernels.READERS)
 
   def watched(shared, own, taps):
@@ -171,6 +182,7 @@ def _evaluate(fun, shared, own, watch) -> _Pass:
   ]
   out, pull, (aux, inputs) = jax.vjp(watched, shared, own, taps, has_aux=True)
   pull = _varying.of_outputs(pull, out)
+  pull = _dependence.Traced(pull, out) if tell else pull
   return _Pass(out, pull, aux, program, inputs)
 
 
@@ -224,7 +236,7 @@ def _plain(fun, split, shared, own, args, has_aux, watch, place) -> Pullback:
     )
     return _outputs.vector(losses), aux
 
-  passed = _evaluate(forward, shared, own, watch)
+  passed = _evaluate(forward, shared, own, watch, bool(own))
   losses = passed.out
   num_tasks = losses.shape[0]
   cotangents = jnp.eye(num_tasks, dtype=losses.dtype)
@@ -242,9 +254,7 @@ def _plain(fun, split, shared, own, args, has_aux, watch, place) -> Pullback:
     own=split.separate(
       lambda weights: pull(weights)[1],
       losses,
-      lambda: _dependence.of_pull(
-        lambda c: passed.pull(c)[1], losses, [np.eye(num_tasks, dtype=bool)]
-      ),
+      lambda: passed.pull.reach([np.eye(num_tasks, dtype=bool)], num_tasks)[1],
       lambda: _dependence.proven(
         lambda *leaves: forward(*leaves)[0], shared, own, num_tasks
       ),
@@ -252,6 +262,10 @@ def _plain(fun, split, shared, own, args, has_aux, watch, place) -> Pullback:
     combined=lambda weights: pull(weights)[0],
     layers=_layers(passed, shared, cotangents, num_tasks, place),
   )
+
+
+def _none(x):
+  return x is None
 
 
 def _add(a, b):
@@ -280,10 +294,10 @@ def _staged(fun, split, shared, own, args, has_aux, watch, place) -> Pullback:
     features, rest = parts.split(out)
     return features, (aux, rest)
 
-  passed = _evaluate(trunk, shared, own, watch)
-  features, (trunk_aux, rest) = passed.out, passed.aux
   num_tasks = len(fun.heads)
-  tell = watch or (own and num_tasks > 1)
+  tell = bool(own) and num_tasks > 1
+  passed = _evaluate(trunk, shared, own, watch, tell)
+  features, (trunk_aux, rest) = passed.out, passed.aux
 
   losses, head_aux, d_shared, d_own, d_features, found = [], [], [], [], [], []
   for t, head in enumerate(fun.heads):
@@ -296,15 +310,16 @@ def _staged(fun, split, shared, own, args, has_aux, watch, place) -> Pullback:
 
     loss, pull, aux = jax.vjp(head_loss, shared, own, features, has_aux=True)
     pull = _varying.of_outputs(pull, loss)
+    if watch or tell:
+      pull = _dependence.Traced(pull, loss)
+      mine = [_dependence.one_task(t, num_tasks)]
+      found.append(jax.tree.leaves(pull.reach(mine, num_tasks), is_leaf=_none))
     grads = pull(jnp.ones_like(loss))
     losses.append(loss)
     head_aux.append(aux)
     d_shared.append(grads[0])
     d_own.append(grads[1])
     d_features.append(grads[2])
-    if tell:
-      mine = [_dependence.one_task(t, num_tasks)]
-      found.append(_dependence.of_pull(pull, loss, mine))
   losses = jnp.stack(losses)
   stacked = jax.tree.map(lambda *x: jnp.stack(x), *d_features)
   of_leaves = [_patterns.union(*x) for x in zip(*found, strict=True)]
@@ -331,10 +346,8 @@ def _staged(fun, split, shared, own, args, has_aux, watch, place) -> Pullback:
 
   def patterns():
     at_heads = of_leaves[len(shared) : len(shared) + len(own)]
-    through = _dependence.of_pull(
-      lambda c: passed.pull(c)[1], features, of_leaves[-len(features) :]
-    )
-    return map(_patterns.union, at_heads, through)
+    through = passed.pull.reach(of_leaves[-len(features) :], num_tasks)[1]
+    return list(map(_patterns.union, at_heads, through))
 
   def together(shared, own):
     features, (_, rest) = trunk(shared, own)
@@ -356,7 +369,7 @@ def _staged(fun, split, shared, own, args, has_aux, watch, place) -> Pullback:
     own=split.separate(
       own_grads,
       losses,
-      lambda: list(patterns()),
+      patterns,
       lambda: _dependence.proven(together, shared, own, num_tasks),
     ),
     combined=combined,
@@ -379,6 +392,8 @@ def _sequence(funs, split, shared, own, args, has_aux) -> Pullback:
       f'a sequence of {len(funs)} losses needs as many batches, one a task; '
       f'got {len(batches)}.'
     )
+  num_tasks = len(funs)
+  tell = bool(own) and num_tasks > 1
   forwards, losses, auxes, pulls = [], [], [], []
   for t, fun in enumerate(funs):
 
@@ -391,9 +406,9 @@ def _sequence(funs, split, shared, own, args, has_aux) -> Pullback:
     forwards.append(forward)
     losses.append(loss)
     auxes.append(aux)
-    pulls.append(_varying.of_outputs(pull, loss))
-  scalars, losses = losses, jnp.stack(losses)
-  num_tasks = len(funs)
+    pull = _varying.of_outputs(pull, loss)
+    pulls.append(_dependence.Traced(pull, loss) if tell else pull)
+  losses = jnp.stack(losses)
 
   def grads(weights, part):
     weights = weights.astype(losses.dtype)
@@ -409,11 +424,7 @@ def _sequence(funs, split, shared, own, args, has_aux) -> Pullback:
 
   def patterns():
     found = [
-      _dependence.of_pull(
-        lambda c, pull=pull: pull(c)[1],
-        scalars[t],
-        [_dependence.one_task(t, num_tasks)],
-      )
+      pull.reach([_dependence.one_task(t, num_tasks)], num_tasks)[1]
       for t, pull in enumerate(pulls)
     ]
     return [_patterns.union(*of_leaf) for of_leaf in zip(*found, strict=True)]
