@@ -17,6 +17,7 @@ import numpy as np
 from jax.extend import core
 
 from mtljax._jaxprs import is_var
+from mtljax.gradients import _varying
 from mtljax.gradients._patterns import (
   ELEMENTWISE,
   MAX_SIZE,
@@ -52,9 +53,13 @@ class Traced:
     """Traces ``pull`` of cotangents like ``out``."""
     self._closed, shape = jax.make_jaxpr(pull, return_shape=True)(out)
     self._treedef = jax.tree.structure(shape)
+    self._pull = _varying.of_outputs(self._run, out)
 
   def __call__(self, cotangents: Any) -> Any:
     """What ``pull`` gives."""
+    return self._pull(cotangents)
+
+  def _run(self, cotangents: Any) -> Any:
     outs = core.jaxpr_as_fun(self._closed)(*jax.tree.leaves(cotangents))
     return jax.tree.unflatten(self._treedef, outs)
 
@@ -88,8 +93,8 @@ def proven(
   def pulled(shared, own, cotangent):
     return jax.vjp(lambda own: fun(shared, own), own)[1](cotangent)[0]
 
-  losses = jax.eval_shape(fun, shared, own)
   try:
+    losses = jax.eval_shape(fun, shared, own)
     closed = jax.make_jaxpr(pulled)(
       shared, own, jnp.zeros(losses.shape, losses.dtype)
     )

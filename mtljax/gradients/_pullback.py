@@ -164,9 +164,8 @@ class _Pass(NamedTuple):
 def _evaluate(fun, shared, own, watch, tell) -> _Pass:
   """Evaluates ``fun(shared, own) -> (out, aux)``; with ``tell``, traced."""
   if not watch:
-    out, plain_pull, aux = jax.vjp(fun, shared, own, has_aux=True)
-    pull = _varying.of_outputs(lambda c: (*plain_pull(c), []), out)
-    return _Pass(out, _dependence.Traced(pull, out) if tell else pull, aux)
+    out, pull, aux = jax.vjp(fun, shared, own, has_aux=True)
+    return _Pass(out, _ready(lambda c: (*pull(c), []), out, tell), aux)
   program, treedef = _program.trace(fun, shared, own, kinds=_kernels.READERS)
 
   def watched(shared, own, taps):
@@ -181,9 +180,13 @@ def _evaluate(fun, shared, own, watch, tell) -> _Pass:
     for i, s in zip(program.sites, program.signals, strict=True)
   ]
   out, pull, (aux, inputs) = jax.vjp(watched, shared, own, taps, has_aux=True)
-  pull = _varying.of_outputs(pull, out)
-  pull = _dependence.Traced(pull, out) if tell else pull
-  return _Pass(out, pull, aux, program, inputs)
+  return _Pass(out, _ready(pull, out, tell), aux, program, inputs)
+
+
+def _ready(pull, out, tell):
+  """A backward pass that takes any cotangents; with ``tell``, traced."""
+  make = _dependence.Traced if tell else _varying.of_outputs
+  return make(pull, out)
 
 
 def _layers(passed, shared, cotangents, num_tasks, place, also=None):
@@ -309,9 +312,8 @@ def _staged(fun, split, shared, own, args, has_aux, watch, place) -> Pullback:
       return _outputs.scalar(loss, t), aux
 
     loss, pull, aux = jax.vjp(head_loss, shared, own, features, has_aux=True)
-    pull = _varying.of_outputs(pull, loss)
+    pull = _ready(pull, loss, watch or tell)
     if watch or tell:
-      pull = _dependence.Traced(pull, loss)
       mine = [_dependence.one_task(t, num_tasks)]
       found.append(jax.tree.leaves(pull.reach(mine, num_tasks), is_leaf=_none))
     grads = pull(jnp.ones_like(loss))
@@ -406,8 +408,7 @@ def _sequence(funs, split, shared, own, args, has_aux) -> Pullback:
     forwards.append(forward)
     losses.append(loss)
     auxes.append(aux)
-    pull = _varying.of_outputs(pull, loss)
-    pulls.append(_dependence.Traced(pull, loss) if tell else pull)
+    pulls.append(_ready(pull, loss, tell))
   losses = jnp.stack(losses)
 
   def grads(weights, part):

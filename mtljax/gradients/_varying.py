@@ -31,4 +31,4 @@ def of_outputs(pull: Callable[[Any], Any], out: Any) -> Callable[[Any], Any]:
 
 def _axes(x: Any) -> frozenset[Any]:
   aval = x.aval if isinstance(x, core.Var) else jax.typeof(x)
-  return getattr(aval, 'vma', frozenset())
+  return getattr(getattr(aval, 'mat', None), 'varying', frozenset())
