@@ -15,6 +15,27 @@ from mtljax.gradients._patterns import Pattern
 Own = Callable[..., list[jax.Array]]
 
 
+def check_tasks(
+  labels: Sequence[_labels.Label],
+  names: Sequence[str],
+  leaves: Sequence[Any],
+  num_tasks: int,
+) -> None:
+  """Raises ValueError where an owned leaf is of no task that there is."""
+  for label, name, leaf in zip(labels, names, leaves, strict=True):
+    shape = np.shape(leaf)
+    if label == _labels.STACKED and shape[:1] != (num_tasks,):
+      raise ValueError(
+        f'labels: {name!r} is labelled {label!r} and has shape {shape}; its '
+        f'axis 0 must be that of the {num_tasks} tasks.'
+      )
+    if label != _labels.STACKED and label >= num_tasks:
+      raise ValueError(
+        f'labels: {name!r} is labelled {label}; the loss has the tasks 0 to '
+        f'{num_tasks - 1}.'
+      )
+
+
 def find_tangled(
   labels: Sequence[_labels.Label],
   names: Sequence[str],

@@ -256,6 +256,7 @@ def _plain(fun, split, shared, own, args, has_aux, watch, place) -> Pullback:
     rows=rows,
     own=split.separate(
       lambda weights: pull(weights)[1],
+      own,
       losses,
       lambda: passed.pull.reach([np.eye(num_tasks, dtype=bool)], num_tasks)[1],
       lambda: _dependence.proven(
@@ -370,6 +371,7 @@ def _staged(fun, split, shared, own, args, has_aux, watch, place) -> Pullback:
     rows=rows,
     own=split.separate(
       own_grads,
+      own,
       losses,
       patterns,
       lambda: _dependence.proven(together, shared, own, num_tasks),
@@ -440,6 +442,7 @@ def _sequence(funs, split, shared, own, args, has_aux) -> Pullback:
     rows=rows,
     own=split.separate(
       lambda weights: grads(weights, 1),
+      own,
       losses,
       patterns,
       lambda: _dependence.proven(together, shared, own, num_tasks),

@@ -36,16 +36,18 @@ class Split:
   def separate(
     self,
     own: _owners.Own,
+    leaves: Sequence[Any],
     losses: jax.Array,
     patterns: Callable[[], Sequence[_patterns.Pattern]],
     prove: Callable[[], Sequence[_patterns.Pattern]],
   ) -> _owners.Own:
-    """``own`` by which no task weighs the leaves of another."""
+    """``own`` of the owned ``leaves``, no task of which weighs another's."""
     owners, ones = self.owners, jnp.ones_like(losses)
     tangled = [False] * len(owners)
-    if owners and len(losses) > 1:
-      names = _labels.path_names(jax.tree.unflatten(self.treedef, self.labels))
-      _, names = self.split(names)
+    names = _labels.path_names(jax.tree.unflatten(self.treedef, self.labels))
+    _, names = self.split(names)
+    _owners.check_tasks(owners, names, leaves, len(losses))
+    if len(losses) > 1:
       tangled = _owners.find_tangled(owners, names, patterns(), prove)
     return _owners.separate(own, owners, tangled, ones)
 
