@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from mtljax import _labels, _tree, _validate
+from mtljax import _labels, _params, _tree, _validate
 from mtljax._types import (
   Aggregator,
   Conventions,
@@ -390,7 +390,7 @@ def build(
   jax.eval_shape(lambda: weighting.init(num_tasks, key=fresh_key(key)))
 
   def init_fn(params):
-    del params
+    _params.check_no_module(params)
     return AggregateState(
       weights=jnp.zeros((num_tasks,), float),
       gramian=jnp.zeros((num_tasks, num_tasks), float)

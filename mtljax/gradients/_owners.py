@@ -93,6 +93,8 @@ def separate(
   """
 
   def owned(weights=None):
+    if not labels:
+      return []
     if weights is None:
       return own(ones)
     if all(tangled):

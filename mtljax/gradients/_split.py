@@ -47,7 +47,7 @@ class Split:
     names = _labels.path_names(jax.tree.unflatten(self.treedef, self.labels))
     _, names = self.split(names)
     _owners.check_tasks(owners, names, leaves, len(losses))
-    if len(losses) > 1:
+    if owners and len(losses) > 1:
       tangled = _owners.find_tangled(owners, names, patterns(), prove)
     return _owners.separate(own, owners, tangled, ones)
 
