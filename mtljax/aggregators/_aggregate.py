@@ -296,9 +296,11 @@ def aggregate(
   ``losses`` ``(T,)`` and ``cross_gramian`` ``(T, T)``, of two further batches
   (see `mtljax.cross_gramian`), are required where the method reads them.
   ``task_mask`` ``(T,)`` is true for the tasks present; the others get weight 0
-  and the rest the answer of the smaller problem. Unknown keywords are ignored,
-  as optax asks. Sums are in float32 or wider; each leaf of the update has the
-  dtype of its gradient.
+  and the rest the answer of the smaller problem, whatever the absent ones'
+  losses and gradients hold (but a NaN of theirs reaches the gradients of all in
+  the plain form of `mtljax.value_and_task_grads`). Unknown keywords are
+  ignored, as optax asks. Sums are in float32 or wider; each leaf of the update
+  has the dtype of its gradient.
 
   Args:
     weighting: the rule, for example `mtljax.weightings.cagrad`.

@@ -88,9 +88,9 @@ class Summable:
     self._impls: list[Any] = []
 
   def encode(self, aux: Any) -> Any:
-    """Of ``(model_state, metrics)``, or of None."""
-    if aux is None:
-      return None
+    """Of ``(model_state, metrics)``, or of what holds no arrays."""
+    if not jax.tree.leaves(aux):
+      return aux
     model_state, metrics = aux
     metrics = jax.tree.map(
       lambda x: x if is_floating(x) or _is_key(x) else jnp.float32(x), metrics
