@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from mtljax import _labels, _tree, _validate
+from mtljax import _labels, _params, _tree, _validate
 from mtljax._types import (
   Aggregator,
   Conventions,
@@ -296,9 +296,11 @@ def aggregate(
   ``losses`` ``(T,)`` and ``cross_gramian`` ``(T, T)``, of two further batches
   (see `mtljax.cross_gramian`), are required where the method reads them.
   ``task_mask`` ``(T,)`` is true for the tasks present; the others get weight 0
-  and the rest the answer of the smaller problem. Unknown keywords are ignored,
-  as optax asks. Sums are in float32 or wider; each leaf of the update has the
-  dtype of its gradient.
+  and the rest the answer of the smaller problem, whatever the absent ones'
+  losses and gradients hold (but a NaN of theirs reaches the gradients of all in
+  the plain form of `mtljax.value_and_task_grads`). Unknown keywords are
+  ignored, as optax asks. Sums are in float32 or wider; each leaf of the update
+  has the dtype of its gradient.
 
   Args:
     weighting: the rule, for example `mtljax.weightings.cagrad`.
@@ -390,7 +392,7 @@ def build(
   jax.eval_shape(lambda: weighting.init(num_tasks, key=fresh_key(key)))
 
   def init_fn(params):
-    del params
+    _params.check_no_module(params)
     return AggregateState(
       weights=jnp.zeros((num_tasks,), float),
       gramian=jnp.zeros((num_tasks, num_tasks), float)

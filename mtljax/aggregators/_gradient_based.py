@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from mtljax import _labels, _tree, _validate
+from mtljax import _labels, _params, _tree, _validate
 from mtljax._types import Aggregator, MethodInfo
 from mtljax.aggregators import _aggregate, _checks
 
@@ -131,6 +131,7 @@ def gradient_method(
     return [x for x, label in pairs if label == _labels.SHARED]
 
   def init_fn(params):
+    _params.check_no_module(params)
     if rule.keeps_rows and params is None:
       raise ValueError(
         f'params=None: the state of {info.name} has a row a task for each '

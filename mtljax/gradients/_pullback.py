@@ -9,47 +9,32 @@ caller leaves unused is removed.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from mtljax import _labels, _tree
-from mtljax.gradients import _kernels, _layerwise, _program
+from mtljax import _labels, _params, _tree
+from mtljax.gradients import (
+  _dependence,
+  _kernels,
+  _layerwise,
+  _outputs,
+  _owners,
+  _patterns,
+  _program,
+  _varying,
+)
 from mtljax.gradients._layerwise import Layers
 from mtljax.gradients._passes import Passes, Place, map_rows, map_tasks
-from mtljax.gradients._staged import Staged
+from mtljax.gradients._split import Split as Split
+from mtljax.gradients._staged import Features, Staged
 
 LossFn = Callable[..., Any] | Staged | Sequence[Callable[..., Any]]
 Tasks = jax.Array | None  # indices, or all
-
-
-@dataclasses.dataclass(frozen=True)
-class Split:
-  """Parameters as two lists: shared leaves, and leaves that tasks own."""
-
-  treedef: Any
-  labels: tuple[_labels.Label, ...]
-
-  def split(self, leaves: Sequence[Any]) -> tuple[list[Any], list[Any]]:
-    """Shared leaves and owned leaves, each in flattening order."""
-    pairs = list(zip(leaves, self.labels, strict=True))
-    return (
-      [x for x, label in pairs if label == _labels.SHARED],
-      [x for x, label in pairs if label != _labels.SHARED],
-    )
-
-  def merge(self, shared: Sequence[Any], own: Sequence[Any]) -> Any:
-    """The tree again."""
-    shared, own = iter(shared), iter(own)
-    return jax.tree.unflatten(
-      self.treedef,
-      [
-        next(shared) if label == _labels.SHARED else next(own)
-        for label in self.labels
-      ],
-    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,7 +48,8 @@ class Pullback:
     split: how the parameters divide.
     rows: ``rows(passes, tasks=None)``: the shared leaves of those tasks, an
       array of indices, all by default, each ``(T, ...)``.
-    own: ``own(weights)``: the owned leaves, task t's times ``weights[t]``.
+    own: ``own(weights=None)``: the owned leaves, task t's times
+      ``weights[t]``.
     combined: ``combined(weights)``: the shared leaves of the weighted sum.
     features: the gradients at the shared features, leaves ``(T, ...)``; None
       unless the loss is staged.
@@ -75,19 +61,18 @@ class Pullback:
   aux: Any
   split: Split
   rows: Callable[..., list[jax.Array]]
-  own: Callable[[jax.Array], list[jax.Array]]
+  own: _owners.Own
   combined: Callable[[jax.Array], list[jax.Array]]
   features: Callable[[], list[jax.Array]] | None = None
   layers: Callable[..., Layers] | None = None
 
   def task_grads(self, passes: Passes) -> Any:
     """The tree of per-task gradients."""
-    return self.split.merge(self.rows(passes), self.own(self.ones()))
+    return self.split.merge(self.rows(passes), self.own())
 
   def summed(self) -> Any:
     """The gradient of the sum of the losses, by one backward pass."""
-    ones = self.ones()
-    return self.split.merge(self.combined(ones), self.own(ones))
+    return self.split.merge(self.combined(self.ones()), self.own())
 
   def ones(self) -> jax.Array:
     """Weights of the plain sum."""
@@ -103,29 +88,6 @@ def take(stacked: Any, tasks: Tasks) -> Any:
   if tasks is None:
     return stacked
   return jax.tree.map(lambda x: x[tasks], stacked)
-
-
-def _vector(losses: Any) -> jax.Array:
-  if jnp.ndim(losses) != 1:
-    raise ValueError(
-      'the task losses must be one array of shape (T,); got '
-      f'{jax.tree.map(jnp.shape, losses)}. For a list of scalar losses, '
-      'use jnp.stack.'
-    )
-  return losses
-
-
-def _scalar(loss: Any, task: int) -> jax.Array:
-  if jnp.shape(loss) != ():
-    raise ValueError(
-      f'the loss of task {task} must be a scalar; got shape '
-      f'{jnp.shape(loss)}. Take its mean over the batch.'
-    )
-  return loss
-
-
-def with_aux(output: Any, has_aux: bool) -> tuple[Any, Any]:
-  return output if has_aux else (output, None)
 
 
 def make_pullback(
@@ -144,6 +106,7 @@ def make_pullback(
   with its own pass, does not allow. ``place`` says where on a mesh the rows of
   the other forms go.
   """
+  _params.check_params(params)
   split = make_split(fun, params, labels)
   shared, own = split.split(jax.tree.leaves(params))
   if isinstance(fun, Staged):
@@ -151,6 +114,16 @@ def make_pullback(
   if isinstance(fun, Sequence):
     return _sequence(fun, split, shared, own, args, has_aux)
   return _plain(fun, split, shared, own, args, has_aux, watch, place)
+
+
+def bind(fun: LossFn, kwargs: dict[str, Any]) -> LossFn:
+  """The losses with keyword arguments given."""
+  if not kwargs:
+    return fun
+  give = lambda f: functools.partial(f, **kwargs)
+  if isinstance(fun, Staged):
+    return Staged(give(fun.trunk), [give(head) for head in fun.heads])
+  return [give(f) for f in fun] if isinstance(fun, Sequence) else give(fun)
 
 
 def make_split(fun: LossFn, params: Any, labels: Any) -> Split:
@@ -188,11 +161,11 @@ class _Pass(NamedTuple):
   inputs: Sequence[tuple[Any, ...]] = ()
 
 
-def _evaluate(fun, shared, own, watch) -> _Pass:
-  """Evaluates ``fun(shared, own) -> (out, aux)``."""
+def _evaluate(fun, shared, own, watch, tell) -> _Pass:
+  """Evaluates ``fun(shared, own) -> (out, aux)``; with ``tell``, traced."""
   if not watch:
     out, pull, aux = jax.vjp(fun, shared, own, has_aux=True)
-    return _Pass(out, lambda c: (*pull(c), []), aux)
+    return _Pass(out, _ready(lambda c: (*pull(c), []), out, tell), aux)
   program, treedef = _program.trace(fun, shared, own, kinds=_kernels.READERS)
 
   def watched(shared, own, taps):
@@ -200,9 +173,20 @@ def _evaluate(fun, shared, own, watch) -> _Pass:
     out, aux = jax.tree.unflatten(treedef, outs)
     return out, (aux, inputs)
 
-  taps = [jnp.zeros(s.shape, s.dtype) for s in program.signals]
+  taps = [
+    _varying.vary_like(
+      jnp.zeros(s.shape, s.dtype), program.ops[i].eqn.outvars[0]
+    )
+    for i, s in zip(program.sites, program.signals, strict=True)
+  ]
   out, pull, (aux, inputs) = jax.vjp(watched, shared, own, taps, has_aux=True)
-  return _Pass(out, pull, aux, program, inputs)
+  return _Pass(out, _ready(pull, out, tell), aux, program, inputs)
+
+
+def _ready(pull, out, tell):
+  """A backward pass that takes any cotangents; with ``tell``, traced."""
+  make = _dependence.Traced if tell else _varying.of_outputs
+  return make(pull, out)
 
 
 def _layers(passed, shared, cotangents, num_tasks, place, also=None):
@@ -250,10 +234,12 @@ def _layers(passed, shared, cotangents, num_tasks, place, also=None):
 
 def _plain(fun, split, shared, own, args, has_aux, watch, place) -> Pullback:
   def forward(shared, own):
-    losses, aux = with_aux(fun(split.merge(shared, own), *args), has_aux)
-    return _vector(losses), aux
+    losses, aux = _outputs.with_aux(
+      fun(split.merge(shared, own), *args), has_aux
+    )
+    return _outputs.vector(losses), aux
 
-  passed = _evaluate(forward, shared, own, watch)
+  passed = _evaluate(forward, shared, own, watch, bool(own))
   losses = passed.out
   num_tasks = losses.shape[0]
   cotangents = jnp.eye(num_tasks, dtype=losses.dtype)
@@ -268,10 +254,22 @@ def _plain(fun, split, shared, own, args, has_aux, watch, place) -> Pullback:
     aux=passed.aux,
     split=split,
     rows=rows,
-    own=lambda weights: pull(weights)[1],
+    own=split.separate(
+      lambda weights: pull(weights)[1],
+      own,
+      losses,
+      lambda: passed.pull.reach([np.eye(num_tasks, dtype=bool)], num_tasks)[1],
+      lambda: _dependence.proven(
+        lambda *leaves: forward(*leaves)[0], shared, own, num_tasks
+      ),
+    ),
     combined=lambda weights: pull(weights)[0],
     layers=_layers(passed, shared, cotangents, num_tasks, place),
   )
+
+
+def _none(x):
+  return x is None
 
 
 def _add(a, b):
@@ -292,34 +290,44 @@ def _weighted_sum(weights, trees):
 
 
 def _staged(fun, split, shared, own, args, has_aux, watch, place) -> Pullback:
+  parts = Features()
+
   def trunk(shared, own):
     out = fun.trunk(split.merge(shared, own), *args)
-    return with_aux(out, has_aux)
+    out, aux = _outputs.with_aux(out, has_aux)
+    features, rest = parts.split(out)
+    return features, (aux, rest)
 
-  passed = _evaluate(trunk, shared, own, watch)
-  features = passed.out
+  num_tasks = len(fun.heads)
+  tell = bool(own) and num_tasks > 1
+  passed = _evaluate(trunk, shared, own, watch, tell)
+  features, (trunk_aux, rest) = passed.out, passed.aux
 
-  losses, head_aux, d_shared, d_own, d_features = [], [], [], [], []
-  beside: set[int] = set()
+  losses, head_aux, d_shared, d_own, d_features, found = [], [], [], [], [], []
   for t, head in enumerate(fun.heads):
 
     def head_loss(shared, own, features, t=t, head=head):
-      out = head(split.merge(shared, own), features, *args)
-      loss, aux = with_aux(out, has_aux)
-      return _scalar(loss, t), aux
+      whole = parts.merge(features, rest)
+      out = head(split.merge(shared, own), whole, *args)
+      loss, aux = _outputs.with_aux(out, has_aux)
+      return _outputs.scalar(loss, t), aux
 
     loss, pull, aux = jax.vjp(head_loss, shared, own, features, has_aux=True)
+    pull = _ready(pull, loss, watch or tell)
+    if watch or tell:
+      mine = [_dependence.one_task(t, num_tasks)]
+      found.append(jax.tree.leaves(pull.reach(mine, num_tasks), is_leaf=_none))
     grads = pull(jnp.ones_like(loss))
     losses.append(loss)
     head_aux.append(aux)
     d_shared.append(grads[0])
     d_own.append(grads[1])
     d_features.append(grads[2])
-    if watch:
-      beside |= _program.reads(head_loss, shared, own, features)
   losses = jnp.stack(losses)
-  num_tasks = len(fun.heads)
   stacked = jax.tree.map(lambda *x: jnp.stack(x), *d_features)
+  of_leaves = [_patterns.union(*x) for x in zip(*found, strict=True)]
+  # Shared leaves that heads read themselves.
+  beside = [i for i, x in enumerate(of_leaves[: len(shared)]) if x is not None]
 
   def rows(passes, tasks=None):
     if not shared:
@@ -339,21 +347,44 @@ def _staged(fun, split, shared, own, args, has_aux, watch, place) -> Pullback:
     through = passed.pull(_weighted_sum(weights, d_features))[1]
     return _add(through, _weighted_sum(weights, d_own))
 
+  def patterns():
+    at_heads = of_leaves[len(shared) : len(shared) + len(own)]
+    through = passed.pull.reach(of_leaves[-len(features) :], num_tasks)[1]
+    return list(map(_patterns.union, at_heads, through))
+
+  def together(shared, own):
+    features, (_, rest) = trunk(shared, own)
+    return jnp.stack(
+      [
+        _outputs.with_aux(
+          head(split.merge(shared, own), parts.merge(features, rest), *args),
+          has_aux,
+        )[0]
+        for head in fun.heads
+      ]
+    )
+
   return Pullback(
     losses=losses,
-    aux=(passed.aux, tuple(head_aux)),
+    aux=(trunk_aux, tuple(head_aux)),
     split=split,
     rows=rows,
-    own=own_grads,
+    own=split.separate(
+      own_grads,
+      own,
+      losses,
+      patterns,
+      lambda: _dependence.proven(together, shared, own, num_tasks),
+    ),
     combined=combined,
-    features=lambda: jax.tree.leaves(stacked),
+    features=lambda: parts.check(stacked),
     layers=_layers(
       passed,
       shared,
       stacked,
       num_tasks,
       place,
-      (_stack(d_shared) if beside else [], sorted(beside)),
+      (_stack(d_shared) if beside else [], beside),
     ),
   )
 
@@ -365,18 +396,21 @@ def _sequence(funs, split, shared, own, args, has_aux) -> Pullback:
       f'a sequence of {len(funs)} losses needs as many batches, one a task; '
       f'got {len(batches)}.'
     )
-  losses, auxes, pulls = [], [], []
+  num_tasks = len(funs)
+  tell = bool(own) and num_tasks > 1
+  forwards, losses, auxes, pulls = [], [], [], []
   for t, fun in enumerate(funs):
 
     def forward(shared, own, t=t, fun=fun, batch=batches[t]):
       out = fun(split.merge(shared, own), batch, *rest)
-      loss, aux = with_aux(out, has_aux)
-      return _scalar(loss, t), aux
+      loss, aux = _outputs.with_aux(out, has_aux)
+      return _outputs.scalar(loss, t), aux
 
     loss, pull, aux = jax.vjp(forward, shared, own, has_aux=True)
+    forwards.append(forward)
     losses.append(loss)
     auxes.append(aux)
-    pulls.append(pull)
+    pulls.append(_ready(pull, loss, tell))
   losses = jnp.stack(losses)
 
   def grads(weights, part):
@@ -391,12 +425,28 @@ def _sequence(funs, split, shared, own, args, has_aux) -> Pullback:
     ones = jnp.ones((), losses.dtype)
     return take(_stack([pull(ones)[0] for pull in pulls]), tasks)
 
+  def patterns():
+    found = [
+      pull.reach([_dependence.one_task(t, num_tasks)], num_tasks)[1]
+      for t, pull in enumerate(pulls)
+    ]
+    return [_patterns.union(*of_leaf) for of_leaf in zip(*found, strict=True)]
+
+  def together(shared, own):
+    return jnp.stack([forward(shared, own)[0] for forward in forwards])
+
   return Pullback(
     losses=losses,
     aux=tuple(auxes),
     split=split,
     rows=rows,
-    own=lambda weights: grads(weights, 1),
+    own=split.separate(
+      lambda weights: grads(weights, 1),
+      own,
+      losses,
+      patterns,
+      lambda: _dependence.proven(together, shared, own, num_tasks),
+    ),
     combined=lambda weights: grads(weights, 0),
   )
 

@@ -56,9 +56,9 @@ def value_and_sample_grads(
     has_aux: whether the functions return ``(loss, aux)``; ``aux`` is dropped.
 
   Returns:
-    A function ``(params, batch, *args) -> (losses, grads)``: ``losses`` has
-    shape ``(S, T)``; leaves of ``grads`` have shape ``(S, T, *p.shape)`` where
-    they are shared, and ``(S, *p.shape)`` elsewhere.
+    A function ``(params, batch, *args, **kwargs) -> (losses, grads)``:
+    ``losses`` has shape ``(S, T)``; leaves of ``grads`` have shape ``(S, T,
+    *p.shape)`` where they are shared, and ``(S, *p.shape)`` elsewhere.
 
   Raises:
     ValueError: as `mtljax.value_and_task_grads`.
@@ -75,8 +75,9 @@ def value_and_sample_grads(
   """
   passes = make_passes('auto')
 
-  def value_and_grads(params, batch, *args):
-    pull = _pull_fn(fun, params, args, labels, has_aux)
+  def value_and_grads(params, batch, *args, **kwargs):
+    bound = _pullback.bind(fun, kwargs)
+    pull = _pull_fn(bound, params, args, labels, has_aux)
 
     def one(sample):
       pullback = pull(sample)
@@ -155,8 +156,8 @@ def value_and_sample_gramian(
     has_aux: whether the functions return ``(loss, aux)``; ``aux`` is dropped.
 
   Returns:
-    A function ``(params, batch, *args) -> (losses, gramian)`` of shapes ``(S,
-    T)`` and ``(S, T, S, T)``, the Gramian in float32 or wider.
+    A function ``(params, batch, *args, **kwargs) -> (losses, gramian)`` of
+    shapes ``(S, T)`` and ``(S, T, S, T)``, the Gramian in float32 or wider.
 
   Raises:
     ValueError: ``chunk_size`` does not divide the samples, no leaf is shared,
@@ -181,14 +182,15 @@ def value_and_sample_gramian(
     _pullback.check_one_pass(fun, 'the layer-wise Gramian')
   passes = make_passes('auto')
 
-  def value_and_gramian(params, batch, *args):
+  def value_and_gramian(params, batch, *args, **kwargs):
     num_samples = _num_samples(batch)
     chunk = num_samples if chunk_size is None else chunk_size
     if num_samples % chunk:
       raise ValueError(
         f'chunk_size={chunk_size} must divide the {num_samples} samples.'
       )
-    pull = _pull_fn(fun, params, args, labels, has_aux, layerwise)
+    bound = _pullback.bind(fun, kwargs)
+    pull = _pull_fn(bound, params, args, labels, has_aux, layerwise)
     layers: list[_kernels.Layer | None] = []
 
     def one_sample(sample):

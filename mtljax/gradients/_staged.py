@@ -6,6 +6,9 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import jax
+import jax.numpy as jnp
+
 
 @dataclasses.dataclass(frozen=True)
 class Staged:
@@ -17,7 +20,8 @@ class Staged:
 
   Attributes:
     trunk: ``trunk(params, *args) -> features``, a tree of arrays (several
-      scales, say); with ``has_aux``, ``(features, aux)``.
+      scales, say); with ``has_aux``, ``(features, aux)``. Masks, indices and
+      keys may be among them: no gradient goes through what is not floating.
     heads: for each task ``head(params, features, *args) -> loss``, a scalar;
       with ``has_aux``, ``(loss, aux)``.
 
@@ -47,3 +51,46 @@ class Staged:
       raise TypeError(
         f'heads={self.heads!r} must be a sequence of callables, one a task.'
       )
+
+
+class Features:
+  """Features as those that gradients go through, and the rest.
+
+  What it keeps of `split` is static.
+  """
+
+  def __init__(self):
+    self._treedef = None
+    self._floating: list[bool] = []
+
+  def split(self, features: Any) -> tuple[list[Any], list[Any]]:
+    """The floating leaves, and all others; never none of the former."""
+    leaves, self._treedef = jax.tree.flatten(features)
+    self._floating = [_is_floating(x) for x in leaves]
+    pairs = list(zip(leaves, self._floating, strict=True))
+    floating = [x for x, use in pairs if use]
+    return floating or [jnp.zeros(())], [x for x, use in pairs if not use]
+
+  def merge(self, floating: Sequence[Any], rest: Sequence[Any]) -> Any:
+    """The features again."""
+    floating, rest = iter(floating), iter(rest)
+    return jax.tree.unflatten(
+      self._treedef,
+      [next(floating) if use else next(rest) for use in self._floating],
+    )
+
+  def check(self, grads: list[jax.Array]) -> list[jax.Array]:
+    """The gradients at the features; ValueError if there are none."""
+    if not any(self._floating):
+      raise ValueError(
+        'the trunk returns no floating-point features, at which a Gramian '
+        'could be taken; use another route.'
+      )
+    return grads
+
+
+def _is_floating(x: Any) -> bool:
+  dtype = getattr(x, 'dtype', None)
+  if dtype is None:
+    return isinstance(x, float | complex)
+  return jnp.issubdtype(dtype, jnp.inexact)

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 
 from mtljax import _labels, _validate
-from mtljax.gradients import _gramian, _pullback
+from mtljax.gradients import _gramian, _outputs, _pullback
 from mtljax.gradients._passes import Mode, make_passes
 from mtljax.gradients._pullback import LossFn, Pullback
 from mtljax.gradients._staged import Staged
@@ -37,10 +37,20 @@ def _pullback_fn(
 ) -> Callable[..., Pullback]:
   placed = _place(fun, argnums)
 
-  def pullback_fn(*args):
+  def pullback_fn(*args, **kwargs):
+    if len(args) <= argnums:
+      raise TypeError(
+        f'argnums={argnums}: the parameters must be positional argument number '
+        f'{argnums}; got {len(args)} of them.'
+      )
     rest = args[:argnums] + args[argnums + 1 :]
     return _pullback.make_pullback(
-      placed, args[argnums], rest, labels=labels, has_aux=has_aux, watch=watch
+      _pullback.bind(placed, kwargs),
+      args[argnums],
+      rest,
+      labels=labels,
+      has_aux=has_aux,
+      watch=watch,
     )
 
   return pullback_fn
@@ -85,11 +95,23 @@ def value_and_task_grads(
     or ``((losses, aux), grads)``. ``losses`` has shape ``(T,)``; ``grads`` is
     a tree like the parameters whose shared leaves have shape ``(T, *p.shape)``
     and whose other leaves, of a task or stacked, have shape ``p.shape``.
+    Keyword arguments go to ``fun`` as they are, to all functions of a staged
+    loss or a sequence.
+
+    A leaf that a task owns is read by the loss of that task alone. Where the
+    traced backward pass cannot tell (losses made in a loop, say), its gradient
+    is the sum over all tasks, and every method weighs it as the owner's.
+
+    In the plain form, all tasks share a backward pass, in which the NaN of one
+    loss may reach the gradients of all (``0 * NaN`` is NaN), of tasks that are
+    then masked too. The staged form and a sequence keep the tasks apart.
 
   Raises:
     ValueError: the mode is unknown or ``batch_size`` does not go with it; or,
-      when called, a loss has the wrong
-      shape or the labels do not fit.
+      when called, a loss has the wrong shape, the labels do not fit, or the
+      loss of another task depends on a leaf that a task owns.
+    TypeError: when called, a loss is not real and floating, or a parameter is
+      not an array of floats.
 
   Examples:
     >>> import jax.numpy as jnp, mtljax as mtl
@@ -108,8 +130,8 @@ def value_and_task_grads(
   passes = make_passes(mode, batch_size)
   pullback_fn = _pullback_fn(fun, labels, argnums, has_aux)
 
-  def value_and_grads(*args):
-    pullback = pullback_fn(*args)
+  def value_and_grads(*args, **kwargs):
+    pullback = pullback_fn(*args, **kwargs)
     grads = pullback.task_grads(passes)
     if has_aux:
       return (pullback.losses, pullback.aux), grads
@@ -173,8 +195,8 @@ def value_and_gramian(
     _pullback.check_one_pass(fun, 'the layer-wise Gramian')
   pullback_fn = _pullback_fn(fun, labels, argnums, has_aux, layerwise)
 
-  def value_and_gramian_fn(*args):
-    pullback = pullback_fn(*args)
+  def value_and_gramian_fn(*args, **kwargs):
+    pullback = pullback_fn(*args, **kwargs)
     marked = _gramian.marked_leaves(pullback, gramian_labels)
     gramian, _ = _gramian.gramian_and_combine(
       pullback, passes, marked, chunk_size
@@ -213,10 +235,10 @@ def task_grad_fn(
 
   def loss_fn(params, t):
     if isinstance(fun, Staged):
-      features, _ = _pullback.with_aux(fun.trunk(params, *args), has_aux)
+      features, _ = _outputs.with_aux(fun.trunk(params, *args), has_aux)
       out = fun.heads[t](params, features, *args)
     elif callable(fun):
-      losses, _ = _pullback.with_aux(fun(params, *args), has_aux)
+      losses, _ = _outputs.with_aux(fun(params, *args), has_aux)
       if not 0 <= t < losses.shape[0]:
         raise ValueError(
           f'task {t} of {losses.shape[0]} losses does not exist.'
@@ -224,7 +246,7 @@ def task_grad_fn(
       return losses[t]
     else:
       out = fun[t](params, args[0][t], *args[1:])
-    return _pullback.with_aux(out, has_aux)[0]
+    return _outputs.with_aux(out, has_aux)[0]
 
   def grad_fn(params, t):
     return jax.value_and_grad(loss_fn)(params, t)

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mtljax import _labels, _tree, _validate
+from mtljax import _labels, _params, _tree, _validate
 from mtljax._types import Aggregator, MethodInfo
 from mtljax.aggregators import _checks, _per_task
 
@@ -74,6 +74,7 @@ def _per_task_optimizer(
     ]
 
   def init_fn(params):
+    _params.check_no_module(params)
     if params is None:
       raise ValueError(
         f'params=None: the state of {info.name} has a row a task for each '

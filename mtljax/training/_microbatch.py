@@ -18,9 +18,10 @@ import optax
 from mtljax import _labels, _tree, _validate
 from mtljax._jaxprs import canonical_convolutions
 from mtljax._types import Aggregator
-from mtljax.gradients import _pullback
+from mtljax.gradients import _owners, _pullback
 from mtljax.gradients._passes import Passes
 from mtljax.gradients._pullback import LossFn, Pullback
+from mtljax.training._model_state import Summable, is_floating
 
 Accumulate = Literal['gradients', 'updates']
 ORDERS = ('gradients', 'updates')
@@ -73,6 +74,29 @@ def _parts(batch: Any, size: int) -> int:
   return sizes.pop() // size
 
 
+def _keep_first(kept: Any, x: Any, index: Any) -> Any:
+  return jnp.where(index == 0, x, kept)
+
+
+def _mean_of_floating(count: int) -> optax.microbatching.Accumulator:
+  """Means of floating leaves; of the others, the first part's."""
+
+  def update(total, x, i):
+    return total + x if is_floating(x) else _keep_first(total, x, i)
+
+  def finalize(total):
+    return total / count if is_floating(total) else total
+
+  return optax.microbatching.Accumulator(
+    init=lambda tree: jax.tree.map(jnp.zeros_like, tree),
+    update=lambda totals, tree, i: jax.tree.map(
+      lambda total, x: update(total, x, i), totals, tree
+    ),
+    finalize=lambda totals: jax.tree.map(finalize, totals),
+    aggregate=lambda tree: tree,
+  )
+
+
 def averaged(
   pull: Callable[[Any, tuple[Any, ...]], Pullback],
   loss_fn: LossFn,
@@ -90,19 +114,22 @@ def averaged(
       # Part i holds the examples i, i + count, ... and so the i-th key.
       keys = jnp.tile(jax.random.split(rest[-1], count), size)
 
+    summable = Summable()
+
     @canonical_convolutions
     def one(batch, keys):
       args = (batch, *rest[:-1], keys[0]) if rest else (batch,)
       pullback = pull(params, args)
       grads = jax.tree.leaves(pullback.task_grads(passes))
-      return pullback.losses, pullback.aux, grads
+      return pullback.losses, summable.encode(pullback.aux), grads
 
     losses, aux, grads = optax.microbatching.microbatch(
       one,
       argnums=(0, 1),
       microbatch_size=size,
-      accumulator=optax.microbatching.AccumulationType.MEAN,
+      accumulator=_mean_of_floating(count),
     )(batch, keys)
+    aux = summable.decode(aux)
     split = _pullback.make_split(loss_fn, params, labels)
     return _of_grads(split, losses, aux, grads)
 
@@ -114,13 +141,9 @@ def _of_grads(
 ) -> Pullback:
   """The pullback of a pass whose gradients are at hand."""
   shared, own = split.split(grads)
-  owners = [label for label in split.labels if label != _labels.SHARED]
 
-  def weigh(weights):
-    return [
-      _tree.scale_leaf(weights if t == _labels.STACKED else weights[t], leaf)
-      for t, leaf in zip(owners, own, strict=True)
-    ]
+  def weigh(weights=None):
+    return own if weights is None else _owners.weigh(weights, split.owners, own)
 
   return Pullback(
     losses=losses,
@@ -138,8 +161,13 @@ def mean_update(
   """``direct(method_state, batch, key)``, averaged over micro-batches.
 
   The method's state goes from one to the next; the direction, the losses and
-  the auxiliary output are means.
+  what is floating of the auxiliary output are means.
   """
+  summable = Summable()
+
+  def plain_direct(method_state, batch, key):
+    method_state, *found, aux = direct(method_state, batch, key)
+    return method_state, *found, summable.encode(aux)
 
   def mean_direct(method_state, batch, key):
     count = _parts(batch, size)
@@ -149,21 +177,30 @@ def mean_update(
     )
     keys = jax.random.split(key, count)
     first = jax.tree.map(lambda x: x[0], (parts, keys))
-    shapes = jax.eval_shape(direct, method_state, *first)[1:]
-    wide = lambda x: _tree.accumulator(x.dtype)
+    shapes = jax.eval_shape(plain_direct, method_state, *first)[1:]
+    wide = lambda x: _tree.accumulator(x.dtype) if is_floating(x) else x.dtype
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, wide(x)), shapes)
 
     def body(carry, part):
       method_state, totals = carry
-      method_state, *found = canonical_convolutions(direct)(method_state, *part)
+      i, *part = part
+      method_state, *found = canonical_convolutions(plain_direct)(
+        method_state, *part
+      )
       totals = jax.tree.map(
-        lambda total, x: total + x / count, totals, tuple(found)
+        lambda total, x: (
+          total + x / count if is_floating(x) else _keep_first(total, x, i)
+        ),
+        totals,
+        tuple(found),
       )
       return (method_state, totals), None
 
-    carry, _ = jax.lax.scan(body, (method_state, zeros), (parts, keys))
+    carry, _ = jax.lax.scan(
+      body, (method_state, zeros), (jnp.arange(count), parts, keys)
+    )
     method_state, totals = carry
-    means = jax.tree.map(lambda x, s: x.astype(s.dtype), totals, shapes)
-    return method_state, *means
+    *means, aux = jax.tree.map(lambda x, s: x.astype(s.dtype), totals, shapes)
+    return method_state, *means, summable.decode(aux)
 
   return mean_direct

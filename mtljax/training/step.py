@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mtljax import _labels, _tree
+from mtljax import _labels, _params, _tree
 from mtljax._jaxprs import canonical_convolutions
 from mtljax._types import Aggregator, Weighting
 from mtljax.aggregators import _aggregate, get_stats
@@ -19,7 +19,13 @@ from mtljax.aggregators._reading import find_weights
 from mtljax.gradients import _pullback, _task_grads
 from mtljax.gradients._passes import Mode, make_passes
 from mtljax.gradients._pullback import LossFn, Pullback
-from mtljax.training import _directions, _microbatch, _parts, _routes
+from mtljax.training import (
+  _directions,
+  _microbatch,
+  _model_state,
+  _parts,
+  _routes,
+)
 from mtljax.training._routes import ROUTES as ROUTES
 from mtljax.training._routes import Route
 from mtljax.training.sharding import Layout
@@ -127,9 +133,17 @@ def make_train_step(
   the three forms of `mtljax.value_and_task_grads`, called with ``(params,
   batch)``; with ``has_state``, with ``(params, batch, model_state, key)``,
   and it then returns ``(losses, (model_state, metrics))``; staged: the trunk
-  ``(features, model_state)`` and each head ``(loss, metrics)``, with metrics a
-  dictionary; those of the heads are stacked to ``(T,)``. Dropout and the like
-  use ``key``, the state's key folded with the step.
+  ``(features, model_state)`` and each head ``(loss, metrics)``; metrics are a
+  dictionary. Those that all heads (or losses of a sequence) return in one shape
+  are stacked to ``(T, ...)``, any other is named after its task, as
+  ``'auc/1'``. Dropout and the like use ``key``, the state's key folded with the
+  step.
+
+  The model's state keeps its structure, shapes and dtypes. Where several passes
+  each return one, of a sequence of losses or of parts of the batch, the mean of
+  its floating leaves is kept, and of the others (counters, keys) that of the
+  first pass: make them such that all passes agree. Numbers among the metrics of
+  parts are averaged, whole ones too.
 
   A method that compares two batches (`mtljax.modo`, `mtljax.sdmgrad`) gets
   three out of each: every array of the batch is cut in three along axis 0, as
@@ -178,8 +192,11 @@ def make_train_step(
     A `TrainStep` of ``init``, ``step`` and ``route``.
 
   Raises:
-    TypeError: ``method`` is neither a weighting nor an aggregator.
-    ValueError: the method cannot take the route, or an argument is not valid.
+    TypeError: ``method`` is neither a weighting nor an aggregator; or, from
+      ``init``, the parameters are a whole ``nnx.Module``.
+    ValueError: the method cannot take the route, or an argument is not valid;
+      or, when traced, as `mtljax.value_and_task_grads`, or the model's state
+      changes its form.
 
   Examples:
     >>> import jax, jax.numpy as jnp, mtljax as mtl, optax
@@ -219,6 +236,8 @@ def make_train_step(
     return method.init(params)._replace(inner_state=state)
 
   def init(params, *, key, model_state=None):
+    _params.check_no_module(params)
+    _params.check_no_module(model_state, 'model_state')
     key, method_key = jax.random.split(key)
     # The step donates the state; what the caller passed in stays theirs.
     params, model_state = jax.tree.map(
@@ -250,6 +269,8 @@ def make_train_step(
         has_aux=has_state,
         watch=route == 'layerwise',
       )
+      if has_state:
+        make = _model_state.of_pullback(make, loss_fn, state.model_state)
       if layout is None:
         return make(params, args)
       place = layout.place(params, labels)
@@ -339,7 +360,7 @@ def make_train_step(
       method_state = state.method_state._replace(inner_state=method_state)
     model_state, metrics = state.model_state, {}
     if has_state:
-      model_state, metrics = _split_aux(aux, loss_fn)
+      model_state, metrics = aux
     new = dataclasses.replace(
       state,
       step=state.step + 1,
@@ -357,30 +378,22 @@ def make_train_step(
   return TrainStep(init, jax.jit(step, donate_argnums=0), route)
 
 
-def _split_aux(aux: Any, loss_fn: LossFn) -> tuple[Any, Any]:
-  """The model's next state, and the metrics, from any form's ``aux``."""
-  if isinstance(loss_fn, _pullback.Staged):
-    model_state, metrics = aux
-  elif callable(loss_fn):
-    return aux
-  else:
-    # Tasks with batches of their own each saw the same state; the mean is kept.
-    states, metrics = zip(*aux, strict=True)
-    model_state = jax.tree.map(lambda *x: sum(x) / len(x), *states)
-  return model_state, jax.tree.map(lambda *x: jnp.stack(x), *metrics)
-
-
 def _metrics(
   losses: jax.Array, method_state: Any, aux: dict[str, jax.Array]
 ) -> dict[str, jax.Array]:
-  metrics = {**aux, 'losses': losses}
+  metrics = {'losses': losses}
   weights = find_weights(method_state)
   if weights is not None:
     metrics['weights'] = weights
   gramian = get_stats(method_state).get('gramian')
   if gramian is not None:
     metrics['cosines'] = _tree.cosines(gramian)
-  return metrics
+  if both := sorted(metrics.keys() & aux.keys()):
+    raise ValueError(
+      f'metrics: the loss returned {both[0]!r}, which is what the step calls '
+      'its own; give it another name.'
+    )
+  return aux | metrics
 
 
 def _rekey(state: Any, key: jax.Array) -> Any:

@@ -6,7 +6,18 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from toy import BATCH, HEADS, LABELS, PARAMS, STAGED, T, plain, run, trunk
+from toy import (
+  BATCH,
+  FORMS,
+  HEADS,
+  LABELS,
+  PARAMS,
+  STAGED,
+  T,
+  plain,
+  run,
+  trunk,
+)
 
 import mtljax as mtl
 from mtljax.training import make_train_step
@@ -137,3 +148,18 @@ def test_errors():
     build(microbatch_size=4, route='gramian')
   with pytest.raises(ValueError, match='microbatch_size=0'):
     build(microbatch_size=0)
+
+
+@pytest.mark.parametrize('fun', ['plain', 'staged', 'sequence'])
+@pytest.mark.parametrize('accumulate', ['gradients', 'updates'])
+def test_every_form_without_a_state(fun, accumulate):
+  data = [BATCH] * T if fun == 'sequence' else BATCH
+  state, _ = run(
+    mtl.sum_losses(T, labels=LABELS),
+    FORMS[fun],
+    batch=data,
+    microbatch_size=SIZE,
+    accumulate=accumulate,
+  )
+  whole, _ = run(mtl.sum_losses(T, labels=LABELS), FORMS[fun], batch=data)
+  chex.assert_trees_all_close(state.params, whole.params, rtol=1e-4, atol=1e-6)
