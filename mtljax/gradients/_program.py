@@ -20,6 +20,7 @@ from jax.extend import core
 from mtljax._jaxprs import CALLS, inner, is_var, run_equation
 from mtljax.gradients import _proven
 
+
 class Op(NamedTuple):
   """An equation whose variables are numbered."""
 

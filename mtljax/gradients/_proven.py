@@ -37,9 +37,7 @@ MOVES = {
   'broadcast_in_dim': Rule(
     (REAL,), ('shape', 'broadcast_dimensions', 'sharding')
   ),
-  'convert_element_type': Rule(
-    (REAL,), ('new_dtype', 'weak_type', 'sharding')
-  ),
+  'convert_element_type': Rule((REAL,), ('new_dtype', 'weak_type', 'sharding')),
   'copy': Rule((REAL,)),
   'reshape': Rule((REAL,), ('new_sizes', 'dimensions', 'sharding')),
   'rev': Rule((REAL,), ('dimensions',)),
@@ -90,8 +88,7 @@ PRODUCTS = {
 def is_move(eqn: core.JaxprEqn) -> bool:
   """Whether the entries of its input are those of its output, moved."""
   return (
-    _follows(MOVES, eqn)
-    and eqn.invars[0].aval.size == eqn.outvars[0].aval.size
+    _follows(MOVES, eqn) and eqn.invars[0].aval.size == eqn.outvars[0].aval.size
   )
 
 
