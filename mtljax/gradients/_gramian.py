@@ -34,8 +34,10 @@ def products(
 ) -> jax.Array:
   """Inner products ``(T, T)`` between the gradients of two passes."""
   if first.layers is not None and second.layers is not None:
-    layers = first.layers(passes), second.layers(passes)
-    return _layerwise.products(*layers, marked)
+    layers = first.layers(passes)
+    return _layerwise.products(
+      layers, second.layers(passes, like=layers), marked
+    )
   rows = (_pick(pull.rows(passes), marked) for pull in (first, second))
   return _tree.products_of(*rows)
 

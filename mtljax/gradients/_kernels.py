@@ -24,7 +24,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from mtljax import _tree
+from mtljax.gradients import _proven
 from mtljax.gradients._program import Use
+
+# What a look-up outside of the table may mean: the nearest row, or none.
+_MODES = (
+  jax.lax.GatherScatterMode.CLIP,
+  jax.lax.GatherScatterMode.FILL_OR_DROP,
+  jax.lax.GatherScatterMode.PROMISE_IN_BOUNDS,
+)
 
 
 class Layer(NamedTuple):
@@ -37,7 +45,8 @@ class Layer(NamedTuple):
     size: the number of weights.
     inputs: from what went into the operation to A, ``(n, ...)``.
     kernel: K ``(n, n')`` from two such.
-    outputs: from the gradient at the output to D, ``(n, out)``.
+    outputs: from the gradient at the output, and what went into the operation,
+      to D, ``(n, out)``.
   """
 
   num_positions: int
@@ -46,7 +55,7 @@ class Layer(NamedTuple):
   size: int
   inputs: Callable[[Sequence[Any]], jax.Array]
   kernel: Callable[[jax.Array, jax.Array], jax.Array]
-  outputs: Callable[[jax.Array], jax.Array]
+  outputs: Callable[[jax.Array, Sequence[Any]], jax.Array]
 
 
 def as_layer(use: Use) -> Layer | None:
@@ -79,7 +88,8 @@ def _dot_general(use: Use) -> Layer | None:
   num_in = math.prod(shapes[data][i] for i in dims)
   num_out = math.prod(shapes[use.position]) // max(num_in, 1)
 
-  def outputs(signal):
+  def outputs(signal, ins):
+    del ins
     # The output has the free dimensions of the left operand first.
     if data == 0:
       return signal.reshape(n, num_out)
@@ -139,7 +149,8 @@ def _conv(use: Use) -> Layer | None:
       )
     return jnp.concatenate(taps, axis=-1).reshape(n, num_in)
 
-  def outputs(signal):
+  def outputs(signal, ins):
+    del ins
     return signal.transpose(out[0], *out[2:], out[1]).reshape(n, num_out)
 
   return Layer(n, num_in, num_out, num_in * num_out, patches, product, outputs)
@@ -157,26 +168,30 @@ def _gather(use: Use) -> Layer | None:
     and not numbers.operand_batching_dims
     and tuple(p['slice_sizes']) == (1, *table[1:])
     and ids[-1] == 1
+    and p['mode'] in _MODES
+    and _proven.holds(use.op.eqn.invars[1].aval.dtype, table[0])
   )
   if not rows_of_table:
     return None
   n, num_out = math.prod(ids[:-1]), math.prod(table[1:])
   offset = tuple(numbers.offset_dims)
   places = tuple(i for i in range(len(y)) if i not in offset)
-  drops = 'FILL' in str(p['mode'])
+  clips = p['mode'] == jax.lax.GatherScatterMode.CLIP
 
   def inputs(ins):
-    ids = ins[1].reshape(n)
-    if drops:  # an id outside the table has no gradient: it equals none
-      return jnp.where((ids >= 0) & (ids < table[0]), ids, -1)
-    return jnp.clip(ids, 0, table[0] - 1)
+    return jnp.clip(ins[1].reshape(n), 0, table[0] - 1)
 
   def kernel(a, b):
-    same = (a[:, None] == b[None, :]) & (a[:, None] >= 0)
-    return same.astype(np.float32)
+    return (a[:, None] == b[None, :]).astype(np.float32)
 
-  def outputs(signal):
-    return signal.transpose(*places, *offset).reshape(n, num_out)
+  def outputs(signal, ins):
+    rows = signal.transpose(*places, *offset).reshape(n, num_out)
+    if clips:
+      return rows
+    # An id outside the table reads what was put in its place, and gives its
+    # gradient, whatever it is, to no row.
+    ids = ins[1].reshape(n, 1)
+    return jnp.where((ids >= 0) & (ids < table[0]), rows, 0)
 
   size = table[0] * num_out
   return Layer(n, 1, num_out, size, inputs, kernel, outputs)
@@ -196,6 +211,8 @@ def is_cheaper(layer: Layer, num_tasks: int, num_samples: int = 1) -> bool:
   With ``num_samples`` those of every sample with every other, each of the
   layer's n positions; else those of the batch as one.
   """
+  if not _proven.is_static([num_tasks, num_samples]):
+    return False
   n, out, t, s = layer.num_positions, layer.num_outputs, num_tasks, num_samples
   by_kernel = s * s * (n * n * (layer.num_inputs + t * out) + t * t * n * out)
   by_rows = s * t * n * layer.num_inputs * out + (s * t) ** 2 * layer.size
@@ -203,29 +220,30 @@ def is_cheaper(layer: Layer, num_tasks: int, num_samples: int = 1) -> bool:
 
 
 def products(
-  layer: Layer,
-  first: tuple[Sequence[Any], jax.Array],
-  second: tuple[Sequence[Any], jax.Array],
+  first: tuple[Layer, tuple[Sequence[Any], jax.Array]],
+  second: tuple[Layer, tuple[Sequence[Any], jax.Array]],
   map_tasks: Callable[..., jax.Array],
 ) -> jax.Array:
-  """Inner products ``(T, T)`` of one layer's gradients in two passes.
+  """Inner products ``(T, T)`` of one parameter's gradients in two passes.
 
   Args:
-    layer: the layer.
-    first: what went into it, and the signals ``(T, ...)``.
+    first: its layer, what went into it, and the signals ``(T, ...)``.
     second: those of the other pass, or the same.
     map_tasks: how a function of one signal becomes one of ``(T, ...)``.
   """
-  kernel = layer.kernel(layer.inputs(first[0]), layer.inputs(second[0]))
+  (one, (ins_one, signals_one)), (two, (ins_two, signals_two)) = first, second
+  kernel = one.kernel(one.inputs(ins_one), two.inputs(ins_two))
 
   def times(signal):
-    row = layer.outputs(signal)
+    row = two.outputs(signal, ins_two)
     return jnp.matmul(
       kernel,
       row,
       precision='highest',
-      preferred_element_type=_tree.accumulator(row.dtype),
+      preferred_element_type=_tree.accumulator(
+        jnp.promote_types(kernel.dtype, row.dtype)
+      ),
     )
 
-  rows = map_tasks(layer.outputs, first[1])
-  return _tree.leaf_products(rows, map_tasks(times, second[1]))
+  rows = map_tasks(lambda signal: one.outputs(signal, ins_one), signals_one)
+  return _tree.leaf_products(rows, map_tasks(times, signals_two))

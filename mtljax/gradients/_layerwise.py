@@ -65,27 +65,38 @@ class Layers:
 
 
 def choose_layers(
-  uses: Sequence[Use | None], pays: Callable[[_kernels.Layer], bool]
+  uses: Sequence[Use | None],
+  pays: Callable[[_kernels.Layer], bool],
+  like: Layers | None = None,
 ) -> list[_kernels.Layer | None]:
-  """The layers of those leaves whose inner products pay without rows."""
+  """The layers of those leaves whose inner products pay without rows.
+
+  With ``like``, of those that are layers there, whether they pay or not.
+  """
   found = [None if use is None else _kernels.as_layer(use) for use in uses]
+  if like is not None:
+    pairs = zip(found, like.layers, strict=True)
+    return [None if other is None else x for x, other in pairs]
   return [x if x is not None and pays(x) else None for x in found]
 
 
 def products(
   first: Layers, second: Layers, marked: Sequence[bool]
 ) -> jax.Array:
-  """Inner products ``(T, T)`` of the marked leaves' gradients in two passes."""
+  """Inner products ``(T, T)`` of the marked leaves' gradients in two passes.
+
+  Both make layers of the same leaves, maybe of other numbers of examples.
+  """
   if not any(marked):
     raise ValueError('a Gramian needs at least one shared parameter.')
   total = 0.0
   for i, use in enumerate(marked):
-    layer = first.layers[i]
+    layer, other = first.layers[i], second.layers[i]
     if use and layer is None:
       total += _tree.leaf_products(first.rows[i], second.rows[i])
     elif use:
-      sides = first.side(i), second.side(i)
-      total += _kernels.products(layer, *sides, first.map_tasks)
+      pairs = (layer, first.side(i)), (other, second.side(i))
+      total += _kernels.products(*pairs, first.map_tasks)
   return total
 
 

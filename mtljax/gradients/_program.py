@@ -18,18 +18,7 @@ import jax.numpy as jnp
 from jax.extend import core
 
 from mtljax._jaxprs import CALLS, inner, is_var, run_equation
-
-# What may happen to a parameter before it meets the data: its entries change
-# place or precision, and each stays there once.
-_MOVES = (
-  'broadcast_in_dim',
-  'convert_element_type',
-  'copy',
-  'reshape',
-  'rev',
-  'squeeze',
-  'transpose',
-)
+from mtljax.gradients import _proven
 
 
 class Op(NamedTuple):
@@ -97,10 +86,10 @@ class Program:
     sites: places in ``ops`` at which a parameter meets the data, of the kinds
       that were asked for.
     signals: the shapes and dtypes of the outputs of the sites.
-    widest: bytes of the largest output of an operation.
+    widest: bytes of the largest output of an operation, of known size.
     uses: for each parameter, its site; None if it meets the data elsewhere,
       more than once or never, is an output, or enters something that is not
-      one operation (a scan, say).
+      one operation (a scan, say) or is not proven (see `_proven`).
   """
 
   ops: tuple[Op, ...]
@@ -185,12 +174,11 @@ class _Tracer:
     self.ops.append(op)
     if not found:
       return outs
-    before, after = eqn.invars[0].aval, eqn.outvars[0].aval
-    if len(outs) > 1 or any(core.jaxprs_in_params(eqn.params)):
+    if len(outs) != 1 or any(core.jaxprs_in_params(eqn.params)):
       self.opaque.update(o.param for _, o in found)
-    elif not jnp.issubdtype(after.dtype, jnp.inexact):
+    elif not jnp.issubdtype(eqn.outvars[0].aval.dtype, jnp.inexact):
       pass  # no gradient comes back
-    elif eqn.primitive.name in _MOVES and before.size == after.size:
+    elif _proven.is_move(eqn):
       ((_, origin),) = found
       self.origins[outs[0]] = Origin(origin.param, (*origin.moves, op))
     else:
@@ -230,6 +218,7 @@ def trace(
     if times[origin.param] == 1
     and origin.param not in opaque
     and tracer.ops[i].eqn.primitive.name in kinds
+    and _proven.is_product(tracer.ops[i].eqn)
   ]
   sites = tuple(dict.fromkeys(i for i, *_ in entries))
   uses: list[Use | None] = [None] * len(params)
@@ -262,5 +251,9 @@ def reads(
 
 
 def _num_bytes(op: Op) -> int:
-  avals = [x.aval for x in op.eqn.outvars if hasattr(x.aval, 'dtype')]
+  avals = [
+    x.aval
+    for x in op.eqn.outvars
+    if hasattr(x.aval, 'dtype') and _proven.is_static(x.aval.shape)
+  ]
   return max((a.size * a.dtype.itemsize for a in avals), default=0)

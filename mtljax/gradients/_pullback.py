@@ -202,10 +202,10 @@ def _layers(passed, shared, cotangents, num_tasks, place, also=None):
     None if i in beside else use for i, use in enumerate(passed.program.uses)
   ]
 
-  def layers(passes, tasks=None, pays=None):
+  def layers(passes, tasks=None, pays=None, like=None):
     count = num_tasks if tasks is None else len(tasks)
     pays = pays or (lambda x: _kernels.is_cheaper(x, count))
-    found = _layerwise.choose_layers(uses, pays)
+    found = _layerwise.choose_layers(uses, pays, like)
 
     def pull(c):
       rows, _, signals = passed.pull(c)

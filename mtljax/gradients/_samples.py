@@ -211,7 +211,7 @@ def value_and_sample_gramian(
           leaves.append(_Leaf(rows=watched.rows[i]))
           continue
         inputs, signals = watched.side(i)
-        outputs = jax.vmap(layer.outputs)(signals)
+        outputs = jax.vmap(layer.outputs, (0, None))(signals, inputs)
         leaves.append(_Leaf(inputs=layer.inputs(inputs), outputs=outputs))
       return pullback.losses, leaves
 

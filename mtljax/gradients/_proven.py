@@ -1,0 +1,124 @@
+"""What may take part in layer-wise products: primitives and their dtypes.
+
+A parameter takes part where its inner products are proven to be those of its
+gradients: every primitive below, in the dtypes beside it, is compared with the
+jacobian by the tests. All else, a primitive that is new, a dtype that is not
+named, an option that was added since or a size that is not known, is pulled
+back once a task.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+from jax.extend import core
+
+REAL = ('bfloat16', 'float16', 'float32', 'float64')
+INTEGERS = tuple(f'{u}int{n}' for u in ('', 'u') for n in (8, 16, 32, 64))
+
+
+class Rule(NamedTuple):
+  """How a primitive takes part.
+
+  Attributes:
+    operands: dtypes of each operand.
+    options: the parameters of the primitive that the rule knows.
+  """
+
+  operands: tuple[tuple[str, ...], ...]
+  options: tuple[str, ...] = ()
+
+
+# What may happen to a parameter before it meets the data: its entries change
+# place or precision, and each stays there once.
+MOVES = {
+  'broadcast_in_dim': Rule(
+    (REAL,), ('shape', 'broadcast_dimensions', 'sharding')
+  ),
+  'convert_element_type': Rule((REAL,), ('new_dtype', 'weak_type', 'sharding')),
+  'copy': Rule((REAL,)),
+  'reshape': Rule((REAL,), ('new_sizes', 'dimensions', 'sharding')),
+  'rev': Rule((REAL,), ('dimensions',)),
+  'squeeze': Rule((REAL,), ('dimensions',)),
+  'transpose': Rule((REAL,), ('permutation',)),
+}
+
+# Where it meets the data, in a product that is linear in it.
+PRODUCTS = {
+  'dot_general': Rule(
+    (REAL, REAL),
+    (
+      'dimension_numbers',
+      'precision',
+      'preferred_element_type',
+      'out_sharding',
+    ),
+  ),
+  'conv_general_dilated': Rule(
+    (REAL, REAL),
+    (
+      'window_strides',
+      'padding',
+      'lhs_dilation',
+      'rhs_dilation',
+      'dimension_numbers',
+      'feature_group_count',
+      'batch_group_count',
+      'precision',
+      'preferred_element_type',
+      'out_sharding',
+    ),
+  ),
+  'gather': Rule(
+    (REAL, INTEGERS),
+    (
+      'dimension_numbers',
+      'slice_sizes',
+      'unique_indices',
+      'indices_are_sorted',
+      'mode',
+      'fill_value',
+    ),
+  ),
+}
+
+
+def is_move(eqn: core.JaxprEqn) -> bool:
+  """Whether the entries of its input are those of its output, moved."""
+  return (
+    _follows(MOVES, eqn) and eqn.invars[0].aval.size == eqn.outvars[0].aval.size
+  )
+
+
+def is_product(eqn: core.JaxprEqn) -> bool:
+  """Whether it may be a product of a parameter with data."""
+  avals = [x.aval for x in (*eqn.invars, *eqn.outvars)]
+  return _follows(PRODUCTS, eqn) and all(a.size for a in avals)
+
+
+def holds(dtype: Any, length: int) -> bool:
+  """Whether an integer type holds the length of a table."""
+  return int(jnp.iinfo(dtype).max) >= length
+
+
+def is_static(shape: Collection[Any]) -> bool:
+  """Whether all sizes are known, as in a program for any batch they are not."""
+  return all(isinstance(size, int) for size in shape)
+
+
+def _follows(rules: dict[str, Rule], eqn: core.JaxprEqn) -> bool:
+  rule = rules.get(eqn.primitive.name)
+  if rule is None or len(eqn.outvars) != 1:
+    return False
+  if len(eqn.invars) != len(rule.operands):
+    return False
+  unknown = set(eqn.params) - set(rule.options)
+  if any(eqn.params[name] is not None for name in unknown):
+    return False
+  dtypes = (*rule.operands, REAL)
+  return all(
+    is_static(x.aval.shape) and x.aval.dtype.name in names
+    for x, names in zip((*eqn.invars, *eqn.outvars), dtypes, strict=True)
+  )
