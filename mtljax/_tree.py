@@ -2,11 +2,12 @@
 
 Trees are reduced leaf by leaf and never flattened into one vector, so that
 sharded gradients cost one all-reduce of ``T x T`` numbers and no all-gather.
+Inner products are over the reals: a complex number is two coordinates.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import jax
@@ -19,6 +20,34 @@ from mtljax import _labels
 def accumulator(dtype: jnp.dtype) -> jnp.dtype:
   """The dtype to add in: float32, or wider if the values are."""
   return jnp.promote_types(dtype, jnp.float32)
+
+
+def is_complex(leaf: Any) -> bool:
+  """Whether a leaf holds complex numbers."""
+  return jnp.issubdtype(leaf.dtype, jnp.complexfloating)
+
+
+def as_real(leaf: jax.Array) -> jax.Array:
+  """A complex leaf in two real columns, its new last axis; others as is."""
+  if not is_complex(leaf):
+    return leaf
+  return jnp.stack([leaf.real, leaf.imag], axis=-1)
+
+
+def like(leaf: jax.Array, other: jax.Array) -> jax.Array:
+  """What `as_real` made of a leaf of the other's kind, as such a leaf again."""
+  if not is_complex(other):
+    return leaf
+  return jax.lax.complex(leaf[..., 0], leaf[..., 1])
+
+
+def conjugate(tree: Any) -> Any:
+  """The direction in which a loss rises, from its gradient.
+
+  `jax.grad` gives the conjugate of it at a complex leaf; real leaves are as
+  they are.
+  """
+  return jax.tree.map(lambda x: x.conj() if is_complex(x) else x, tree)
 
 
 def _replicated(leaf: jax.Array) -> dict[str, Any]:
@@ -77,6 +106,7 @@ def leaf_products(a: jax.Array, b: jax.Array) -> jax.Array:
   On one CPU device, where nothing can be sharded, long rows are taken in a
   form that is faster there (``python -m benchmarks.gramian``).
   """
+  a, b = as_real(a), as_real(b)
   alone = jax.default_backend() == 'cpu' and jax.device_count() == 1
   if alone and not _replicated(a):
     a, b = (x.reshape(len(x), -1) for x in (a, b))
@@ -101,6 +131,29 @@ def gramian_of(leaves: Sequence[jax.Array]) -> jax.Array:
   return products_of(leaves, leaves)
 
 
+def in_range_of(
+  through: Iterable[Any], combined: Callable[[jax.Array], list[jax.Array]]
+) -> Callable[[jax.Array], list[jax.Array]]:
+  """``combined(weights)``, which is linear, for weights of any size.
+
+  Where the weighted sum passes through half precision, whose range large
+  weights leave, it is taken of weights of at most 1 and multiplied afterwards.
+  """
+  floating = [x for x in through if jnp.issubdtype(x.dtype, jnp.inexact)]
+  if all(accumulator(x.dtype) == x.dtype for x in floating):
+    return combined
+
+  def scaled(weights):
+    largest = jnp.max(jnp.abs(weights.astype(accumulator(weights.dtype))))
+    fits = jnp.isfinite(largest) & (largest > 0)
+    # A power of two: the product with it is exact.
+    exponent = jnp.ceil(jnp.log2(jnp.where(fits, largest, 1)))
+    size = jnp.where(fits, jnp.exp2(exponent), 1)
+    return [scale_leaf(size, x) for x in combined(weights / size)]
+
+  return scaled
+
+
 def combine_leaf(weights: jax.Array, leaf: jax.Array) -> jax.Array:
   """``sum_t weights[t] * leaf[t]`` in the accumulator's, then leaf's dtype."""
   acc = accumulator(leaf.dtype)
@@ -119,6 +172,25 @@ def scale_leaf(scale: jax.Array, leaf: jax.Array) -> jax.Array:
   return (scale * leaf.astype(accumulator(leaf.dtype))).astype(leaf.dtype)
 
 
+def check_numbers(tree: Any, what: str) -> None:
+  """Raises TypeError, naming the leaf, unless all are such arrays."""
+  names = _labels.path_names(tree)
+  for name, leaf in zip(names, jax.tree.leaves(tree), strict=True):
+    dtype = getattr(leaf, 'dtype', None)
+    if dtype is not None and jnp.issubdtype(dtype, jnp.inexact):
+      continue
+    found = (
+      f'{leaf!r}, a {type(leaf).__name__}'
+      if dtype is None
+      else f'an array of {jnp.dtype(dtype).name}'
+    )
+    raise TypeError(
+      f'{what}: leaf {name!r} is {found}; gradients are arrays of floating or '
+      'complex numbers. Parameters that are not do not belong in params: keep '
+      'them apart, or close over them.'
+    )
+
+
 def present(mask: jax.Array | None, leaf: jax.Array) -> jax.Array:
   """The leaf with what absent tasks hold, whatever it is, as zeros.
 
@@ -133,8 +205,9 @@ def present(mask: jax.Array | None, leaf: jax.Array) -> jax.Array:
 
 def norm(leaves: Sequence[jax.Array]) -> jax.Array:
   """The Euclidean norm over all leaves, in the accumulator's dtype."""
+  real = [as_real(x) for x in leaves]
   return jnp.sqrt(
-    sum(jnp.sum(jnp.square(x.astype(accumulator(x.dtype)))) for x in leaves)
+    sum(jnp.sum(jnp.square(x.astype(accumulator(x.dtype)))) for x in real)
   )
 
 
@@ -147,7 +220,11 @@ def gramian(grads: Any, *, labels: _labels.Labels | None = None) -> jax.Array:
     labels: see `mtljax.label_params`; None: all leaves are shared.
 
   Returns:
-    ``G = J J^T``, shape ``(T, T)``, float32 or wider.
+    ``G = J J^T``, shape ``(T, T)``, float32 or wider. A complex number counts
+    as two real ones, so ``G`` is real.
+
+  Raises:
+    TypeError: a leaf does not hold floating or complex numbers.
 
   Examples:
     >>> import jax.numpy as jnp
@@ -156,6 +233,7 @@ def gramian(grads: Any, *, labels: _labels.Labels | None = None) -> jax.Array:
     Array([[1., 1.],
            [1., 2.]], dtype=float32)
   """
+  check_numbers(grads, 'grads')
   flat = _labels.flatten_labels(labels, grads)
   leaves = jax.tree.leaves(grads)
   return gramian_of(
@@ -208,6 +286,8 @@ def cross_gramian(
       'grads_1 and grads_2 have different tree structures: '
       f'{structures[0]} and {structures[1]}.'
     )
+  check_numbers(grads_1, 'grads_1')
+  check_numbers(grads_2, 'grads_2')
   leaves_1, leaves_2 = jax.tree.leaves(grads_1), jax.tree.leaves(grads_2)
   names = _labels.path_names(grads_1)
   for name, a, b in zip(names, leaves_1, leaves_2, strict=True):
@@ -244,6 +324,7 @@ def combine(
     >>> print(mtl.combine(jnp.eye(2), jnp.array([0.5, 2.0])))
     [0.5 2. ]
   """
+  check_numbers(grads, 'grads')
   flat = _labels.flatten_labels(labels, grads)
 
   def one(leaf, label):

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from mtljax import _labels
+from mtljax import _labels, _tree
 
 
 def check_gradients(
@@ -16,7 +16,11 @@ def check_gradients(
   num_tasks: int,
   params: Any | None,
 ) -> None:
-  """Raises ValueError where a leaf's shape does not fit its label."""
+  """Raises ValueError where a leaf's shape does not fit its label.
+
+  And TypeError for one that holds no gradient, such as integers.
+  """
+  _tree.check_numbers(updates, 'updates')
   leaves = jax.tree.leaves(updates)
   names = _labels.path_names(updates)
   shapes: list[Any] = [None] * len(leaves)

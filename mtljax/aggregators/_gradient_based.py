@@ -130,6 +130,13 @@ def gradient_method(
     pairs = zip(jax.tree.leaves(tree), flat, strict=True)
     return [x for x, label in pairs if label == _labels.SHARED]
 
+  def real_shapes(tree: Any) -> Any:
+    """The coordinates that a rule sees: two for a complex number."""
+    return jax.tree.map(
+      lambda p: jax.eval_shape(_tree.as_real, p) if _tree.is_complex(p) else p,
+      tree,
+    )
+
   def init_fn(params):
     _params.check_no_module(params)
     if rule.keeps_rows and params is None:
@@ -141,7 +148,9 @@ def gradient_method(
     shared = shared_of(params) if jax.tree.leaves(params) else params
     return GradientState(
       weights=jnp.zeros((num_tasks,), float) if rule.has_weights else None,
-      method_state=rule.init(num_tasks, shared, _aggregate.fresh_key(key)),
+      method_state=rule.init(
+        num_tasks, real_shapes(shared), _aggregate.fresh_key(key)
+      ),
     )
 
   def update_fn(
@@ -164,7 +173,9 @@ def gradient_method(
     if losses is not None:
       losses = _tree.present(mask, losses)
 
-    out = rule.update(TaskRows(shared, losses, mask), state.method_state)
+    real = [_tree.as_real(x) for x in shared]
+    out = rule.update(TaskRows(real, losses, mask), state.method_state)
+    update = [_tree.like(u, x) for u, x in zip(out.update, shared, strict=True)]
     own = out.own if conventions.weight_heads else None
     if own is None:
       own = jnp.ones((num_tasks,), float)
@@ -172,7 +183,7 @@ def gradient_method(
       conventions,
       flat,
       leaves,
-      [_tree.scale_leaf(jnp.asarray(scale), u) for u in out.update],
+      [_tree.scale_leaf(jnp.asarray(scale), u) for u in update],
       own if mask is None else jnp.where(mask, own, 0),
       mask,
     )

@@ -24,6 +24,7 @@ def _row_norms(rows: Sequence[jax.Array], num_tasks: int) -> jax.Array:
 
   Taken relative to the largest entry, so that no square leaves the range.
   """
+  rows = [_tree.as_real(x) for x in rows]
   axes = [tuple(range(1, x.ndim)) for x in rows]
   peak = jnp.zeros((num_tasks,), jnp.float32)
   for x, axis in zip(rows, axes, strict=True):

@@ -117,7 +117,7 @@ def sign_conflicts(
   flat = _labels.flatten_labels(labels, grads)
   leaves = jax.tree.leaves(grads)
   signs = [
-    jnp.sign(x)
+    jnp.sign(_tree.as_real(x))
     for x, label in zip(leaves, flat, strict=True)
     if label == _labels.SHARED
   ]

@@ -182,7 +182,7 @@ def gradient_conflict(
     -1, num_samples, num_samples
   )
   batch_rows = task_rows(batch)
-  size = sum(x[0].size for x in batch_rows)
+  size = sum(_tree.as_real(x)[0].size for x in batch_rows)
   of_samples = _conflict(_Pairs(*map(join, blocks)), size)
   return GradientConflict(
     _conflict(_Pairs(*(x.reshape(-1, *x.shape[2:]) for x in of_tasks)), size),
@@ -218,7 +218,9 @@ class _Pairs(NamedTuple):
 
 def _pairs(rows: list[jax.Array], columns: list[jax.Array]) -> _Pairs:
   """Scalar products, and numbers of coordinates of opposite sign."""
-  signs = [[jnp.sign(x) for x in leaves] for leaves in (rows, columns)]
+  signs = [
+    [jnp.sign(_tree.as_real(x)) for x in leaves] for leaves in (rows, columns)
+  ]
   both = [[jnp.abs(x) for x in leaves] for leaves in signs]
   opposed = (_tree.products_of(*both) - _tree.products_of(*signs)) / 2
   return _Pairs(_tree.products_of(rows, columns), opposed)

@@ -68,7 +68,7 @@ def hessian_eigenvalues(
   Args:
     loss_fn: ``loss_fn(params, *args) -> loss``, a scalar, twice
       differentiable. A ReLU's kinks have no curvature here.
-    params: the parameters, real floating point.
+    params: the parameters. A complex one counts as two real ones.
     *args: the other arguments of ``loss_fn``.
     num: how many eigenvalues.
     num_iters: steps of Lanczos, at least ``num``. Read the residuals: more
@@ -99,7 +99,8 @@ def hessian_eigenvalues(
     Hessian Eigenvalue Density <https://arxiv.org/abs/1901.10159>`_, 2019.
   """
   _validate.in_range('num', num, 1)
-  size = sum(x.size for x in jax.tree.leaves(params))
+  real = jax.tree.map(_tree.as_real, params)
+  size = sum(x.size for x in jax.tree.leaves(real))
   steps = min(num_iters, size)
   if num > steps:
     raise ValueError(
@@ -108,7 +109,7 @@ def hessian_eigenvalues(
     )
 
   def scalar(p):
-    loss = loss_fn(p, *args)
+    loss = loss_fn(jax.tree.map(_tree.like, p, params), *args)
     if jnp.shape(loss) != ():
       raise ValueError(
         f'loss_fn must return a scalar, got shape {jnp.shape(loss)}; for task '
@@ -116,16 +117,16 @@ def hessian_eigenvalues(
       )
     return loss
 
-  _, linear = jax.linearize(jax.grad(scalar), params)
+  _, linear = jax.linearize(jax.grad(scalar), real)
   wide = jax.tree.map(
-    lambda p: jnp.zeros(p.shape, _tree.accumulator(p.dtype)), params
+    lambda p: jnp.zeros(p.shape, _tree.accumulator(p.dtype)), real
   )
 
   # The Lanczos steps are a loop.
   linear = canonical_convolutions(linear)
 
   def product(v):
-    out = linear(jax.tree.map(lambda x, p: x.astype(p.dtype), v, params))
+    out = linear(jax.tree.map(lambda x, p: x.astype(p.dtype), v, real))
     return jax.tree.map(lambda x, w: x.astype(w.dtype), out, wide)
 
   start_key, restart_key = jax.random.split(key)
@@ -149,6 +150,7 @@ def hessian_eigenvalues(
     return _norm(jax.tree.map(lambda h, x: h - value * x, product(v), v))
 
   residuals = jax.lax.map(residual, (values, vectors))
+  vectors = jax.tree.map(_tree.like, vectors, params)
   return HessianEigenvalues(values, residuals, vectors)
 
 

@@ -166,4 +166,5 @@ def loss_surface(
 
 def _lengths(leaf: jax.Array, axes: tuple[int, ...]) -> jax.Array:
   wide = leaf.astype(_tree.accumulator(leaf.dtype))
-  return jnp.sqrt(jnp.sum(jnp.square(wide), axis=axes, keepdims=True))
+  square = jnp.real(wide * jnp.conj(wide))
+  return jnp.sqrt(jnp.sum(square, axis=axes, keepdims=True))

@@ -116,6 +116,9 @@ def gramian_and_combine(
   largest = max(x.nbytes for x in layers.params) + layers.widest
   if not all(marked) or sum(x.nbytes for x in held) > len(gramian) * largest:
     return gramian, None
-  return gramian, lambda weights: [
-    layers.weighted(i, weights) for i in range(len(layers.params))
-  ]
+  return gramian, _tree.in_range_of(
+    layers.signals.values(),
+    lambda weights: [
+      layers.weighted(i, weights) for i in range(len(layers.params))
+    ],
+  )

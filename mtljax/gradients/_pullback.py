@@ -110,10 +110,19 @@ def make_pullback(
   split = make_split(fun, params, labels)
   shared, own = split.split(jax.tree.leaves(params))
   if isinstance(fun, Staged):
-    return _staged(fun, split, shared, own, args, has_aux, watch, place)
-  if isinstance(fun, Sequence):
-    return _sequence(fun, split, shared, own, args, has_aux)
-  return _plain(fun, split, shared, own, args, has_aux, watch, place)
+    made = _staged(fun, split, shared, own, args, has_aux, watch, place)
+  elif isinstance(fun, Sequence):
+    made = _sequence(fun, split, shared, own, args, has_aux)
+  else:
+    made = _plain(fun, split, shared, own, args, has_aux, watch, place)
+  through = [made.losses]
+  if isinstance(fun, Staged):
+    through += jax.tree.leaves(jax.eval_shape(made.features))
+  return dataclasses.replace(
+    made,
+    own=_tree.in_range_of(through, made.own),
+    combined=_tree.in_range_of(through, made.combined),
+  )
 
 
 def bind(fun: LossFn, kwargs: dict[str, Any]) -> LossFn:

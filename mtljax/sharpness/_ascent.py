@@ -156,5 +156,11 @@ def make_rule(ascent: Ascent, rho: ArrayLike) -> optax.GradientTransformation:
 def perturbation(
   ascent: optax.GradientTransformation, grads: Any, params: Any
 ) -> Any:
-  """The perturbation that a stateless ascent rule gives."""
-  return ascent.update(grads, ascent.init(params), params)[0]
+  """The perturbation that a stateless ascent rule gives.
+
+  The rule sees complex leaves as real ones in two columns.
+  """
+  real = jax.tree.map(_tree.as_real, _tree.conjugate(grads))
+  params = jax.tree.map(_tree.as_real, params)
+  moves, _ = ascent.update(real, ascent.init(params), params)
+  return jax.tree.map(_tree.like, moves, grads)

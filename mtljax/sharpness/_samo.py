@@ -26,12 +26,15 @@ class SamoState(NamedTuple):
 
 def _draw(key: jax.Array, leaves: Leaves) -> Leaves:
   """Standard normal numbers in the shapes of the leaves."""
-  return [
-    jax.random.normal(
-      jax.random.fold_in(key, i), x.shape, _tree.accumulator(x.dtype)
+
+  def normal(i, x):
+    real = jax.eval_shape(_tree.as_real, x)
+    drawn = jax.random.normal(
+      jax.random.fold_in(key, i), real.shape, _tree.accumulator(real.dtype)
     )
-    for i, x in enumerate(leaves)
-  ]
+    return _tree.like(drawn, x)
+
+  return [normal(i, x) for i, x in enumerate(leaves)]
 
 
 def _rescale(local: jax.Array, like: jax.Array) -> jax.Array:
@@ -157,7 +160,7 @@ def samo(
     ahead = loss_at([smoothing * z for z in normal])
     behind = loss_at([-smoothing * z for z in normal])
     slope = (ahead - behind) / (2 * smoothing)
-    return [slope * z for z in normal]
+    return _tree.conjugate([slope * z for z in normal])
 
   def from_sum(
     summed,

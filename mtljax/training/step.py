@@ -129,7 +129,9 @@ def make_train_step(
                    ``'jacobian'``: the cheapest exact one in time
   ================ =========================================================
 
-  The exact routes give the same update up to rounding. ``loss_fn`` has one of
+  The exact routes give the same update up to rounding. The optimizer gets the
+  direction in which the losses rise, the conjugate of `jax.grad`'s gradient at
+  a complex parameter. ``loss_fn`` has one of
   the three forms of `mtljax.value_and_task_grads`, called with ``(params,
   batch)``; with ``has_state``, with ``(params, batch, model_state, key)``,
   and it then returns ``(losses, (model_state, metrics))``; staged: the trunk
@@ -347,7 +349,10 @@ def make_train_step(
     if layout is not None:
       direction = layout.update(direction, state.params, route)
     updates, opt_state = optimizer.update(
-      direction, state.opt_state, state.params, value=jnp.sum(losses)
+      _tree.conjugate(direction),
+      state.opt_state,
+      state.params,
+      value=jnp.sum(losses),
     )
     params = optax.apply_updates(state.params, updates)
     if base.weighting is not None and base.weighting.observe is not None:
