@@ -292,6 +292,7 @@ def make_train_step(
         passes=passes,
         chunk_size=chunk_size,
         held=held,
+        holds=due is not None,
         cross=cross,
         extra=extra,
       )
