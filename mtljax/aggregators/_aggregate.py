@@ -47,10 +47,28 @@ def masked_stats(stats: TaskStats) -> TaskStats:
   )
 
 
+def stay_unless(ok: jax.Array, new: Any, old: Any) -> Any:
+  """The new state, or the old one where a step was not finite.
+
+  Counters and keys, scalars that are not floating, move on: one that depends on
+  numbers would make a condition on it a batched one under `jax.vmap`.
+  """
+
+  def one(n, o):
+    if n.ndim == 0 and not jnp.issubdtype(n.dtype, jnp.floating):
+      return n
+    return jnp.where(ok, n, o)
+
+  return jax.tree.map(one, new, old)
+
+
 def decide(
   weighting: Weighting, stats: TaskStats, state: AggregateState
 ) -> AggregateState:
-  """Runs the weighting; absent tasks get 0, non-finite statistics give NaN."""
+  """Runs the weighting; absent tasks get 0, non-finite statistics give NaN.
+
+  Of statistics that are not finite nothing enters the weighting's state.
+  """
   stats = masked_stats(stats)
   weights, inner = weighting.update(stats, state.weighting_state)
   read = [getattr(stats, need) for need in sorted(weighting.needs)]
@@ -66,19 +84,32 @@ def decide(
   return state._replace(
     weights=weights.astype(state.weights.dtype),
     gramian=gramian,
-    weighting_state=inner,
+    weighting_state=stay_unless(finite, inner, state.weighting_state),
   )
 
 
 def observe(
   weighting: Weighting, losses_after: jax.Array, state: AggregateState
 ) -> AggregateState:
-  """Shows the weighting the losses after its update, if it asks for them."""
+  """Shows the weighting the losses after its update, if it asks for them.
+
+  After weights that were not finite there was no update to learn from.
+  """
   if weighting.observe is None:
     return state
-  return state._replace(
-    weighting_state=weighting.observe(losses_after, state.weighting_state)
-  )
+  before = state.weighting_state
+  moved = jnp.all(jnp.isfinite(state.weights))
+  after = weighting.observe(losses_after, before)
+  return state._replace(weighting_state=stay_unless(moved, after, before))
+
+
+def hold(new: AggregateState, old: AggregateState) -> AggregateState:
+  """The new state with weights that can be held: the old ones if it has none.
+
+  Before weights were ever computed there are none to fall back on.
+  """
+  good = jnp.all(jnp.isfinite(new.weights)) | ~jnp.any(old.weights)
+  return new._replace(weights=jnp.where(good, new.weights, old.weights))
 
 
 def head_weights(

@@ -12,6 +12,25 @@ from mtljax import _labels, _validate
 from mtljax.aggregators import _checks
 
 
+def select_rows(mask: jax.Array, new: Any, old: Any) -> Any:
+  """The new state where the mask is true; rows of it for a ``(T,)`` mask."""
+
+  def one(n, o):
+    where = mask.reshape(mask.shape + (1,) * (n.ndim - mask.ndim))
+    if jnp.issubdtype(n.dtype, jax.dtypes.prng_key):
+      n, o = jax.random.key_data(n), jax.random.key_data(o)
+      kept = jnp.where(where.reshape(where.shape + (1,)), n, o)
+      return jax.random.wrap_key_data(kept)
+    return jnp.where(where, n, o)
+
+  return jax.tree.map(one, new, old)
+
+
+def all_finite(leaves: list[jax.Array]) -> jax.Array:
+  """Whether all numbers are finite, shape ``()``."""
+  return jnp.array([jnp.all(jnp.isfinite(x)) for x in leaves], bool).all()
+
+
 def per_task(
   tx: optax.GradientTransformation,
   num_tasks: int,
@@ -22,8 +41,9 @@ def per_task(
 
   To the left of an aggregator plain optax sees the task axis as part of the
   parameters: `optax.clip_by_global_norm` would clip the norm over all tasks
-  together. This lifts it, with a state a task (T times its memory). Leaves
-  that tasks own pass through.
+  together. This lifts it, with a state a task (T times its memory), which
+  stands still where that task's gradient is not finite. Leaves that tasks own
+  pass through.
 
   Args:
     tx: the transformation.
@@ -74,7 +94,9 @@ def per_task(
     def update_one(gradient, state):
       return tx.update(gradient, state, shared_params, **extra_args)
 
-    shared, state = jax.vmap(update_one)(shared_of(updates), state)
+    rows = shared_of(updates)
+    shared, new = jax.vmap(update_one)(rows, state)
+    state = select_rows(jax.vmap(all_finite)(rows), new, state)
     shared = iter(shared)
     leaves = [
       next(shared) if label == _labels.SHARED else leaf

@@ -20,20 +20,6 @@ class PerTaskState(NamedTuple):
   own: tuple[Any, ...]  # of the optimizer on each task's own leaves
 
 
-def _select(mask: jax.Array, new: Any, old: Any) -> Any:
-  """The new state where the mask is true; rows of it for a ``(T,)`` mask."""
-
-  def one(n, o):
-    where = mask.reshape(mask.shape + (1,) * (n.ndim - mask.ndim))
-    if jnp.issubdtype(n.dtype, jax.dtypes.prng_key):
-      n, o = jax.random.key_data(n), jax.random.key_data(o)
-      kept = jnp.where(where.reshape(where.shape + (1,)), n, o)
-      return jax.random.wrap_key_data(kept)
-    return jnp.where(where, n, o)
-
-  return jax.tree.map(one, new, old)
-
-
 def _row(leaf: Any, task: int) -> Any:
   if isinstance(leaf, jax.ShapeDtypeStruct):
     return jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype)
@@ -104,20 +90,22 @@ def _per_task_optimizer(
     if mask is not None:
       # An optimizer moves without a gradient too: momentum, decay.
       rows = [_tree.present(mask, x) for x in rows]
-      shared_state = _select(mask, shared_state, state.shared)
+      shared_state = _per_task.select_rows(mask, shared_state, state.shared)
 
     own_updates, own_states = [], []
     for t in tasks:
-      gradient = own_of(updates, t)
       here = None if mask is None else mask[t]
+      gradient = [_tree.present(here, x) for x in own_of(updates, t)]
+      good = _per_task.all_finite(gradient)
       update, new = tx.update(
-        [_tree.present(here, x) for x in gradient],
+        gradient,
         state.own[t],
         None if params is None else own_of(params, t),
         **extra_args,
       )
       if here is not None:
-        new = _select(here, new, state.own[t])
+        good &= here
+      new = _per_task.select_rows(good, new, state.own[t])
       own_updates.append(iter([_tree.present(here, x) for x in update]))
       own_states.append(new)
 
@@ -179,7 +167,7 @@ def per_task_optimizer(
   weight decay in ``tx``    applied T times to the shared parameters, by each
                             optimizer: divide it by T, or chain it after this
   absent tasks              they add nothing, and their optimizers stand still
-  NaN or infinity           reaches the sum and that task's state
+  NaN or infinity           reaches the sum; that task's optimizer stands still
   ========================  ==================================================
 
   Args:
@@ -251,7 +239,7 @@ def adatask(
   one task                  Adam's
   zero rows                 nothing from that task once its moments are gone
   absent tasks              they add nothing, and their moments stand still
-  NaN or infinity           reaches the sum and that task's moments
+  NaN or infinity           reaches the sum; that task's moments stand still
   ========================  ==================================================
 
   Args:

@@ -56,6 +56,7 @@ def direction(
   passes: Passes,
   chunk_size: int | None,
   held: bool,
+  holds: bool,
   cross: Callable[[], jax.Array] | None,
   extra: dict[str, Any],
 ) -> tuple[Any, Any]:
@@ -70,6 +71,7 @@ def direction(
     passes: how T backward passes run.
     chunk_size: the tasks in a block of the Gramian; None: all.
     held: whether the weights are those of the step before.
+    holds: whether those of this step are held after it.
     cross: gives the cross-Gramian, called only where the weights are computed;
       None if the method does not read it.
     extra: further arguments of the method's ``update``.
@@ -94,7 +96,7 @@ def direction(
   if route == 'jacobian':
     # Not `update`: its `observe` waits for the next call, the step's does not.
     labels, tree = list(pullback.split.labels), pullback.task_grads(passes)
-    leaves, state = _aggregate.apply(
+    leaves, new = _aggregate.apply(
       method.weighting,
       method.conventions,
       labels,
@@ -105,7 +107,8 @@ def direction(
       None,
       state,
     )
-    return jax.tree.unflatten(pullback.split.treedef, leaves), state
+    update = jax.tree.unflatten(pullback.split.treedef, leaves)
+    return update, _aggregate.hold(new, state) if holds else new
 
   gramian, combined = _gramian_and_combine(
     method, pullback, route, passes, chunk_size
@@ -115,5 +118,6 @@ def direction(
     gramian=gramian,
     cross_gramian=None if cross is None else cross(),
   )
-  state = _aggregate.decide(method.weighting, stats, state)
-  return _weighted_update(method, pullback, combined, state.weights), state
+  new = _aggregate.decide(method.weighting, stats, state)
+  update = _weighted_update(method, pullback, combined, new.weights)
+  return update, _aggregate.hold(new, state) if holds else new

@@ -315,6 +315,7 @@ def make_train_step(
         passes=passes,
         chunk_size=chunk_size,
         held=held,
+        holds=due is not None,
         cross=cross,
         extra=extra,
       )

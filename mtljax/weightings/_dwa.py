@@ -48,7 +48,8 @@ def dwa(*, temperature: ArrayLike = 2.0, window: int = 25) -> Weighting:
   absent tasks              0; T counts those present. Windows are counted
                             for each task in the steps it was present; one
                             with fewer than two has the ratio 1
-  NaN or infinity           NaN, until its window is forgotten
+  NaN or infinity           NaN, until its window is forgotten; in an
+                            aggregator only in that step
   ========================  ==================================================
 
   Args:

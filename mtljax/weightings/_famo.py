@@ -62,8 +62,7 @@ def famo(
   ========================  ==================================================
   one task                  1
   L_t = b_t                 1 for it, nearly
-  L_t below b_t             NaN for all; below it after a step: NaN from then
-                            on
+  L_t below b_t             NaN for all; after a step: as NaN
   absent tasks              0, the smaller problem's answer for the rest;
                             their logits and Adam stand still
   NaN or infinity           NaN; after a step: that task has not been observed
@@ -131,8 +130,9 @@ def famo(
 
   def observe_fn(losses_after, state):
     after = jnp.asarray(losses_after).astype(float)
-    seen = state.present & jnp.isfinite(after)
-    after = log_excess(jnp.where(seen, after, 0))
+    logs = log_excess(after)
+    seen = state.present & jnp.isfinite(logs)
+    after = jnp.where(seen, logs, 0)
     change = jnp.where(seen, state.log_losses - after, 0)
     shares = _loss_common.softmax(state.logits, seen)
     gradient = shares * (change - jnp.sum(shares * change))

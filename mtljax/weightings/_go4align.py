@@ -113,7 +113,8 @@ def go4align(*, num_groups: int = 2, step_size: ArrayLike = 1e-4) -> Weighting:
   a loss of zero or below   NaN for all
   absent tasks              0, the smaller problem's answer for the rest; p is
                             theirs among those present, up to a constant
-  NaN or infinity           NaN, from then on
+  NaN or infinity           NaN, from then on; in an aggregator only in that
+                            step
   ========================  ==================================================
 
   Args:

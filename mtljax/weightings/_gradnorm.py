@@ -119,7 +119,8 @@ def gradnorm(
   a negative ratio          NaN from the next step on, unless alpha is whole
   absent tasks              0, the smaller problem's answer for the rest; their
                             weight and Adam stand still
-  NaN or infinity           NaN from then on
+  NaN or infinity           NaN, from then on; in an aggregator only in that
+                            step
   ========================  ==================================================
 
   Args:

@@ -45,7 +45,8 @@ def imtl_l(
   a loss of zero or below   the objective has no minimum over s: the weight
                             grows without bound
   absent tasks              0; their s and its Adam stand still
-  NaN or infinity           that task's s is NaN from then on
+  NaN or infinity           that task's s is NaN from then on; in an
+                            aggregator it stays as it was
   ========================  ==================================================
 
   Args:

@@ -99,7 +99,8 @@ def pivrg(
   stationary, antiparallel) combination is bounded, with a residual of order 1
   absent tasks              0, the smaller problem's answer for the rest; a
                             window counts the steps a task is present
-  NaN or infinity           NaN; in a loss, until its window is replaced
+  NaN or infinity           NaN; in a loss, until its window is replaced; in
+                            an aggregator only in that step
   ========================  ==================================================
 
   Args:

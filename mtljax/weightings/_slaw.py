@@ -57,7 +57,8 @@ def slaw(*, decay: ArrayLike = 0.99, floor: ArrayLike = 1e-5) -> Weighting:
   absent tasks              0; T counts those present, each with the history
                             of the steps it was present. One present for the
                             first time has weight 1, the rest share as above
-  NaN or infinity           NaN, from then on
+  NaN or infinity           NaN, from then on; in an aggregator only in that
+                            step
   ========================  ==================================================
 
   Args:

@@ -73,7 +73,8 @@ def stch(
                             their preferences as given. A task's warm-up counts
                             the steps it was present; those still in it have
                             the weight 1 / L, the others share as above
-  NaN or infinity           NaN, from then on if it was in the nadir
+  NaN or infinity           NaN, from then on if it was in the nadir; in an
+                            aggregator only in that step
   ========================  ==================================================
 
   Args:

@@ -48,7 +48,8 @@ def uncertainty(
   a loss of 0 or less       finite: s falls, and the weight grows
   absent tasks              0; their log variance and Adam stand still
   NaN or infinity           those of this step do not read the losses; the
-                            task's own are NaN from the next step on
+                            task's own are NaN from the next step on; in an
+                            aggregator NaN in that step only
   ========================  ==================================================
 
   Args:

@@ -26,7 +26,7 @@ class CRMOGMState(NamedTuple):
 class ReuseState(NamedTuple):
   """State of `every_k` and of `freeze_after`."""
 
-  held_weights: jax.Array  # (T,), as last computed
+  held_weights: jax.Array  # (T,), as last computed; NaN before the first time
   count: jax.Array  # () int32
   inner_state: Any
 
@@ -163,7 +163,7 @@ def _reusing(
 
   def init_fn(num_tasks, key=None):
     return ReuseState(
-      held_weights=jnp.zeros((num_tasks,), float),
+      held_weights=jnp.full((num_tasks,), jnp.nan, float),
       count=jnp.zeros((), jnp.int32),
       inner_state=weighting.init(num_tasks, key=key),
     )
@@ -173,7 +173,8 @@ def _reusing(
       weights, inner_state = weighting.update(stats, state.inner_state)
       weights = weights.astype(state.held_weights.dtype)
       if stats.mask is not None:
-        weights = jnp.where(stats.mask, weights, state.held_weights)
+        before = jnp.nan_to_num(state.held_weights, nan=0.0)
+        weights = jnp.where(stats.mask, weights, before)
       return state._replace(held_weights=weights, inner_state=inner_state)
 
     state = jax.lax.cond(due(state.count), solve, lambda s: s, state)
@@ -210,7 +211,8 @@ def every_k(weighting: Weighting, k: int) -> Weighting:
   ``k=1``                   those of the rule
   absent tasks              0. A task that is back has the weight that it had
                             when it was last computed, 0 before the first time
-  NaN or infinity           NaN, when computed so until they are computed anew
+  NaN or infinity           NaN in that step; if they were due in it, the
+                            weights before are held on (NaN if there are none)
   ========================  ==================================================
 
   Args:
@@ -270,7 +272,8 @@ def freeze_after(weighting: Weighting, steps: int) -> Weighting:
   ========================  ==================================================
   absent tasks              0. A task that is back has the weight that it had
                             when it was last computed, 0 if it never was
-  NaN or infinity           NaN; from then on if in the last of the steps
+  NaN or infinity           NaN in that step; the last finite weights become
+                            the constant (NaN if there are none)
   ========================  ==================================================
 
   Args:

@@ -167,8 +167,9 @@ def test_famo_losses_at_and_below_their_minimum():
   stats = TaskStats(losses=jnp.array([1.0, 1.0]))
   weights, state = weighting.update(stats, weighting.init(2))
   state = weighting.observe(jnp.array([0.4, 1.0]), state)
+  # What has no logarithm is seen by its NaN above and does not stay.
   weights, _ = weighting.update(stats, state)
-  assert np.all(np.isnan(weights))
+  assert np.all(np.isfinite(weights))
 
 
 def test_famo_leaves_out_tasks_that_it_does_not_see_again():
