@@ -7,10 +7,12 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import jax
+import optax
 
 Label = int | Literal['shared', 'stacked']
 Labels = Any  # a tree, or a prefix of the parameters' tree, of `Label`
 Pattern = str | Sequence[str]
+Path = tuple[Any, ...]
 
 SHARED = 'shared'
 STACKED = 'stacked'
@@ -24,14 +26,42 @@ def path_names(tree: Any) -> list[str]:
   ]
 
 
-def matches(pattern: Pattern | None, names: list[str], what: str) -> set[int]:
-  """Indices of the names that fully match any of the patterns."""
+def _unboxed(path: Path) -> Path:
+  """The path without the step into a box around an array.
+
+  ``nnx.Variable`` and linen's ``Partitioned`` are nodes with one child,
+  ``value``; `flax.nnx.Optimizer` hands its transformation trees without them.
+  """
+  boxed = path and getattr(path[-1], 'name', None) == 'value'
+  return path[:-1] if boxed else path
+
+
+def unboxed_names(tree: Any) -> list[str]:
+  """As `path_names`, for leaves in a box the path of the box."""
+  paths = jax.tree_util.tree_flatten_with_path(tree)[0]
+  return [
+    jax.tree_util.keystr(_unboxed(path), simple=True, separator='/')
+    for path, _ in paths
+  ]
+
+
+def matches(
+  pattern: Pattern | None,
+  names: list[str],
+  what: str,
+  others: list[str] | None = None,
+) -> set[int]:
+  """Indices of the names, or their other names, that a pattern fully matches."""
   if pattern is None:
     return set()
   found = set()
   for single in [pattern] if isinstance(pattern, str) else pattern:
     regex = re.compile(single)
-    hits = {i for i, name in enumerate(names) if regex.fullmatch(name)}
+    hits = {
+      i
+      for i, both in enumerate(zip(names, others or names, strict=True))
+      if any(regex.fullmatch(name) for name in both)
+    }
     if not hits:
       raise ValueError(
         f'{what}={single!r} matches no parameter; the paths are '
@@ -45,7 +75,7 @@ def label_params(
   params: Any,
   *,
   shared: Pattern | None = None,
-  tasks: Sequence[Pattern] = (),
+  tasks: Sequence[Pattern | None] = (),
   stacked: Pattern | None = None,
 ) -> Labels:
   """Labels every parameter by its path.
@@ -58,8 +88,10 @@ def label_params(
     params: any tree with the structure of the parameters; only its paths are
       read.
     shared: regular expressions, each matched against the whole
-      ``'/'``-separated path of a leaf.
-    tasks: one expression, or a sequence of them, for each task in order.
+      ``'/'``-separated path of a leaf. The leaf of a ``flax.nnx.Param`` may be
+      named with or without the ``/value`` at its end.
+    tasks: one expression, or a sequence of them, for each task in order; None
+      for a task that owns nothing.
     stacked: expressions for parameters that hold all tasks on axis 0.
 
   Returns:
@@ -79,13 +111,13 @@ def label_params(
     raise TypeError(
       f'tasks={tasks!r} must be a sequence with a pattern for each task.'
     )
-  names = path_names(params)
+  names, others = path_names(params), unboxed_names(params)
   groups: list[tuple[Label, set[int]]] = [
-    (SHARED, matches(shared, names, 'shared')),
-    (STACKED, matches(stacked, names, 'stacked')),
+    (SHARED, matches(shared, names, 'shared', others)),
+    (STACKED, matches(stacked, names, 'stacked', others)),
   ]
   for t, pattern in enumerate(tasks):
-    groups.append((t, matches(pattern, names, f'tasks[{t}]')))
+    groups.append((t, matches(pattern, names, f'tasks[{t}]', others)))
   labels = []
   for i, name in enumerate(names):
     hits = [label for label, found in groups if i in found]
@@ -118,21 +150,56 @@ def match_params(params: Any, pattern: Pattern) -> Any:
     {'conv': False, 'fc': True}
   """
   names = path_names(params)
-  found = matches(pattern, names, 'pattern')
+  found = matches(pattern, names, 'pattern', unboxed_names(params))
   return jax.tree.unflatten(
     jax.tree.structure(params), [i in found for i in range(len(names))]
   )
 
 
+def _is_gap(node: Any) -> bool:
+  return node is None or isinstance(node, optax.MaskedNode)
+
+
+def _by_path(prefix: Any, tree: Any) -> list[Any]:
+  """The prefix's value at each leaf of the tree, found by names alone."""
+
+  def paths(of, is_leaf):
+    flat = jax.tree_util.tree_flatten_with_path(of, is_leaf=is_leaf)[0]
+    separate = jax.tree_util.keystr
+    for path, leaf in flat:
+      yield tuple(separate((k,), simple=True) for k in _unboxed(path)), leaf
+
+  values = dict(paths(prefix, None))
+  out, used = [], set()
+  for names, leaf in paths(tree, _is_gap):
+    above = [names[:n] for n in range(len(names) + 1) if names[:n] in values]
+    if above:
+      used.add(above[-1])
+    elif not _is_gap(leaf):
+      raise ValueError(f'there is none for {"/".join(names)!r}.')
+    if not _is_gap(leaf):
+      out.append(values[above[-1]])
+  for names in values:
+    if names not in used:
+      raise ValueError(f'there is no parameter {"/".join(names)!r}.')
+  return out
+
+
 def _broadcast(prefix: Any, tree: Any, argument: str) -> list[Any]:
-  """The prefix's value at each leaf of the tree."""
+  """The prefix's value at each leaf of the tree.
+
+  Trees of other node types (an ``nnx.State``, a dict) agree by their paths.
+  """
   try:
     return jax.tree.leaves(jax.tree.broadcast(prefix, tree))
-  except ValueError as e:
-    raise ValueError(
-      f'{argument} must have the structure of the parameters, or be a prefix '
-      f'of it: {e}'
-    ) from e
+  except ValueError as error:
+    try:
+      return _by_path(prefix, tree)
+    except ValueError as by_path:
+      raise ValueError(
+        f'{argument} must have the structure of the parameters, or be a prefix '
+        f'of it: {by_path}'
+      ) from error
 
 
 def flatten_labels(
