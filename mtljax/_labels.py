@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -156,29 +157,40 @@ def match_params(params: Any, pattern: Pattern) -> Any:
   )
 
 
+def _is_masked(node: Any) -> bool:
+  return isinstance(node, optax.MaskedNode)
+
+
 def _is_gap(node: Any) -> bool:
-  return node is None or isinstance(node, optax.MaskedNode)
+  return node is None or _is_masked(node)
+
+
+def _by_names(tree: Any) -> list[tuple[tuple[str, ...], Any]]:
+  """Leaves, and what stands in for one, by the names on their paths."""
+  flat = jax.tree_util.tree_flatten_with_path(tree, is_leaf=_is_gap)[0]
+  one = functools.partial(jax.tree_util.keystr, simple=True)
+  return [(tuple(one((k,)) for k in _unboxed(path)), x) for path, x in flat]
+
+
+def _owner(names: tuple[str, ...], values: dict[tuple[str, ...], Any]) -> Any:
+  """The longest of the paths that leads to, or is, that of the names."""
+  above = [names[:n] for n in range(len(names) + 1) if names[:n] in values]
+  return above[-1] if above else None
 
 
 def _by_path(prefix: Any, tree: Any) -> list[Any]:
   """The prefix's value at each leaf of the tree, found by names alone."""
-
-  def paths(of, is_leaf):
-    flat = jax.tree_util.tree_flatten_with_path(of, is_leaf=is_leaf)[0]
-    separate = jax.tree_util.keystr
-    for path, leaf in flat:
-      yield tuple(separate((k,), simple=True) for k in _unboxed(path)), leaf
-
-  values = dict(paths(prefix, None))
+  values = {k: x for k, x in _by_names(prefix) if not _is_gap(x)}
   out, used = [], set()
-  for names, leaf in paths(tree, _is_gap):
-    above = [names[:n] for n in range(len(names) + 1) if names[:n] in values]
-    if above:
-      used.add(above[-1])
-    elif not _is_gap(leaf):
+  for names, leaf in _by_names(tree):
+    owner = _owner(names, values)
+    used.add(owner)
+    if _is_gap(leaf):
+      used |= {other for other in values if other[: len(names)] == names}
+    elif owner is None:
       raise ValueError(f'there is none for {"/".join(names)!r}.')
-    if not _is_gap(leaf):
-      out.append(values[above[-1]])
+    else:
+      out.append(values[owner])
   for names in values:
     if names not in used:
       raise ValueError(f'there is no parameter {"/".join(names)!r}.')
@@ -218,6 +230,29 @@ def flatten_labels(
         f'{f" to {num_tasks - 1}" if num_tasks else ""}.'
       )
   return flat
+
+
+def refuse_masked(updates: Any, labels: Labels | None, name: str) -> None:
+  """Raises ValueError if a shared leaf is masked out of a method's gradients.
+
+  Whoever masked it holds a gradient with a task axis, which nothing sums. Where
+  another method does, `optax.MaskedNode` stands for the leaf in the labels too.
+  """
+  gaps = [names for names, leaf in _by_names(updates) if _is_masked(leaf)]
+  if not gaps:
+    return
+  values = dict(_by_names(SHARED if labels is None else labels))
+  for gap in gaps:
+    below = [x for names, x in values.items() if names[: len(gap)] == gap]
+    owner = _owner(gap, values)
+    if SHARED in (*below, None if owner is None else values[owner]):
+      raise ValueError(
+        f'{name} is inside optax.masked or optax.partition, which keeps the '
+        f'gradient of the shared parameter {"/".join(gap)!r}, task axis and '
+        'all, from it: put them to the right of the method in optax.chain '
+        '(or, where another method takes that parameter, optax.MaskedNode() '
+        'in its place in the labels).'
+      )
 
 
 def flatten_gramian_labels(
