@@ -126,14 +126,16 @@ def _whole(
   update: Callable[..., Any], labels: Any, name: str
 ) -> Callable[..., Any]:
   """The update, refusing gradients that `optax.masked` has taken parts of."""
-  inner = getattr(update, 'sees_parts', update)
+  said, inner = getattr(update, 'refuses', (None, update))
+  if said is labels and inner is not update:
+    return update
 
   @functools.wraps(inner)
   def whole_update(updates, state, params=None, **extra_args):
     _labels.refuse_masked(updates, labels, name)
     return inner(updates, state, params, **extra_args)
 
-  whole_update.sees_parts = inner  # pyrefly: ignore
+  whole_update.refuses = labels, inner  # pyrefly: ignore
   return whole_update
 
 

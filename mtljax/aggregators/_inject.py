@@ -139,11 +139,12 @@ def refuse_narrow(name: str, value: Any) -> None:
   """
   if not isinstance(value, jax.Array) or value.ndim:
     return
-  wide = _tree.accumulator(value.dtype) == value.dtype
-  inexact = jnp.issubdtype(value.dtype, jnp.inexact)
-  if inexact and (not wide or jnp.iscomplexobj(value)):
+  dtype = value.dtype
+  if not jnp.issubdtype(dtype, jnp.inexact):
+    return
+  if jnp.iscomplexobj(value) or _tree.accumulator(dtype) != dtype:
     raise TypeError(
-      f'{name} is a {value.dtype} number, as optax.inject_hyperparams makes of '
-      'those of parameters of that dtype; use mtl.inject_hyperparams, which '
-      'keeps them in float32.'
+      f'{name} is a {dtype} number, as optax.inject_hyperparams makes of those '
+      'of parameters of that dtype; use mtl.inject_hyperparams, which keeps '
+      'them in float32.'
     )

@@ -19,7 +19,13 @@ from mtljax.aggregators._reading import find_weights
 from mtljax.gradients import _pullback, _task_grads
 from mtljax.gradients._passes import Mode, make_passes
 from mtljax.gradients._pullback import LossFn, Pullback
-from mtljax.training import _directions, _microbatch, _parts, _routes
+from mtljax.training import (
+  _directions,
+  _microbatch,
+  _optimizer,
+  _parts,
+  _routes,
+)
 from mtljax.training._routes import ROUTES as ROUTES
 from mtljax.training._routes import Route
 from mtljax.training.sharding import Layout
@@ -150,7 +156,8 @@ def make_train_step(
   Args:
     method: a weighting, or an aggregator (which also carries conventions and
       labels), the sharpness-aware ones included.
-    optimizer: plain optax; it gets one update in the parameters' shapes.
+    optimizer: plain optax; it gets one update in the parameters' shapes, and
+      ``value``, the sum of the losses, if it takes that.
     loss_fn: the task losses.
     labels: for a weighting, see `mtljax.label_params`; an aggregator has its
       own.
@@ -202,12 +209,7 @@ def make_train_step(
   _microbatch.check(microbatch_size, accumulate, route, _routes.base_of(method))
   base, due = _routes.amortised(_routes.base_of(method), every)
   reads_cross = 'cross_gramian' in base.needs
-  if not isinstance(optimizer, optax.GradientTransformation):
-    raise TypeError(
-      f'optimizer={optimizer!r} must be an optax transformation such as '
-      'optax.adam(1e-3).'
-    )
-  optimizer = optax.with_extra_args_support(optimizer)
+  optimizer = _optimizer.checked(optimizer)
   labels = method.labels
   if layout is not None:
     layout.check_tasks(method.num_tasks, passes.mode, loss_fn)
@@ -229,7 +231,7 @@ def make_train_step(
       step=jnp.zeros((), jnp.int32),
       params=params,
       model_state=model_state,
-      opt_state=optimizer.init(params),
+      opt_state=_optimizer.init(optimizer, params),
       method_state=_rekey(init_method(params), method_key),
       key=key,
     )
@@ -325,8 +327,12 @@ def make_train_step(
     method_state, direction, losses, aux = accumulated(method_state, batch, key)
     if layout is not None:
       direction = layout.update(direction, state.params, route)
-    updates, opt_state = optimizer.update(
-      direction, state.opt_state, state.params, value=jnp.sum(losses)
+    updates, opt_state = _optimizer.update(
+      optimizer,
+      direction,
+      state.opt_state,
+      state.params,
+      value=jnp.sum(losses),
     )
     params = optax.apply_updates(state.params, updates)
     if base.weighting is not None and base.weighting.observe is not None:
