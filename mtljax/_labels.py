@@ -52,7 +52,7 @@ def matches(
   what: str,
   others: list[str] | None = None,
 ) -> set[int]:
-  """Indices of the names, or their other names, that a pattern fully matches."""
+  """Indices of the names that fully match, by either name, any pattern."""
   if pattern is None:
     return set()
   found = set()

@@ -12,8 +12,9 @@ import optax
 from mtljax._types import Aggregator
 
 _BY_HAND = (
-  'call the two in turn by hand: direction, method_state = method.update(grads, '
-  'method_state, params, losses=losses), then optimizer.update(direction, ...)'
+  'call the two in turn by hand: direction, method_state = method.update('
+  'grads, method_state, params.fast, losses=losses), then '
+  'optimizer.update(direction, state, params)'
 )
 
 

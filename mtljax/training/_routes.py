@@ -46,8 +46,8 @@ def choose_route(
   rule = None if method.inner is None else method.inner.weighting
   if rule and rule.observe and 'task_grads' not in method.needs:
     raise TypeError(
-      f'{name} under mtl.inject_hyperparams sees the losses after a step at the '
-      'next call, on the batch of that; the train step shows it those of the '
+      f'{name} under mtl.inject_hyperparams sees the losses after a step at '
+      'the next call, on its batch; the train step shows it those of the '
       'same batch, which is another method: give it numbers, or use it in '
       'optax.chain.'
     )
