@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Sequence
 from typing import Any, Literal
 
 import jax
+import optax
 
 Label = int | Literal['shared', 'stacked']
 Labels = Any  # a tree, or a prefix of the parameters' tree, of `Label`
 Pattern = str | Sequence[str]
+Path = tuple[Any, ...]
 
 SHARED = 'shared'
 STACKED = 'stacked'
@@ -24,14 +27,42 @@ def path_names(tree: Any) -> list[str]:
   ]
 
 
-def matches(pattern: Pattern | None, names: list[str], what: str) -> set[int]:
-  """Indices of the names that fully match any of the patterns."""
+def _unboxed(path: Path) -> Path:
+  """The path without the step into a box around an array.
+
+  ``nnx.Variable`` and linen's ``Partitioned`` are nodes with one child,
+  ``value``; `flax.nnx.Optimizer` hands its transformation trees without them.
+  """
+  boxed = path and getattr(path[-1], 'name', None) == 'value'
+  return path[:-1] if boxed else path
+
+
+def unboxed_names(tree: Any) -> list[str]:
+  """As `path_names`, for leaves in a box the path of the box."""
+  paths = jax.tree_util.tree_flatten_with_path(tree)[0]
+  return [
+    jax.tree_util.keystr(_unboxed(path), simple=True, separator='/')
+    for path, _ in paths
+  ]
+
+
+def matches(
+  pattern: Pattern | None,
+  names: list[str],
+  what: str,
+  others: list[str] | None = None,
+) -> set[int]:
+  """Indices of the names that fully match, by either name, any pattern."""
   if pattern is None:
     return set()
   found = set()
   for single in [pattern] if isinstance(pattern, str) else pattern:
     regex = re.compile(single)
-    hits = {i for i, name in enumerate(names) if regex.fullmatch(name)}
+    hits = {
+      i
+      for i, both in enumerate(zip(names, others or names, strict=True))
+      if any(regex.fullmatch(name) for name in both)
+    }
     if not hits:
       raise ValueError(
         f'{what}={single!r} matches no parameter; the paths are '
@@ -45,7 +76,7 @@ def label_params(
   params: Any,
   *,
   shared: Pattern | None = None,
-  tasks: Sequence[Pattern] = (),
+  tasks: Sequence[Pattern | None] = (),
   stacked: Pattern | None = None,
 ) -> Labels:
   """Labels every parameter by its path.
@@ -58,8 +89,10 @@ def label_params(
     params: any tree with the structure of the parameters; only its paths are
       read.
     shared: regular expressions, each matched against the whole
-      ``'/'``-separated path of a leaf.
-    tasks: one expression, or a sequence of them, for each task in order.
+      ``'/'``-separated path of a leaf. The leaf of a ``flax.nnx.Param`` may be
+      named with or without the ``/value`` at its end.
+    tasks: one expression, or a sequence of them, for each task in order; None
+      for a task that owns nothing.
     stacked: expressions for parameters that hold all tasks on axis 0.
 
   Returns:
@@ -79,13 +112,13 @@ def label_params(
     raise TypeError(
       f'tasks={tasks!r} must be a sequence with a pattern for each task.'
     )
-  names = path_names(params)
+  names, others = path_names(params), unboxed_names(params)
   groups: list[tuple[Label, set[int]]] = [
-    (SHARED, matches(shared, names, 'shared')),
-    (STACKED, matches(stacked, names, 'stacked')),
+    (SHARED, matches(shared, names, 'shared', others)),
+    (STACKED, matches(stacked, names, 'stacked', others)),
   ]
   for t, pattern in enumerate(tasks):
-    groups.append((t, matches(pattern, names, f'tasks[{t}]')))
+    groups.append((t, matches(pattern, names, f'tasks[{t}]', others)))
   labels = []
   for i, name in enumerate(names):
     hits = [label for label, found in groups if i in found]
@@ -118,21 +151,67 @@ def match_params(params: Any, pattern: Pattern) -> Any:
     {'conv': False, 'fc': True}
   """
   names = path_names(params)
-  found = matches(pattern, names, 'pattern')
+  found = matches(pattern, names, 'pattern', unboxed_names(params))
   return jax.tree.unflatten(
     jax.tree.structure(params), [i in found for i in range(len(names))]
   )
 
 
+def _is_masked(node: Any) -> bool:
+  return isinstance(node, optax.MaskedNode)
+
+
+def _is_gap(node: Any) -> bool:
+  return node is None or _is_masked(node)
+
+
+def _by_names(tree: Any) -> list[tuple[tuple[str, ...], Any]]:
+  """Leaves, and what stands in for one, by the names on their paths."""
+  flat = jax.tree_util.tree_flatten_with_path(tree, is_leaf=_is_gap)[0]
+  one = functools.partial(jax.tree_util.keystr, simple=True)
+  return [(tuple(one((k,)) for k in _unboxed(path)), x) for path, x in flat]
+
+
+def _owner(names: tuple[str, ...], values: dict[tuple[str, ...], Any]) -> Any:
+  """The longest of the paths that leads to, or is, that of the names."""
+  above = [names[:n] for n in range(len(names) + 1) if names[:n] in values]
+  return above[-1] if above else None
+
+
+def _by_path(prefix: Any, tree: Any) -> list[Any]:
+  """The prefix's value at each leaf of the tree, found by names alone."""
+  values = {k: x for k, x in _by_names(prefix) if not _is_gap(x)}
+  out, used = [], set()
+  for names, leaf in _by_names(tree):
+    owner = _owner(names, values)
+    used.add(owner)
+    if _is_gap(leaf):
+      used |= {other for other in values if other[: len(names)] == names}
+    elif owner is None:
+      raise ValueError(f'there is none for {"/".join(names)!r}.')
+    else:
+      out.append(values[owner])
+  for names in values:
+    if names not in used:
+      raise ValueError(f'there is no parameter {"/".join(names)!r}.')
+  return out
+
+
 def _broadcast(prefix: Any, tree: Any, argument: str) -> list[Any]:
-  """The prefix's value at each leaf of the tree."""
+  """The prefix's value at each leaf of the tree.
+
+  Trees of other node types (an ``nnx.State``, a dict) agree by their paths.
+  """
   try:
     return jax.tree.leaves(jax.tree.broadcast(prefix, tree))
-  except ValueError as e:
-    raise ValueError(
-      f'{argument} must have the structure of the parameters, or be a prefix '
-      f'of it: {e}'
-    ) from e
+  except ValueError as error:
+    try:
+      return _by_path(prefix, tree)
+    except ValueError as by_path:
+      raise ValueError(
+        f'{argument} must have the structure of the parameters, or be a prefix '
+        f'of it: {by_path}'
+      ) from error
 
 
 def flatten_labels(
@@ -151,6 +230,29 @@ def flatten_labels(
         f'{f" to {num_tasks - 1}" if num_tasks else ""}.'
       )
   return flat
+
+
+def refuse_masked(updates: Any, labels: Labels | None, name: str) -> None:
+  """Raises ValueError if a shared leaf is masked out of a method's gradients.
+
+  Whoever masked it holds a gradient with a task axis, which nothing sums. Where
+  another method does, `optax.MaskedNode` stands for the leaf in the labels too.
+  """
+  gaps = [names for names, leaf in _by_names(updates) if _is_masked(leaf)]
+  if not gaps:
+    return
+  values = dict(_by_names(SHARED if labels is None else labels))
+  for gap in gaps:
+    below = [x for names, x in values.items() if names[: len(gap)] == gap]
+    owner = _owner(gap, values)
+    if SHARED in (*below, None if owner is None else values[owner]):
+      raise ValueError(
+        f'{name} is inside optax.masked or optax.partition, which keeps the '
+        f'gradient of the shared parameter {"/".join(gap)!r}, task axis and '
+        'all, from it: put them to the right of the method in optax.chain '
+        '(or, where another method takes that parameter, optax.MaskedNode() '
+        'in its place in the labels).'
+      )
 
 
 def flatten_gramian_labels(

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
 import jax
 import optax
+
+from mtljax import _labels
 
 Invariance = Literal['none', 'direction', 'full']
 Need = Literal['losses', 'gramian', 'cross_gramian', 'gradients', 'task_grads']
@@ -119,6 +122,23 @@ class Conventions:
   nonfinite: Literal['propagate', 'drop_task'] = 'propagate'
 
 
+def _whole(
+  update: Callable[..., Any], labels: Any, name: str
+) -> Callable[..., Any]:
+  """The update, refusing gradients that `optax.masked` has taken parts of."""
+  said, inner = getattr(update, 'refuses', (None, update))
+  if said is labels and inner is not update:
+    return update
+
+  @functools.wraps(inner)
+  def whole_update(updates, state, params=None, **extra_args):
+    _labels.refuse_masked(updates, labels, name)
+    return inner(updates, state, params, **extra_args)
+
+  whole_update.refuses = labels, inner  # pyrefly: ignore
+  return whole_update
+
+
 class Aggregator(optax.GradientTransformationExtraArgs):
   """An optax transformation from per-task gradients to one update.
 
@@ -172,7 +192,7 @@ class Aggregator(optax.GradientTransformationExtraArgs):
     update_from_sum: Callable[..., Any] | None = None,
   ) -> Aggregator:
     """Builds the transformation and attaches the facts."""
-    self = super().__new__(cls, init, update)
+    self = super().__new__(cls, init, _whole(update, labels, info.name))
     self.num_tasks = num_tasks
     self.needs = needs
     self.info = info
@@ -185,6 +205,14 @@ class Aggregator(optax.GradientTransformationExtraArgs):
     self.perturb = perturb
     self.update_from_sum = update_from_sum
     return self
+
+  def _replace(self, **changes: Any) -> Aggregator:  # pyrefly: ignore
+    """With other fields or facts; those not named stay."""
+    return type(self)(**{**self._asdict(), **vars(self), **changes})
+
+  def __getnewargs_ex__(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """What `copy` needs to build another one."""
+    return tuple(self), vars(self)
 
   @property
   def invariance(self) -> Invariance:

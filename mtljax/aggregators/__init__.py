@@ -2,6 +2,7 @@
 
 from mtljax.aggregators._aggregate import AggregateState as AggregateState
 from mtljax.aggregators._aggregate import aggregate as aggregate
+from mtljax.aggregators._inject import inject_hyperparams as inject_hyperparams
 from mtljax.aggregators._methods import aligned_mtl as aligned_mtl
 from mtljax.aggregators._methods import bmtl as bmtl
 from mtljax.aggregators._methods import cagrad as cagrad
@@ -22,7 +23,6 @@ from mtljax.aggregators._methods import gradvac as gradvac
 from mtljax.aggregators._methods import imtl as imtl
 from mtljax.aggregators._methods import imtl_g as imtl_g
 from mtljax.aggregators._methods import imtl_l as imtl_l
-from mtljax.aggregators._methods import inject_hyperparams as inject_hyperparams
 from mtljax.aggregators._methods import krum as krum
 from mtljax.aggregators._methods import mean as mean
 from mtljax.aggregators._methods import mgda as mgda

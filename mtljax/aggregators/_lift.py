@@ -9,6 +9,7 @@ from typing import Any
 
 from mtljax._types import Aggregator, Weighting
 from mtljax.aggregators import _aggregate, _gradient_based
+from mtljax.aggregators._inject import refuse_narrow
 
 _OPTIONS_DOC = """\
 num_tasks: T, a Python int.
@@ -51,6 +52,8 @@ def _face(
   @functools.wraps(factory)
   def lifted(num_tasks: int, **kwargs: Any) -> Aggregator:
     kwargs = {**defaults, **kwargs}
+    for name, value in kwargs.items():
+      refuse_narrow(name, value)
     rule = factory(**{k: v for k, v in kwargs.items() if k not in names})
     rest = {k: v for k, v in kwargs.items() if k in names}
     return build(rule, num_tasks, **rest)

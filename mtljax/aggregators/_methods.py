@@ -2,15 +2,7 @@
 
 from __future__ import annotations
 
-import functools
-import inspect
-from collections.abc import Callable
-from typing import Any
-
-import optax
-
 from mtljax import weightings
-from mtljax._types import Aggregator
 from mtljax.aggregators import (
   _db_mtl,
   _excess_mtl,
@@ -60,53 +52,3 @@ trimmed_mean = lift_rule(_trimmed_mean.trimmed_mean)
 excess_mtl = lift_rule(_excess_mtl.excess_mtl)
 moco = lift_rule(_moco.moco)
 db_mtl = lift_rule(_db_mtl.db_mtl)
-
-
-def inject_hyperparams(
-  factory: Callable[..., Aggregator],
-) -> Callable[..., Aggregator]:
-  """`optax.inject_hyperparams` for methods: schedules for their floats.
-
-  Every argument that is not a number (``num_tasks``, ``labels``, ``key``,
-  strings, bools) is kept static; floats may be schedules of the step, and sit
-  in the state as ``hyperparams``.
-
-  Args:
-    factory: a method, such as `mtljax.cagrad`.
-
-  Returns:
-    A factory with the same arguments.
-
-  Examples:
-    >>> import jax.numpy as jnp, mtljax as mtl, optax
-    >>> c = optax.linear_schedule(0.0, 0.5, transition_steps=10)
-    >>> tx = mtl.inject_hyperparams(mtl.cagrad)(num_tasks=2, c=c)
-    >>> state = tx.init({'w': jnp.zeros(2)})
-    >>> print(float(state.hyperparams['c']))
-    0.0
-  """
-  parameters = inspect.signature(factory).parameters
-  static = tuple(
-    name
-    for name, p in parameters.items()
-    if not str(p.annotation).startswith('ArrayLike')
-  )
-  injected = optax.inject_hyperparams(factory, static_args=static)
-
-  @functools.wraps(factory)
-  def wrapped(*args: Any, **kwargs: Any) -> Aggregator:
-    tx = injected(*args, **kwargs)
-    bound = inspect.signature(factory).bind(*args, **kwargs).arguments
-    plain = {k: v for k, v in bound.items() if not callable(v)}
-    facts = factory(**plain)
-    return Aggregator(
-      tx.init,
-      tx.update,
-      num_tasks=facts.num_tasks,
-      needs=facts.needs | {'gradients'},
-      info=facts.info,
-      labels=facts.labels,
-      gramian_labels=facts.gramian_labels,
-    )
-
-  return wrapped

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
@@ -15,7 +15,7 @@ def _children(node: Any) -> list[tuple[str, Any]]:
   """One level down, with the names of a state's fields only."""
   if hasattr(node, '_fields'):
     return [(name, getattr(node, name)) for name in node._fields]
-  if isinstance(node, dict):
+  if isinstance(node, Mapping):
     return [('', v) for v in node.values()]
   if isinstance(node, (tuple, list)):
     return [('', v) for v in node]
@@ -25,7 +25,17 @@ def _children(node: Any) -> list[tuple[str, Any]]:
       for f in dataclasses.fields(node)
       if f.name not in ('params', 'model_state')
     ]
+  if hasattr(node, 'opt_state'):  # an `nnx.Optimizer`
+    return [('opt_state', node.opt_state)]
   return []
+
+
+def _array(node: Any) -> jax.Array | np.ndarray | None:
+  """The node as an array, out of an ``nnx.Variable`` too, or None."""
+  if isinstance(node, (jax.Array, np.ndarray)):
+    return node
+  get_value = getattr(type(node), 'get_value', None)
+  return None if get_value is None else _array(get_value(node))
 
 
 def _outermost_first(state: Any) -> Iterator[tuple[str, Any]]:
@@ -38,8 +48,9 @@ def _outermost_first(state: Any) -> Iterator[tuple[str, Any]]:
 
 def _find(state: Any, field: str) -> Any | None:
   for name, node in _outermost_first(state):
-    if name == field and isinstance(node, (jax.Array, np.ndarray)):
-      return node
+    array = _array(node) if name == field else None
+    if array is not None:
+      return array
   return None
 
 
@@ -52,8 +63,8 @@ def get_weights(state: Any) -> jax.Array:
   """The task weights of the last update.
 
   Args:
-    state: the state of an aggregator, of a chain or wrapper around one, or a
-      `mtljax.training.TrainState`.
+    state: the state of an aggregator, of a chain or wrapper around one, a
+      `mtljax.training.TrainState` or a ``flax.nnx.Optimizer``.
 
   Returns:
     Shape ``(T,)``, as the method defines them: before ``scale`` and

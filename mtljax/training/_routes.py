@@ -43,6 +43,14 @@ def choose_route(
   _validate.one_of('route', route, ROUTES)
   base = base_of(method)
   name = method.info.name
+  rule = None if method.inner is None else method.inner.weighting
+  if rule and rule.observe and 'task_grads' not in method.needs:
+    raise TypeError(
+      f'{name} under mtl.inject_hyperparams sees the losses after a step at '
+      'the next call, on its batch; the train step shows it those of the '
+      'same batch, which is another method: give it numbers, or use it in '
+      'optax.chain.'
+    )
   needs_rows = only_jacobian(base)
   if route == 'auto':
     one_pass = _pullback.has_one_pass(fun)

@@ -23,6 +23,7 @@ from mtljax.training import (
   _directions,
   _microbatch,
   _model_state,
+  _optimizer,
   _parts,
   _routes,
 )
@@ -166,7 +167,8 @@ def make_train_step(
   Args:
     method: a weighting, or an aggregator (which also carries conventions and
       labels), the sharpness-aware ones included.
-    optimizer: plain optax; it gets one update in the parameters' shapes.
+    optimizer: plain optax; it gets one update in the parameters' shapes, and
+      ``value``, the sum of the losses, if it takes that.
     loss_fn: the task losses.
     labels: for a weighting, see `mtljax.label_params`; an aggregator has its
       own.
@@ -221,12 +223,7 @@ def make_train_step(
   _microbatch.check(microbatch_size, accumulate, route, _routes.base_of(method))
   base, due = _routes.amortised(_routes.base_of(method), every)
   reads_cross = 'cross_gramian' in base.needs
-  if not isinstance(optimizer, optax.GradientTransformation):
-    raise TypeError(
-      f'optimizer={optimizer!r} must be an optax transformation such as '
-      'optax.adam(1e-3).'
-    )
-  optimizer = optax.with_extra_args_support(optimizer)
+  optimizer = _optimizer.checked(optimizer)
   labels = method.labels
   if layout is not None:
     layout.check_tasks(method.num_tasks, passes.mode, loss_fn)
@@ -250,7 +247,7 @@ def make_train_step(
       step=jnp.zeros((), jnp.int32),
       params=params,
       model_state=model_state,
-      opt_state=optimizer.init(params),
+      opt_state=_optimizer.init(optimizer, params),
       method_state=_rekey(init_method(params), method_key),
       key=key,
     )
@@ -349,7 +346,8 @@ def make_train_step(
     method_state, direction, losses, aux = accumulated(method_state, batch, key)
     if layout is not None:
       direction = layout.update(direction, state.params, route)
-    updates, opt_state = optimizer.update(
+    updates, opt_state = _optimizer.update(
+      optimizer,
       _tree.conjugate(direction),
       state.opt_state,
       state.params,

@@ -52,9 +52,7 @@ def fill(tx):
     cross = mtl.cross_gramian(updates, updates, labels=tx.labels)
     return tx.update(updates, state, params, cross_gramian=cross, **extra_args)
 
-  filled = tx._replace(update=update)
-  vars(filled).update(vars(tx))
-  return filled
+  return tx._replace(update=update)
 
 
 def method(name, claims='', per_task=(), **kwargs):
