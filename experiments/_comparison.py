@@ -19,6 +19,7 @@ from experiments import (
   _command,
   _conflict,
   _devices,
+  _identity,
   _methods,
   _sources,
   _study,
@@ -31,7 +32,6 @@ from mtljax.training import (
   Layout,
   ShardedBatches,
   make_train_step,
-  open_run,
   sweep,
 )
 from mtljax.training.step import ROUTES
@@ -105,6 +105,9 @@ class Options:
   """Steps between lines of metrics."""
   resume: bool = True
   """Go on with what --out holds. --no-resume moves it aside and starts anew."""
+  force: bool = False
+  """Go on with unfinished runs that other versions, code or data began; what
+  changed is kept in config.json."""
   tensorboard: bool = True
   """Write TensorBoard files too, where tensorboardX is installed."""
   progress: bool = True
@@ -250,6 +253,7 @@ class Study:
     steps_per_epoch: of every run.
     select: the score of a state, from its validation metrics.
     facts: what ``config.json`` says besides.
+    data: digests of the splits, by the name of the data set.
   """
 
   name: str
@@ -259,6 +263,7 @@ class Study:
   steps_per_epoch: int
   select: Callable[[Mapping[str, float]], float]
   facts: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  data: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 def prepare(
@@ -316,6 +321,7 @@ def prepare(
     steps_per_epoch=source.steps_per_epoch(config.batch_size),
     select=source.select,
     facts=facts or {},
+    data={source.name: _identity.digests(source.loaded.splits)},
   )
 
 
@@ -360,6 +366,7 @@ def run_group(
     'select': study.select,
     'tensorboard': config.tensorboard,
     'progress': config.progress,
+    'inside': inside_of(config),
   }
   if len(todo) == 1:
     new = iter([_study.run_cell(config.out, todo[0], **options)])
@@ -367,6 +374,12 @@ def run_group(
     mode = sweep_mode(config)
     new = iter(_study.run_cells(config.out, todo, mode=mode, **options))
   return [next(new) if row is None else row for row in found]
+
+
+def inside_of(config: Options) -> dict[str, str]:
+  """The options that a run keeps, with what ``auto`` is here."""
+  resolved = dataclasses.replace(config, sweep=sweep_mode(config))
+  return _identity.kept(resolved)
 
 
 def run(config: Options, study: Study, console: rich.console.Console) -> int:
@@ -387,7 +400,15 @@ def run(config: Options, study: Study, console: rich.console.Console) -> int:
   }
   with _devices.first_process_first():
     resume = config.resume or not _devices.is_first()
-    open_run(config.out, values, resume=resume, ignore=RESUMABLE)
+    _identity.open_study(
+      config,
+      values,
+      ignore=RESUMABLE,
+      data=study.data,
+      inside=inside_of(config),
+      runs=lambda: _study.endings(config.out, study.cells),
+      resume=resume,
+    )
   rows, failed = [], 0
   for group in groups(config, study):
     for row in run_group(config, study, group, len(rows), console):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import pathlib
 from typing import NamedTuple
@@ -11,6 +10,7 @@ import numpy as np
 
 from experiments._conflict import KINDS, MEASURES
 from experiments._results import PROBE, Results
+from mtljax.training import _json
 
 TITLES = {
   'tasks': 'tasks on a sample',
@@ -47,18 +47,30 @@ def stats(values: np.ndarray) -> Stats:
 
 
 def read_pairs(path: pathlib.Path) -> Pairs:
-  """What a run measured; values that are not finite are left out."""
+  """What a run measured; values that are not finite are left out.
+
+  Raises:
+    ValueError: a line is not what a run wrote.
+  """
   found: dict[str, dict[int, list[np.ndarray]]] = {}
-  for line in path.read_text(encoding='utf-8').splitlines():
-    record = json.loads(line)
-    epoch = math.ceil(record['epoch'])
-    for kind in KINDS:
-      for measure in MEASURES:
-        name = f'{kind}/{measure}'
-        values = np.asarray(record[name], np.float64).ravel()
-        found.setdefault(name, {}).setdefault(epoch, []).append(
-          values[np.isfinite(values)]
-        )
+  lines = path.read_bytes().splitlines()
+  for number, line in enumerate(lines, start=1):
+    try:
+      record = _json.loads(line)
+      epoch = math.ceil(record['epoch'])
+      arrays = {
+        f'{kind}/{measure}': np.asarray(
+          record[f'{kind}/{measure}'], np.float64
+        ).ravel()
+        for kind in KINDS
+        for measure in MEASURES
+      }
+    except (ValueError, KeyError, TypeError, OverflowError) as error:
+      raise ValueError(f'line {number} is damaged') from error
+    for name, values in arrays.items():
+      found.setdefault(name, {}).setdefault(epoch, []).append(
+        values[np.isfinite(values)]
+      )
   joined = {
     name: {epoch: np.concatenate(x) for epoch, x in by_epoch.items()}
     for name, by_epoch in found.items()
@@ -99,11 +111,22 @@ class Setting(NamedTuple):
 
 
 def read_settings(directory: pathlib.Path, results: Results) -> list[Setting]:
-  """The finished runs that measured conflict, by method."""
+  """The finished runs that measured conflict, by method.
+
+  One whose measurements are damaged is left out, and ``results.notes`` says so.
+  """
   settings: dict[str, Setting] = {}
   for run in results.runs:
     path = directory / 'runs' / run.method / f'seed_{run.seed}' / PROBE
-    if not run.problem and path.is_file():
-      setting = settings.setdefault(run.method, Setting(run.method, {}))
-      setting.runs[int(run.seed)] = read_pairs(path)
+    if run.problem or PROBE in run.damaged or not path.is_file():
+      continue
+    try:
+      pairs = read_pairs(path)
+    except (OSError, ValueError) as error:
+      results.notes.append(
+        f'{path.relative_to(directory)} was left out: {error}.'
+      )
+      continue
+    setting = settings.setdefault(run.method, Setting(run.method, {}))
+    setting.runs[int(run.seed)] = pairs
   return list(settings.values())

@@ -114,6 +114,9 @@ class Config:
   """How a step's T backward passes run: unroll, vmap or map."""
   resume: bool = True
   """Go on with what --out holds. --no-resume moves it aside and starts anew."""
+  force: bool = False
+  """Go on with unfinished runs that other versions, code or data began; what
+  changed is kept in config.json."""
   tensorboard: bool = False
   """Write TensorBoard files too, where tensorboardX is installed."""
   progress: bool = True

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from experiments import _files
 from experiments._flat_rows import Rows, score
 from experiments._plots import (
   Curve,
@@ -169,10 +171,11 @@ def _artifacts(
   found: dict[str, list[Mapping[str, np.ndarray]]] = {}
   for form, name in _names(rows, base).items():
     for seed in sorted(rows.seeds('main', base, form)):
-      path = directory / 'runs' / name / f'seed_{seed}' / 'artifacts.npz'
-      if path.is_file():
-        with np.load(path) as arrays:
-          found.setdefault(form, []).append(dict(arrays))
+      path = directory / 'runs' / name / f'seed_{seed}' / _files.ARTIFACTS
+      # What is damaged is named among the notes on the runs.
+      with contextlib.suppress(OSError, ValueError):
+        arrays = _files.read_arrays(path, name=f'{name}/{seed}')
+        found.setdefault(form, []).append(arrays)
   return found
 
 

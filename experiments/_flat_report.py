@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import json
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -13,6 +11,7 @@ import rich.text
 
 from experiments import (
   _conflict_figures,
+  _files,
   _flat_claims,
   _flat_figures,
   _flat_tables,
@@ -20,7 +19,7 @@ from experiments import (
 )
 from experiments._conflict_runs import read_settings
 from experiments._flat_rows import PERCENT, Rows
-from experiments._results import Results, read_results
+from experiments._results import Results, read_results, read_rows
 from experiments._statistics import RESAMPLES
 
 
@@ -39,10 +38,11 @@ def write_report(directory: pathlib.Path) -> dict[str, Any]:
     ReportError: the folder holds no results.
   """
   results = read_results(directory)
+  conflict = read_settings(directory, results)
   config = results.config
   rows = Rows(
-    _read_rows(directory / 'results.csv'),
-    _read_costs(directory / 'cost.json'),
+    read_rows(directory, []),
+    _read_costs(directory / 'cost.json', results.notes),
     config['min_seeds'],
     config.get('score', 'accuracy'),
   )
@@ -70,7 +70,7 @@ def write_report(directory: pathlib.Path) -> dict[str, Any]:
     tables=tables,
     sections=[
       *_flat_figures.sections(directory, results, rows),
-      *_conflict_figures.comparison(read_settings(directory, results)),
+      *_conflict_figures.comparison(conflict),
     ],
     config=config,
   )
@@ -193,15 +193,14 @@ def _line(rows: Rows, line: _flat_tables.Line) -> dict[str, Any]:
   }
 
 
-def _read_rows(path: pathlib.Path) -> list[dict[str, Any]]:
-  if not path.is_file():
-    return []
-  with path.open(newline='', encoding='utf-8') as file:
-    return list(csv.DictReader(file))
-
-
-def _read_costs(path: pathlib.Path) -> dict[str, Any]:
+def _read_costs(path: pathlib.Path, notes: list[str]) -> dict[str, Any]:
   try:
-    return json.loads(path.read_text())
-  except (OSError, ValueError):
+    return dict(_files.read_json(path))
+  except FileNotFoundError:
+    return {}
+  except (OSError, ValueError, TypeError) as error:
+    notes.append(
+      f'{path.name} is damaged ({error}) and was left out; the same command '
+      'measures it again.'
+    )
     return {}

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import json
 import math
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -12,9 +10,9 @@ from typing import Any
 import numpy as np
 import rich.console
 
-from experiments import _table, _verdicts
+from experiments import _files, _table, _verdicts
 from experiments._plots import Section, picture, style_of
-from experiments._results import ReportError, read_config
+from experiments._results import ReportError, config_notes, read_config
 
 COLUMNS = ('heads_10', 'heads_100', 'trunk_100')
 #: The same three of a computation of others, of like but not the same networks.
@@ -45,15 +43,17 @@ Rows = Mapping[str, Mapping[str, float | None]]
 def read_rows(directory: pathlib.Path) -> dict[str, dict[str, float | None]]:
   """The changes by setting and column; `ReportError` where there are none."""
   try:
-    with (directory / 'results.csv').open(newline='', encoding='utf-8') as file:
-      return {
-        row['setting']: {
-          name: float(row[name]) if row[name] else None for name in COLUMNS
-        }
-        for row in csv.DictReader(file)
+    return {
+      row['setting']: {
+        name: float(row[name]) if row[name] else None for name in COLUMNS
       }
-  except (OSError, ValueError, KeyError) as error:
-    raise ReportError(f'{directory} holds no readable results.csv.') from error
+      for row in _files.read_table(directory / _files.TABLE)
+    }
+  except (OSError, ValueError, KeyError, TypeError) as error:
+    raise ReportError(
+      f'{directory} holds no readable results.csv ({error}); run the study '
+      'again.'
+    ) from error
 
 
 def verdicts(rows: Rows) -> list[_verdicts.Verdict]:
@@ -156,7 +156,7 @@ def write_report(directory: pathlib.Path) -> dict[str, Any]:
   """
   config = read_config(directory)
   rows = read_rows(directory)
-  notes: list[str] = []
+  notes = config_notes(config)
   curves = _read(directory / 'curves.json', notes) or {}
   oracles = _read(directory / 'oracles.json', notes) or []
   found = verdicts(rows)
@@ -217,9 +217,9 @@ def write_report(directory: pathlib.Path) -> dict[str, Any]:
 def _read(path: pathlib.Path, notes: list[str]) -> Any:
   """The content of a file, or None and a note."""
   try:
-    return json.loads(path.read_text())
-  except (OSError, ValueError):
-    notes.append(f'{path.name} is missing or damaged.')
+    return _files.read_json(path)
+  except (OSError, ValueError) as error:
+    notes.append(f'{path.name} is missing or damaged ({error}).')
     return None
 
 

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import os
 import pathlib
 import time
-import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -17,7 +15,7 @@ import numpy as np
 import optax
 
 import mtljax as mtl
-from experiments import _digits, _methods
+from experiments import _digits, _files, _methods
 from experiments._sources import Source
 from mtljax.training import make_sweep, make_train_step
 from mtljax.training.step import TrainStep
@@ -69,10 +67,10 @@ class Part(NamedTuple):
 
   def read(self, out: pathlib.Path) -> dict[str, np.ndarray] | None:
     """What it holds, or None where it is missing or damaged."""
+    path = self.path(out)
     try:
-      with self.path(out).open('rb') as file, np.load(file) as arrays:
-        return dict(arrays)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile):
+      return _files.read_arrays(path, name=path.relative_to(out).as_posix())
+    except (OSError, ValueError):
       return None
 
 
@@ -307,7 +305,9 @@ def run_group(
   for part, arrays in zip(parts, found, strict=True):
     path = part.path(out)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix('.tmp')
-    with temporary.open('wb') as file:
-      np.savez_compressed(file, rates=rates, seconds=seconds, **arrays)
-    os.replace(temporary, path)
+    _files.write_arrays(
+      path,
+      {'rates': rates, 'seconds': seconds, **arrays},
+      name=path.relative_to(out).as_posix(),
+      compressed=True,
+    )

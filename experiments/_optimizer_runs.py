@@ -15,7 +15,12 @@ from experiments._optimizer_grid import (
   Group,
   Part,
 )
-from experiments._results import FINISHED, ReportError, read_config
+from experiments._results import (
+  FINISHED,
+  ReportError,
+  config_notes,
+  read_config,
+)
 from mtljax.metrics import delta_m
 
 
@@ -113,7 +118,7 @@ class Read(NamedTuple):
 def read_runs(directory: pathlib.Path) -> Read:
   """Reads what the study wrote; `ReportError` where that is not enough."""
   config = read_config(directory)
-  notes: list[str] = []
+  notes = config_notes(config)
   alone = [
     _read_group(directory, config, Group('adam', f'{SINGLE}{task}'), notes)
     for task in config['tasks']

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import json
 import math
 import pathlib
 from typing import Any
 
 import numpy as np
 
+from experiments import _files
+from experiments._files import PROBE
+from mtljax.training import _json
+
+__all__ = ['FINISHED', 'PROBE']
+
 FINISHED = 'ok'
-#: In a run's folder, what was measured inside training.
-PROBE = 'probe.jsonl'
 
 Series = tuple[np.ndarray, np.ndarray]
 
@@ -47,6 +49,7 @@ class Run:
     values: the numbers of its row in ``results.csv``, by column.
     curves: steps and values by name: ``train/loss/left``,
       ``validation/accuracy/left``.
+    damaged: names of its files that are not as it left them.
   """
 
   method: str
@@ -54,6 +57,7 @@ class Run:
   problem: str
   values: dict[str, float]
   curves: dict[str, Series]
+  damaged: frozenset[str] = frozenset()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,8 +110,8 @@ def read_results(directory: pathlib.Path) -> Results:
     ReportError: there is no folder, no readable ``config.json`` or no run.
   """
   config = read_config(directory)
-  notes: list[str] = []
-  rows = _read_rows(directory / 'results.csv', notes)
+  notes = config_notes(config)
+  rows = _read_rows(directory, notes)
   logs = {
     (path.parent.parent.name, path.parent.name.removeprefix('seed_')): path
     for path in sorted(directory.glob('runs/*/seed_*/metrics.jsonl'))
@@ -118,15 +122,17 @@ def read_results(directory: pathlib.Path) -> Results:
       (method, seed), ('not finished: no row in results.csv', {})
     )
     curves = {}
-    if (method, seed) in logs:
+    folder = directory / 'runs' / method / f'seed_{seed}'
+    damaged = _damaged(folder, method, seed, directory, notes)
+    if (method, seed) in logs and _files.METRICS not in damaged:
       path = logs[method, seed]
       curves = _read_curves(path, str(path.relative_to(directory)), notes)
-    elif not problem:
+    elif not problem and _files.METRICS not in damaged:
       notes.append(
         f'runs/{method}/seed_{seed}/metrics.jsonl is missing: this run has '
         'no curves.'
       )
-    runs.append(Run(method, seed, problem, values, curves))
+    runs.append(Run(method, seed, problem, values, curves, damaged))
   if not rows and not any(run.curves for run in runs):
     raise ReportError(
       f'{directory} holds no results: results.csv has no row and no '
@@ -154,10 +160,7 @@ def read_config(directory: pathlib.Path) -> dict[str, Any]:
       f'{path} does not exist; give the folder that an experiment wrote.'
     )
   try:
-    config = json.loads(
-      path.read_text(encoding='utf-8'),
-      object_hook=lambda values: Config(values, path),
-    )
+    config = _json.read(path, object_hook=lambda values: Config(values, path))
   except ValueError as error:
     raise ReportError(f'{path} is not valid JSON: {error}.') from error
   if not isinstance(config, dict) or not isinstance(config.get('tasks'), list):
@@ -171,36 +174,111 @@ def read_config(directory: pathlib.Path) -> dict[str, Any]:
   return config
 
 
+def config_notes(config: dict[str, Any]) -> list[str]:
+  """What has to be known of the configuration, in sentences."""
+  notes = []
+  try:
+    _json.unseal(config)
+  except ValueError:
+    notes.append(
+      'config.json was changed since the experiment wrote it: what it says of '
+      'the runs may not be how they were made.'
+    )
+  history = config.get('history')
+  for entry in history if isinstance(history, list) else []:
+    changed = entry.get('changed') if isinstance(entry, dict) else None
+    for name, values in (changed or {}).items():
+      if isinstance(values, list) and len(values) == 2:
+        notes.append(
+          f'The experiment was gone on with after a change of {name}: '
+          f'{values[0]}, then {values[1]}.'
+        )
+  return notes
+
+
+def read_rows(
+  directory: pathlib.Path, notes: list[str]
+) -> list[dict[str, Any]]:
+  """The rows of ``results.csv``, or of the runs where that is damaged."""
+  why = 'is missing'
+  try:
+    return _files.read_table(directory / _files.TABLE)
+  except FileNotFoundError:
+    pass
+  except (OSError, ValueError) as error:
+    why = f'is damaged ({error})'
+  rows = []
+  for path in sorted(directory.glob(f'runs/*/seed_*/{_files.RESULT}')):
+    method = path.parent.parent.name
+    seed = path.parent.name.removeprefix('seed_')
+    try:
+      rows.append(_files.read_result(path.parent, method, seed)[0])
+    except (OSError, ValueError):
+      continue  # `_damaged` says so
+  if rows:
+    notes.append(
+      f'results.csv {why}: its rows are taken from the result.json of each run.'
+    )
+  elif why == 'is missing':
+    notes.append('results.csv is missing: no run has finished yet.')
+  else:
+    notes.append(f'results.csv {why} and was left out.')
+  return rows
+
+
 def _read_rows(
-  path: pathlib.Path, notes: list[str]
+  directory: pathlib.Path, notes: list[str]
 ) -> dict[tuple[str, str], tuple[str, dict[str, float]]]:
   """Problem and numbers of each run; a repeated run's last row counts."""
-  if not path.is_file():
-    notes.append('results.csv is missing: no run has finished yet.')
-    return {}
   rows = {}
-  with path.open(newline='', encoding='utf-8', errors='replace') as file:
-    for row in csv.DictReader(file):
-      method, seed = row.pop('method', None), row.pop('seed', None)
-      if not method or not seed:
-        notes.append('results.csv has a row without method or seed: left out.')
-        continue
-      status = row.pop('status', None)
-      problem = '' if status == FINISHED else status or 'its row is cut short'
-      values = {}
-      for name, text in row.items():
-        number = _number(text)
-        if number is not None:
-          values[name] = number
-      diverged = [
-        name.removeprefix('test/')
-        for name, value in values.items()
-        if name.startswith('test/') and not math.isfinite(value)
-      ]
-      if diverged and not problem:
-        problem = f'not a finite number: {", ".join(diverged)}'
-      rows[method, seed] = problem, values
+  for row in read_rows(directory, notes):
+    method, seed = row.pop('method', None), row.pop('seed', None)
+    if not method or seed in (None, ''):
+      notes.append('results.csv has a row without method or seed: left out.')
+      continue
+    status = row.pop('status', None)
+    problem = '' if status == FINISHED else status or 'its row is cut short'
+    values = {}
+    for name, text in row.items():
+      number = _number(text)
+      if number is not None:
+        values[name] = number
+    diverged = [
+      name.removeprefix('test/')
+      for name, value in values.items()
+      if name.startswith('test/') and not math.isfinite(value)
+    ]
+    if diverged and not problem:
+      problem = f'not a finite number: {", ".join(diverged)}'
+    rows[method, str(seed)] = problem, values
   return rows
+
+
+def _damaged(
+  folder: pathlib.Path,
+  method: str,
+  seed: str,
+  directory: pathlib.Path,
+  notes: list[str],
+) -> frozenset[str]:
+  """The files of a run that are not as it left them, and a note on each."""
+  try:
+    shown = folder.relative_to(directory)
+    _, files = _files.read_result(folder, method, seed)
+  except FileNotFoundError:
+    return frozenset()  # not finished, or of an older version
+  except (OSError, ValueError) as error:
+    notes.append(
+      f'{shown / _files.RESULT} is damaged ({error}); the same command as '
+      'before makes it again.'
+    )
+    return frozenset()
+  damaged = frozenset(_files.changed(folder, files))
+  notes += [
+    f'{shown / name} is not as its run left it: what it holds was left out.'
+    for name in sorted(damaged)
+  ]
+  return damaged
 
 
 def _read_curves(
@@ -213,7 +291,7 @@ def _read_curves(
       if not line.strip():
         continue
       try:
-        record = json.loads(line)
+        record = _json.loads(line)
       except ValueError:
         record = None
       step = _number(record.get('step')) if isinstance(record, dict) else None
@@ -242,5 +320,5 @@ def _number(value: object) -> float | None:
     return None
   try:
     return float(value)
-  except ValueError:
+  except (ValueError, OverflowError):
     return None

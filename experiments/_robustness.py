@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from experiments import _digits, _study
+from experiments import _digits, _files
 from mtljax import data, models
 from mtljax.data import corruptions
 
@@ -92,12 +92,27 @@ class Corrupted:
 
   def test(self, pair: Pair) -> Arrays:
     """All test images under one pair, with their labels."""
-    with np.load(_path(self.folder, pair)) as arrays:
-      return {'image': arrays['test'], **self.labels}
+    path = _path(self.folder, pair)
+    try:
+      image = _files.read_arrays(path, name=path.stem)['test']
+    except ValueError as error:
+      raise OSError(
+        f'{path} is damaged ({error}): the same command makes it again and '
+        'goes on'
+      ) from error
+    return {'image': image, **self.labels}
 
 
 def _path(folder: pathlib.Path, pair: Pair) -> pathlib.Path:
   return folder / f'{pair.name}_{pair.severity}.npz'
+
+
+def _read(path: pathlib.Path) -> Arrays | None:
+  """What a file of a pair holds; None where it is missing or damaged."""
+  try:
+    return _files.read_arrays(path, name=path.stem)
+  except (OSError, ValueError):
+    return None
 
 
 def make_corrupted(
@@ -132,13 +147,14 @@ def make_corrupted(
   images = np.zeros((len(rows), *train['image'].shape[1:]), np.uint8)
   for i, pair in enumerate(pairs):
     own, path = chosen == i, _path(folder, pair)
-    if not path.is_file():
+    kept = _read(path)
+    if kept is None:
       clean = np.concatenate([test['image'], train['image'][rows[own]]])
       made = corrupt_images(clean, pair, seed=seed, scale=scale)
       count = len(test['image'])
-      _study.write_arrays(path, {'test': made[:count], 'train': made[count:]})
-    with np.load(path) as arrays:
-      images[own] = arrays['train']
+      kept = {'test': made[:count], 'train': made[count:]}
+      _files.write_arrays(path, kept, name=path.stem)
+    images[own] = kept['train']
   labels = {name: x for name, x in test.items() if name != 'image'}
   mixed = {name: x[rows] for name, x in train.items() if name != 'image'}
   return Corrupted(pairs, {'image': images, **mixed}, labels, folder)

@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from experiments import _verdicts
-from experiments._results import Results
+from experiments import _files, _verdicts
+from experiments._results import Results, Run
 from experiments._statistics import Decision, decide, interval
 from mtljax import metrics
 
@@ -57,29 +57,44 @@ def read_runs(
   for run in results.runs:
     folder = directory / 'runs' / run.method / f'seed_{run.seed}'
     path = folder / 'artifacts.npz'
-    if run.problem or not path.is_file():
+    if run.problem or path.name in run.damaged or not path.is_file():
       continue
     model, _, method = run.method.partition('.')
-    with np.load(path) as arrays:
-      for task in results.tasks:
-        if f'{REFIT}/accuracy/{task}' not in arrays:
-          continue
-        kept = Kept(
-          run.values[f'test/accuracy/{task}'],
-          *(
-            arrays[f'{kind}/accuracy/{task}'].astype(np.float64)
-            for kind in (REFIT, ZERO_SHOT)
-          ),
+    try:
+      arrays = _files.read_arrays(path, name=f'{run.method}/{run.seed}')
+      own = _kept(run, arrays, results.tasks)
+    except (OSError, ValueError, KeyError) as error:
+      notes.append(
+        f'{path.relative_to(directory)} is damaged ({error}) and was left out.'
+      )
+      continue
+    for task, kept in own.items():
+      if kept.clean <= 0 or len(kept.refit) != pairs:
+        notes.append(
+          f'{run.method}, seed {run.seed}, {task}: left out, its clean '
+          f'accuracy is {kept.clean:g} on {len(kept.refit)} of {pairs} kinds '
+          'of corrupted images.'
         )
-        if kept.clean <= 0 or len(kept.refit) != pairs:
-          notes.append(
-            f'{run.method}, seed {run.seed}, {task}: left out, its clean '
-            f'accuracy is {kept.clean:g} on {len(kept.refit)} of {pairs} kinds '
-            'of corrupted images.'
-          )
-          continue
-        found.setdefault(Key(model, method, task), {})[int(run.seed)] = kept
+        continue
+      found.setdefault(Key(model, method, task), {})[int(run.seed)] = kept
   return found, notes
+
+
+def _kept(
+  run: Run, arrays: Mapping[str, np.ndarray], tasks: Iterable[str]
+) -> dict[str, Kept]:
+  """By task, of those that the run has."""
+  return {
+    task: Kept(
+      run.values[f'test/accuracy/{task}'],
+      *(
+        arrays[f'{kind}/accuracy/{task}'].astype(np.float64)
+        for kind in (REFIT, ZERO_SHOT)
+      ),
+    )
+    for task in tasks
+    if f'{REFIT}/accuracy/{task}' in arrays
+  }
 
 
 def _against(runs: Runs, key: Key) -> dict[int, tuple[Kept, Kept]]:

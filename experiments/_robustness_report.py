@@ -52,6 +52,7 @@ def write_report(directory: pathlib.Path) -> dict[str, Any]:
   config = results.config
   pairs = [[c, s] for c in config['corruptions'] for s in config['severities']]
   runs, notes = read_runs(directory, results, len(pairs))
+  conflict = read_settings(directory, results)
   found, zero_shot = deltas(runs), deltas(runs, ZERO_SHOT)
   verdicts = claims(found, config['min_seeds'])
   scores = [_score(key, by_seed) for key, by_seed in runs.items()]
@@ -101,7 +102,7 @@ def write_report(directory: pathlib.Path) -> dict[str, Any]:
     ],
     sections=[
       *_sections(runs, config),
-      *_conflict_figures.comparison(read_settings(directory, results)),
+      *_conflict_figures.comparison(conflict),
     ],
     config=config,
   )

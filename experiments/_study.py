@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import importlib.util
 import json
-import os
+import logging
 import pathlib
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import rich.console
 import rich.progress
 
-from experiments import _devices
-from experiments._results import PROBE
+from experiments import _devices, _files, _identity
 from mtljax.training import (
   Checkpointer,
   JsonlWriter,
@@ -29,13 +26,18 @@ from mtljax.training import (
   TensorBoardWriter,
   TrainState,
   TrainStep,
+  _json,
   fit_steps,
   fit_sweep,
   make_sweep,
 )
 from mtljax.training.lockstep import Steps, drive
+from mtljax.training.writers import marks_of
 
 OK = 'ok'
+
+_log = logging.getLogger(__name__)
+_said: set[pathlib.Path] = set()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -88,33 +90,41 @@ class Cell:
 def finished(out: pathlib.Path, cell: Cell) -> dict[str, Any] | None:
   """The row of a run that has ended well, or None.
 
-  The folder's configuration is that of all its runs: `open_run` saw to it.
+  The folder's configuration is that of all its runs: `open_run` saw to it. A
+  result that is damaged is named, and its run gone on with.
   """
+  folder = cell.folder(out)
   try:
-    row = json.loads((cell.folder(out) / 'result.json').read_text())
-  except (OSError, ValueError):
+    row, files = _files.read_result(folder, cell.method, cell.seed)
+    if row.get('status') != OK:
+      return None
+    damaged = list(_files.changed(folder, files))
+    if _files.ARTIFACTS in damaged:
+      raise ValueError(f'{_files.ARTIFACTS} is not as it was then')
+  except FileNotFoundError:
     return None
-  return row if row.get('status') == OK else None
+  except (OSError, ValueError) as error:
+    path = folder / _files.RESULT
+    if path not in _said:
+      _said.add(path)
+      _log.warning(
+        '%s is not believed (%s): its end is done again', path, error
+      )
+    return None
+  return row
 
 
-def write_json(path: pathlib.Path, value: Any) -> None:
-  """A JSON file, replaced in one piece."""
-  temporary = path.with_suffix('.tmp')
-  temporary.write_text(json.dumps(value, indent=2) + '\n')
-  os.replace(temporary, path)
-
-
-def write_arrays(path: pathlib.Path, arrays: Mapping[str, Any]) -> None:
-  """An npz file, replaced in one piece."""
-  temporary = path.with_suffix('.tmp.npz')
-  np.savez(temporary, **{name: np.asarray(x) for name, x in arrays.items()})
-  os.replace(temporary, path)
+def endings(
+  out: pathlib.Path, cells: Sequence[Cell]
+) -> list[tuple[pathlib.Path, bool]]:
+  """The folders of runs, and whether each has ended well."""
+  return [(cell.folder(out), finished(out, cell) is not None) for cell in cells]
 
 
 def _writer(folder: pathlib.Path, tensorboard: bool) -> MetricWriter:
   if not _devices.is_first():
     return MultiWriter([])
-  jsonl = JsonlWriter(folder / 'metrics.jsonl')
+  jsonl = JsonlWriter(folder / _files.METRICS)
   if tensorboard and importlib.util.find_spec('tensorboardX'):
     return MultiWriter([jsonl, TensorBoardWriter(folder / 'tensorboard')])
   return jsonl
@@ -125,7 +135,7 @@ def _probe(folder: pathlib.Path, cell: Cell) -> Probe | None:
     return None
   writer: MetricWriter = MultiWriter([])
   if _devices.is_first():
-    writer = JsonlWriter(folder / PROBE, arrays=True)
+    writer = JsonlWriter(folder / _files.PROBE, arrays=True)
   return Probe(fn=cell.probe_fn, every=cell.probe_every, writer=writer)
 
 
@@ -185,6 +195,7 @@ def cell_steps(
   progress: bool,
   callback: Callable[[int], None] | None = None,
   beside: int = 1,
+  inside: Mapping[str, str] | None = None,
 ) -> Steps:
   """`run_cell` as a generator, like `mtljax.training.fit_steps`.
 
@@ -201,6 +212,7 @@ def cell_steps(
     progress: whether to show a progress bar of this run.
     callback: called with each step, for a bar of the whole study.
     beside: how many runs are trained in the same program, this one included.
+    inside: options that stay as they are from here to the run's end.
 
   Returns:
     A generator that returns the row of ``results.csv``.
@@ -211,8 +223,12 @@ def cell_steps(
   num_steps = cell.num_steps or num_steps
   steps_per_epoch = cell.steps_per_epoch or steps_per_epoch
   start = time.perf_counter()
+  if _devices.is_first():
+    (folder / _files.RESULT).unlink(missing_ok=True)
+    _identity.begin(folder, inside or {})
   writer = _writer(folder, tensorboard)
   probe = _probe(folder, cell)
+  files: dict[str, str] = {}
   try:
     with Checkpointer(folder / 'checkpoints') as checkpointer:
       result = yield from fit_steps(
@@ -241,7 +257,9 @@ def cell_steps(
     if cell.measure_fn is not None:
       more, arrays = cell.measure_fn(state)
       if _devices.is_first():
-        write_arrays(folder / 'artifacts.npz', arrays)
+        path = folder / _files.ARTIFACTS
+        _files.write_arrays(path, arrays, name=f'{cell.method}/{cell.seed}')
+        files[path.name] = _json.file_digest(path)
     row |= {
       'best_step': result.best_step,
       'validation/score': result.best_score,
@@ -261,7 +279,9 @@ def cell_steps(
     if probe is not None:
       probe.writer.close()
   if _devices.is_first():
-    write_json(folder / 'result.json', row)
+    marks = marks_of(writer, probe.writer if probe else None)
+    files |= {name: mark['sha256'] for name, mark in marks.items()}
+    _files.write_result(folder, row, files)
   return row
 
 
@@ -270,7 +290,7 @@ def _steps_per_second(folder: pathlib.Path, batch_size: float) -> float | None:
   if not _devices.is_first():
     return None
   speeds = []
-  for line in (folder / 'metrics.jsonl').read_text().splitlines():
+  for line in (folder / _files.METRICS).read_text().splitlines():
     speed = json.loads(line).get('examples_per_second')
     if speed:
       speeds.append(speed / batch_size)
@@ -279,16 +299,7 @@ def _steps_per_second(folder: pathlib.Path, batch_size: float) -> float | None:
 
 def write_results(out: pathlib.Path, rows: list[dict[str, Any]]) -> None:
   """``results.csv`` of all rows so far, replaced in one piece."""
-  columns = list(dict.fromkeys(name for row in rows for name in row))
-  if 'status' in columns:
-    columns.remove('status')
-    columns.append('status')
-  temporary = out / 'results.csv.tmp'
-  with temporary.open('w', newline='') as file:
-    table = csv.DictWriter(file, columns)
-    table.writeheader()
-    table.writerows(rows)
-  os.replace(temporary, out / 'results.csv')
+  _files.write_table(out / _files.TABLE, rows)
 
 
 def run_grid(

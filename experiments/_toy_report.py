@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import rich.console
 
-from experiments import _table, _toy_figures, _verdicts
-from experiments._results import ReportError, read_config
+from experiments import _files, _table, _toy_figures, _verdicts
+from experiments._results import ReportError, config_notes, read_config
 
 PAPER_ITERATIONS = 100_000
 RATES = (10.0, 5.0, 1.0, 0.5, 0.1, 0.05, 0.01, 0.005, 0.001)
@@ -65,23 +65,40 @@ def path_of(directory: pathlib.Path, cell: Cell) -> pathlib.Path:
   return directory / 'runs' / f'{cell.name}.npz'
 
 
+def is_run(directory: pathlib.Path, cell: Cell) -> bool:
+  """Whether the file of a cell is there and whole."""
+  try:
+    _files.read_arrays(path_of(directory, cell), name=cell.name)
+  except (OSError, ValueError):
+    return False
+  return True
+
+
 def read_cells(directory: pathlib.Path) -> Read:
   """Reads what the study wrote; `ReportError` where that is nothing."""
   config = read_config(directory)
-  numbers, points, notes = {}, {}, []
+  numbers, points, notes = {}, {}, config_notes(config)
   for name in config['cells']:
     optimizer, _, method = name.partition('.')
     cell = Cell(optimizer, method)
+    path = path_of(directory, cell)
     try:
-      with np.load(path_of(directory, cell)) as data:
-        starts, points[cell] = data['iterations'], data['points']
-    except (OSError, ValueError, KeyError):
+      data = _files.read_arrays(path, name=name)
+      numbers[cell] = {
+        rate: int(row.max()) if (row >= 0).all() else None
+        for rate, row in zip(
+          config['learning_rates'], data['iterations'], strict=True
+        )
+      }
+      points[cell] = data['points']
+    except FileNotFoundError:
       notes.append(f'{name} has not been run.')
-      continue
-    numbers[cell] = {
-      rate: int(row.max()) if (row >= 0).all() else None
-      for rate, row in zip(config['learning_rates'], starts, strict=True)
-    }
+    except (OSError, ValueError, KeyError, TypeError) as error:
+      numbers.pop(cell, None)
+      notes.append(
+        f'{path.relative_to(directory)} is damaged ({error}) and was left out; '
+        'the same command runs it again.'
+      )
   if not numbers:
     raise ReportError(f'{directory} holds no results of the toy study.')
   return Read(config, numbers, points, notes)

@@ -18,6 +18,7 @@ import functools
 import pathlib
 import time
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import optax
@@ -30,6 +31,7 @@ from experiments import (
   _conflict,
   _conflict_report,
   _digits,
+  _identity,
   _presets,
   _sources,
   _study,
@@ -37,7 +39,7 @@ from experiments import (
 )
 from experiments._digits import DataConfig
 from mtljax import _validate, data
-from mtljax.training import make_train_step, open_run
+from mtljax.training import make_train_step
 
 #: Head layers of each shape; the trunk is the same.
 SHAPES: dict[str, tuple[int, ...]] = {
@@ -76,6 +78,9 @@ class Config:
   """Steps between lines of metrics."""
   resume: bool = True
   """Go on with what --out holds. --no-resume moves it aside and starts anew."""
+  force: bool = False
+  """Go on with unfinished runs that other versions, code or data began; what
+  changed is kept in config.json."""
   progress: bool = True
   """Show a progress bar for the whole study."""
   data: DataConfig = dataclasses.field(
@@ -216,6 +221,7 @@ class Study:
 
   settings: list[Setting]
   cells: list[_study.Cell]
+  data: dict[str, Any]
 
 
 def prepare(config: Config, console: rich.console.Console) -> Study:
@@ -225,7 +231,9 @@ def prepare(config: Config, console: rich.console.Console) -> Study:
     config, lambda text: console.print(text, markup=False)
   )
   cells = [x for setting in settings for x in make_cells(config, setting)]
-  return Study(settings, cells)
+  sources = {x.source.name: x.source.loaded.splits for x in settings}
+  found = {name: _identity.digests(x) for name, x in sources.items()}
+  return Study(settings, cells, found)
 
 
 def run(config: Config, study: Study, console: rich.console.Console) -> int:
@@ -238,11 +246,20 @@ def run(config: Config, study: Study, console: rich.console.Console) -> int:
     ),
     'methods': [setting.name for setting in study.settings],
   }
-  open_run(config.out, values, resume=config.resume, ignore=RESUMABLE)
+  inside = _identity.kept(config)
+  _identity.open_study(
+    config,
+    values,
+    ignore=RESUMABLE,
+    data=study.data,
+    inside=inside,
+    runs=lambda: _study.endings(config.out, study.cells),
+  )
   failed = _study.run_grid(
     config.out,
     study.cells,
     console,
+    inside=inside,
     progress=config.progress,
     log_every=config.log_every,
     batch_size=config.batch_size,

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import json
 import pathlib
 import time
 from typing import Any
@@ -28,11 +27,13 @@ from experiments import (
   _command,
   _conflict,
   _digits,
+  _files,
   _flat_config,
   _flat_data,
   _flat_grid,
   _flat_probes,
   _flat_report,
+  _identity,
   _presets,
   _sources,
   _study,
@@ -40,7 +41,6 @@ from experiments import (
 )
 from experiments._flat_config import PRESETS, RESUMABLE, Config
 from mtljax import models
-from mtljax.training import open_run
 
 COST_STEPS = 10
 
@@ -52,6 +52,7 @@ class Study:
   entries: tuple[_flat_grid.Entry, ...]
   cells: tuple[_study.Cell, ...]
   source: _sources.Source
+  data: dict[str, Any]
 
 
 def make_model(
@@ -117,7 +118,11 @@ def prepare(config: Config, console: rich.console.Console) -> Study:
     for entry in grid
     for seed in range(config.seeds)
   ]
-  return Study(grid, tuple(cells), source)
+  found = {
+    source.name: _identity.digests(source.loaded.splits),
+    'other': _identity.digests({config.out_of_data: other}),
+  }
+  return Study(grid, tuple(cells), source, found)
 
 
 def make_cell(
@@ -226,13 +231,20 @@ def run(config: Config, study: Study, console: rich.console.Console) -> int:
     'score': study.source.score,
     'cells': names,
   }
-  open_run(
-    config.out, values, resume=config.resume, ignore=(*RESUMABLE, 'cells')
+  inside = _identity.kept(config)
+  _identity.open_study(
+    config,
+    values,
+    ignore=(*RESUMABLE, 'cells'),
+    data=study.data,
+    inside=inside,
+    runs=lambda: _study.endings(config.out, study.cells),
   )
   failed = _study.run_grid(
     config.out,
     study.cells,
     console,
+    inside=inside,
     progress=config.progress,
     log_every=config.log_every,
     batch_size=config.batch_size,
@@ -243,7 +255,7 @@ def run(config: Config, study: Study, console: rich.console.Console) -> int:
   costs = _read_json(cost)
   if costs.keys() < set(config.methods):
     costs = measure_cost(config, study)
-    _study.write_json(cost, costs)
+    _files.write_json(cost, costs)
   summary = _flat_report.write_report(config.out)
   _flat_report.print_tables(summary, console)
   report.print_end(config.out, start, console)
@@ -252,8 +264,8 @@ def run(config: Config, study: Study, console: rich.console.Console) -> int:
 
 def _read_json(path: pathlib.Path) -> dict[str, Any]:
   try:
-    return json.loads(path.read_text())
-  except (OSError, ValueError):
+    return dict(_files.read_json(path))
+  except (OSError, ValueError, TypeError):
     return {}
 
 

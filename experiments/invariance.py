@@ -30,13 +30,14 @@ import tyro
 import mtljax as mtl
 from experiments import (
   _command,
+  _files,
+  _identity,
   _invariance_report,
   _oracles,
   _study,
   report,
 )
 from mtljax import _validate
-from mtljax.training import open_run
 
 TASKS = ('first', 'second')
 WIDTH = 20
@@ -300,14 +301,14 @@ def run(config: Config, console: rich.console.Console) -> None:
   start = time.perf_counter()
   values = dataclasses.asdict(config)
   values |= {'experiment': 'invariance', 'tasks': list(TASKS)}
-  open_run(config.out, values, resume=config.resume, ignore=('out', 'resume'))
+  _identity.open_study(config, values, ignore=(), starts_over=True)
   with jax.enable_x64(True):
     rows = [measure(config, setting) for setting in settings()]
     curves = {name: measure_curve(config, name) for name in CURVES}
     oracles = [_oracles.measure(oracle) for oracle in _oracles.oracles()]
   _study.write_results(config.out, rows)
-  _study.write_json(config.out / 'curves.json', curves)
-  _study.write_json(config.out / 'oracles.json', oracles)
+  _files.write_json(config.out / 'curves.json', curves)
+  _files.write_json(config.out / 'oracles.json', oracles)
   summary = _invariance_report.write_report(config.out)
   _invariance_report.print_tables(summary, console)
   report.print_end(config.out, start, console)

@@ -29,6 +29,7 @@ from experiments import (
   _census,
   _command,
   _digits,
+  _identity,
   _methods,
   _optimizer_report,
   _optimizer_runs,
@@ -49,7 +50,6 @@ from experiments._optimizer_grid import (
   with_inputs,
 )
 from mtljax import _validate
-from mtljax.training import open_run
 
 #: The grids of the paper.
 RATES = (0.5, 0.1, 0.05, 0.01, 0.005, 1e-3, 5e-4, 1e-4, 5e-5, 1e-5)
@@ -105,6 +105,9 @@ class Config:
   """How runs share a program: batched, or one after the other."""
   resume: bool = True
   """Go on with what --out holds. --no-resume moves it aside and starts anew."""
+  force: bool = False
+  """Go on with unfinished runs that other versions, code or data began; what
+  changed is kept in config.json."""
   progress: bool = True
   """Show a progress bar for the whole study."""
   data: DataConfig = dataclasses.field(
@@ -227,7 +230,14 @@ def run(
     'tasks': list(source.tasks),
     'score': source.score,
   }
-  open_run(config.out, values, resume=config.resume, ignore=RESUMABLE)
+  parts = [x for group in wanted for x in parts_of(config, group)]
+  _identity.open_study(
+    config,
+    values,
+    ignore=RESUMABLE,
+    data={source.name: _identity.digests(source.loaded.splits)},
+    finished=lambda: all(x.read(config.out) is not None for x in parts),
+  )
   training = Training(
     source,
     config.hidden_sizes,

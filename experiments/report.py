@@ -76,9 +76,9 @@ def write_report(directory: str | pathlib.Path) -> dict[str, Any]:
   """
   directory = pathlib.Path(directory)
   results = read_results(directory)
+  conflict = _conflict_runs.read_settings(directory, results)
   summary = summarize_results(results)
   text = json.dumps(summary, indent=2, allow_nan=False, ensure_ascii=False)
-  conflict = _conflict_runs.read_settings(directory, results)
   page = _render_page(
     results,
     summary,

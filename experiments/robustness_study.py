@@ -28,6 +28,7 @@ from experiments import (
   _comparison,
   _conflict,
   _digits,
+  _identity,
   _presets,
   _robustness,
   _robustness_report,
@@ -38,7 +39,6 @@ from experiments import (
 from experiments._digits import MODELS, TASKS, DataConfig
 from mtljax import _validate, data
 from mtljax.data import corruptions
-from mtljax.training import open_run
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,6 +96,9 @@ class Config:
   """Steps between lines of metrics."""
   resume: bool = True
   """Go on with what --out holds. --no-resume moves it aside and starts anew."""
+  force: bool = False
+  """Go on with unfinished runs that other versions, code or data began; what
+  changed is kept in config.json."""
   progress: bool = True
   """Show a progress bar for the whole study."""
   data: DataConfig = dataclasses.field(
@@ -177,6 +180,7 @@ class Study:
 
   cells: list[_study.Cell]
   corrupt: Callable[[], _robustness.Corrupted]
+  data: dict[str, Any]
 
 
 def prepare(config: Config, console: rich.console.Console) -> Study:
@@ -203,7 +207,7 @@ def prepare(config: Config, console: rich.console.Console) -> Study:
     for name in config.models
     for cell in make_cells(config, name, digits, corrupt)
   ]
-  return Study(cells, corrupt)
+  return Study(cells, corrupt, {'digits': _identity.digests(digits.splits)})
 
 
 def make_cells(
@@ -268,7 +272,15 @@ def run(config: Config, study: Study, console: rich.console.Console) -> int:
     'tasks': list(TASKS),
     'methods': list(dict.fromkeys(cell.method for cell in study.cells)),
   }
-  open_run(config.out, values, resume=config.resume, ignore=RESUMABLE)
+  inside = _identity.kept(config)
+  _identity.open_study(
+    config,
+    values,
+    ignore=RESUMABLE,
+    data=study.data,
+    inside=inside,
+    runs=lambda: _study.endings(config.out, study.cells),
+  )
   if any(_study.finished(config.out, cell) is None for cell in study.cells):
     kinds = len(config.corruptions) * len(config.severities)
     console.print(
@@ -279,6 +291,7 @@ def run(config: Config, study: Study, console: rich.console.Console) -> int:
     config.out,
     study.cells,
     console,
+    inside=inside,
     progress=config.progress,
     log_every=config.log_every,
     batch_size=config.batch_size,

@@ -30,10 +30,17 @@ import rich.console
 import tyro
 
 import mtljax as mtl
-from experiments import _command, _study, _toy_problem, _toy_report, report
+from experiments import (
+  _command,
+  _files,
+  _identity,
+  _study,
+  _toy_problem,
+  _toy_report,
+  report,
+)
 from experiments._toy_report import RATES, Cell
 from mtljax import _validate
-from mtljax.training import open_run
 
 TASKS = ('first', 'second')
 NEAR = 0.1  # above the minimum; the paper does not state its criterion
@@ -83,6 +90,9 @@ class Config:
   smallest where 0.1 is not run."""
   resume: bool = True
   """Go on with what --out holds. --no-resume moves it aside and starts anew."""
+  force: bool = False
+  """Go on with unfinished runs that other versions, code or data began; what
+  changed is kept in config.json."""
 
 
 def check(config: Config) -> None:
@@ -206,21 +216,21 @@ def run(config: Config, console: rich.console.Console) -> None:
     'tasks': list(TASKS),
     'cells': [cell.name for cell in wanted],
   }
-  open_run(
-    config.out, values, resume=config.resume, ignore=(*RESUMABLE, 'cells')
+  _identity.open_study(
+    config,
+    values,
+    ignore=(*RESUMABLE, 'cells'),
+    finished=lambda: all(_toy_report.is_run(config.out, x) for x in wanted),
   )
   (config.out / 'runs').mkdir(exist_ok=True)
 
   def finish(cell):
-    path = _toy_report.path_of(config.out, cell)
-    if path.exists():
+    if _toy_report.is_run(config.out, cell):
       return
     with jax.enable_x64(config.dtype == 'float64'):
       found = run_cell(cell, config.learning_rates, config.iterations)
-    temporary = path.with_suffix('.tmp')
-    with temporary.open('wb') as file:
-      np.savez_compressed(file, **found)
-    os.replace(temporary, path)
+    path = _toy_report.path_of(config.out, cell)
+    _files.write_arrays(path, found, name=cell.name, compressed=True)
 
   # So small a program keeps one core busy.
   with futures.ThreadPoolExecutor(os.cpu_count()) as pool:

@@ -1,6 +1,7 @@
 """Training: state, loop, checkpoints, metrics, devices, the folder of a run."""
 
 from mtljax.training._finite import NonFiniteLossError
+from mtljax.training._lock import LockedError
 from mtljax.training._preempt import Preempted
 from mtljax.training._rundir import (
   ConfigMismatchError,
@@ -18,6 +19,7 @@ from mtljax.training.state import TrainState
 from mtljax.training.step import TrainStep, make_train_step
 from mtljax.training.sweep import Sweep, make_sweep
 from mtljax.training.writers import (
+  DamagedFileError,
   JsonlWriter,
   MetricWriter,
   MultiWriter,
@@ -30,9 +32,11 @@ __all__ = [
   'CheckpointError',
   'Checkpointer',
   'ConfigMismatchError',
+  'DamagedFileError',
   'FitResult',
   'JsonlWriter',
   'Layout',
+  'LockedError',
   'MetricWriter',
   'MultiWriter',
   'NonFiniteLossError',

@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import datetime as dt
 import json
+import logging
 import os
 import pathlib
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from mtljax.training import _json, _lock
 from mtljax.training._preempt import Preempted
+
+#: What `open_run` adds to a configuration.
+ADDED = ('identity', 'history', 'digest')
+
+_log = logging.getLogger(__name__)
 
 
 class ConfigMismatchError(ValueError):
@@ -24,7 +32,7 @@ class OutputError(OSError):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Run:
-  """A folder that is ready for a run.
+  """A folder that is ready for a run, and this process's alone until its end.
 
   Attributes:
     path: the folder.
@@ -33,6 +41,9 @@ class Run:
 
   path: pathlib.Path
   resumed: bool
+  _lock: _lock.Lock | None = dataclasses.field(
+    default=None, repr=False, compare=False
+  )
 
   @property
   def checkpoints(self) -> pathlib.Path:
@@ -44,6 +55,11 @@ class Run:
     """The file of metrics, one JSON object a line."""
     return self.path / 'metrics.jsonl'
 
+  def release(self) -> None:
+    """Lets another process have the folder, before the end of this one."""
+    if self._lock is not None:
+      self._lock.release()
+
 
 def open_run(
   directory: str | os.PathLike[str],
@@ -51,25 +67,41 @@ def open_run(
   *,
   resume: bool = True,
   ignore: Iterable[str] = (),
+  identity: Mapping[str, Any] | None = None,
+  force: bool = False,
+  finished: bool = False,
+  changed: Mapping[str, tuple[str, str]] | None = None,
 ) -> Run:
   """Makes the folder of a run, or finds the same run in it.
 
   The configuration is kept in ``config.json``. A run resumes only where the
   whole configuration is the same, or it would end in numbers that belong to
-  none.
+  none. The folder is locked until this process ends, however it ends, or calls
+  `Run.release`; under `jax.distributed` by the first process.
 
   Args:
     directory: the folder, made if it is missing.
-    config: the configuration, JSON; other values count as their `str`.
+    config: the configuration, JSON; other values count as their `str`. The
+      keys ``identity``, ``history`` and ``digest`` are taken.
     resume: false starts afresh, and moves an old run to ``<name>.bak-<n>``.
-    ignore: keys, dotted where nested, that may change between resumes.
+    ignore: keys, dotted where nested, that may change between resumes; a key
+      stands for all below it.
+    identity: what else the numbers hang on, JSON: versions, digests of code and
+      data. Kept in ``config.json`` too, and compared likewise.
+    force: go on under another identity; the ``history`` in ``config.json`` says
+      so.
+    finished: whether nothing is left to do; then the identity stays that of
+      the numbers that are there.
+    changed: by name, what else was and is now, changed on purpose; kept in the
+      ``history``.
 
   Returns:
     The folder, and whether it held this run.
 
   Raises:
-    ConfigMismatchError: the folder holds another run; the message has the
-      differing keys with both values.
+    ConfigMismatchError: the folder holds another run, or one of another
+      identity; the message has the differing keys with both values.
+    LockedError: another process has the folder; the message names it.
     OutputError: the folder cannot be written to.
 
   >>> import tempfile
@@ -90,34 +122,72 @@ def open_run(
   | missing or empty | new run | new run |
   | same configuration | resumes | moved aside, new run |
   | another configuration | `ConfigMismatchError` | moved aside, new run |
+  | another identity | `ConfigMismatchError` | moved aside, new run |
+  | another identity, finished | as it is | moved aside, new run |
+  | no identity (an older version) | resumes, said | moved aside, new run |
   | checkpoints, no configuration | `ConfigMismatchError` | moved aside |
+  | another process has it | `LockedError` | `LockedError` |
   """
   run = Run(path=pathlib.Path(directory), resumed=False)
-  path = run.path / 'config.json'
-  text = json.dumps(config, indent=2, sort_keys=True, default=str) + '\n'
-  inside = (path, run.checkpoints, run.metrics, run.path / 'runs')
-  occupied = [p for p in inside if os.path.lexists(p)]
-  try:
-    if occupied and not resume:
+  values = json.loads(json.dumps(config, default=str))
+  identity = json.loads(json.dumps(identity, default=str))
+  with _as_output_error(directory):
+    occupied = _occupied(run)
+    if not occupied:
+      run.path.mkdir(parents=True, exist_ok=True)
+    elif resume:
+      _check_has_config(directory, occupied)
+    lock = _lock.acquire(run.path)
+    if _occupied(run) and not resume:
       os.replace(run.path, _free_name(run.path))
-      occupied = []
-    run.path.mkdir(parents=True, exist_ok=True)
+      if lock is not None:
+        lock.release()
+      run.path.mkdir(parents=True, exist_ok=True)
+      lock = _lock.acquire(run.path)
+    occupied = _occupied(run)
+    history: list[Any] = []
     if occupied:
-      if path not in occupied:
-        raise ConfigMismatchError(
-          f'--out {directory} holds {occupied[0].name} but no config.json: '
-          'choose another --out, or --no-resume to move it aside'
-        )
-      _check_same(directory, path.read_text(), text, set(ignore))
-    temporary = run.path / 'config.json.tmp'
-    temporary.write_text(text)
-    os.replace(temporary, path)
+      _check_has_config(directory, occupied)
+      old = _read_config(directory, run.path / 'config.json')
+      _check_same(directory, old, values, set(ignore))
+      history = _history(directory, old, identity, force, finished)
+      if finished:
+        identity = old.get('identity')
+      if changed:
+        history = [*history, record(changed)]
+    if identity:
+      values['identity'] = identity
+    if history:
+      values['history'] = history
+    text = json.dumps(_json.seal(values), indent=2, sort_keys=True) + '\n'
+    _json.replace(run.path / 'config.json', lambda path: path.write_text(text))
+  return dataclasses.replace(run, resumed=bool(occupied), _lock=lock)
+
+
+def lock_run(directory: str | os.PathLike[str]) -> None:
+  """Locks the folder of a run before `open_run` does; leaves others alone.
+
+  Raises:
+    LockedError: another process has the folder.
+    OutputError: the folder cannot be written to.
+  """
+  path = pathlib.Path(directory)
+  with _as_output_error(directory):
+    if (path / 'config.json').exists():
+      _lock.acquire(path)
+
+
+@contextlib.contextmanager
+def _as_output_error(directory: Any) -> Iterator[None]:
+  try:
+    yield
+  except _lock.LockedError:
+    raise
   except OSError as error:
     raise OutputError(
       f'--out {directory} cannot be written to ({error.strerror}): choose a '
       'folder that you may write to, on a disk with free space'
     ) from error
-  return dataclasses.replace(run, resumed=bool(occupied))
 
 
 @contextlib.contextmanager
@@ -143,36 +213,117 @@ def exit_on_error() -> Iterator[None]:
     sys.exit(f'error: {error}')
 
 
-def _check_same(
-  directory: Any, before: str, after: str, ignore: set[str]
-) -> None:
+def _occupied(run: Run) -> list[pathlib.Path]:
+  inside = (run.path / 'config.json', run.checkpoints, run.metrics)
+  return [p for p in (*inside, run.path / 'runs') if os.path.lexists(p)]
+
+
+def _check_has_config(directory: Any, occupied: list[pathlib.Path]) -> None:
+  if occupied[0].name != 'config.json':
+    raise ConfigMismatchError(
+      f'--out {directory} holds {occupied[0].name} but no config.json: '
+      'choose another --out, or --no-resume to move it aside'
+    )
+
+
+def _read_config(directory: Any, path: pathlib.Path) -> dict[str, Any]:
   try:
-    old = dict(_flatten(json.loads(before)))
+    old = _json.read(path)
+    if not isinstance(old, dict):
+      raise ValueError('it is no object')
   except ValueError as error:
     raise ConfigMismatchError(
       f'--out {directory} has a damaged config.json ({error}): choose another '
       '--out, or --no-resume to move it aside'
     ) from error
-  new = dict(_flatten(json.loads(after)))
-  differing = [
-    f'{key} (there {old.get(key, "absent")}, now {new.get(key, "absent")})'
-    for key in sorted(old.keys() | new.keys())
-    if old.get(key) != new.get(key) and key not in ignore
-  ]
+  return old
+
+
+def _check_same(
+  directory: Any, old: dict[str, Any], new: dict[str, Any], ignore: set[str]
+) -> None:
+  differing = differences(old, new, ignore | set(ADDED))
   if differing:
     raise ConfigMismatchError(
       f'--out {directory} holds a run of another configuration: '
-      + ', '.join(differing)
+      + in_words(differing)
       + ': use the same flags to resume it, another --out, or --no-resume to '
       'move it aside'
     )
 
 
-def _flatten(tree: Any, prefix: str = '') -> Iterator[tuple[str, str]]:
+def _history(
+  directory: Any,
+  old: dict[str, Any],
+  identity: dict[str, Any] | None,
+  force: bool,
+  finished: bool,
+) -> list[Any]:
+  """What the run went through, or ConfigMismatchError for what it must not."""
+  history = old.get('history', [])
+  if not isinstance(history, list):
+    history = [history]
+  if finished or identity is None:
+    return history
+  if 'identity' not in old:
+    _log.warning(
+      '--out %s does not say what made it (an older version wrote it): it is '
+      'taken to be the versions, code and data of now',
+      directory,
+    )
+    return [*history, record({'identity': ('absent', 'noted from here on')})]
+  differing = differences(old['identity'], identity)
+  if differing and not force:
+    raise ConfigMismatchError(
+      f'--out {directory} is not finished and was begun with other versions, '
+      f'code or data: {in_words(differing)}: go on with those, add --force to '
+      'go on with these (config.json will say so), or choose another --out'
+    )
+  return [*history, record(differing)] if differing else history
+
+
+def record(differing: Mapping[str, tuple[str, str]]) -> dict[str, Any]:
+  """An entry of the history in ``config.json``."""
+  now = dt.datetime.now(dt.UTC).isoformat(timespec='seconds')
+  return {'at': now, 'changed': {k: list(v) for k, v in differing.items()}}
+
+
+def differences(
+  old: Any, new: Any, ignore: Iterable[str] = ()
+) -> dict[str, tuple[str, str]]:
+  """Dotted keys whose values differ, and both values as JSON.
+
+  >>> differences({'a': {'b': 1}}, {'a': {'b': 2}, 'c': 3}, ignore=['c'])
+  {'a.b': ('1', '2')}
+  """
+  ignored = set(ignore)
+  before, after = dict(flatten(old)), dict(flatten(new))
+
+  def counts(key):
+    parts = key.split('.')
+    return not any(
+      '.'.join(parts[: n + 1]) in ignored for n in range(len(parts))
+    )
+
+  return {
+    key: (before.get(key, 'absent'), after.get(key, 'absent'))
+    for key in sorted(before.keys() | after.keys())
+    if before.get(key) != after.get(key) and counts(key)
+  }
+
+
+def in_words(differing: Mapping[str, tuple[str, str]]) -> str:
+  """The keys that differ, with both values."""
+  return ', '.join(
+    f'{key} (there {old}, now {new})' for key, (old, new) in differing.items()
+  )
+
+
+def flatten(tree: Any, prefix: str = '') -> Iterator[tuple[str, str]]:
   """Dotted keys, and values as JSON so that NaN equals NaN."""
   if isinstance(tree, dict) and tree:
     for key, value in tree.items():
-      yield from _flatten(value, f'{prefix}.{key}' if prefix else key)
+      yield from flatten(value, f'{prefix}.{key}' if prefix else key)
   else:
     yield prefix, json.dumps(tree)
 

@@ -17,6 +17,9 @@ import re
 import shutil
 from typing import Any
 
+from mtljax.training import _json
+
+_KEYS = {'step', 'score', 'meta', 'data_state', 'leaves', 'files', 'digest'}
 _OURS = re.compile(r'(\d+)(\.json(\.tmp)?|\.orbax-checkpoint-tmp.*)?')
 
 
@@ -37,7 +40,7 @@ def write(directory: pathlib.Path, step: int, seal: dict[str, Any]) -> None:
   path = directory / f'{step}.json'
   temporary = path.with_suffix('.json.tmp')
   with open(temporary, 'w') as f:
-    json.dump(seal | {'digest': _digest(seal)}, f)
+    json.dump(_json.seal(seal), f)
     f.flush()
     os.fsync(f.fileno())
   os.replace(temporary, path)
@@ -53,12 +56,11 @@ def read(directory: pathlib.Path, step: int) -> dict[str, Any]:
   if step not in steps_on_disk(directory, sealed=True):
     raise CheckpointError(f'{path} is incomplete (its save was cut short)')
   try:
-    seal = json.loads(path.with_suffix('.json').read_text())
-    digest = seal.pop('digest')
-  except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+    seal = _read(path.with_suffix('.json'))
+  except (OSError, ValueError) as error:
     raise CheckpointError(f'{path}.json is damaged ({error})') from error
-  if digest != _digest(seal):
-    raise CheckpointError(f'{path}.json is damaged (its digest differs)')
+  if seal['step'] != step:
+    raise CheckpointError(f'{path}.json is that of step {seal["step"]}')
   try:
     found = _digests(path)
   except OSError as error:
@@ -72,13 +74,12 @@ def read(directory: pathlib.Path, step: int) -> dict[str, Any]:
 
 
 def scores(directory: pathlib.Path) -> dict[int, float | None]:
-  """Sealed steps and their scores, None where there is none to read."""
+  """Sealed steps and their scores, None where there is none to believe."""
   found: dict[int, float | None] = {}
   for step in steps_on_disk(directory, sealed=True):
     found[step] = None
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-      seal = json.loads((directory / f'{step}.json').read_text())
-      found[step] = float(seal['score'])
+    with contextlib.suppress(OSError, ValueError, TypeError):
+      found[step] = float(_read(directory / f'{step}.json')['score'])
   return found
 
 
@@ -107,6 +108,13 @@ def unpack(packed: dict[str, Any]) -> Any:
   return packed['json']
 
 
+def _read(path: pathlib.Path) -> dict[str, Any]:
+  seal = _json.read(path)
+  if not isinstance(seal, dict) or not _KEYS <= seal.keys():
+    raise ValueError('it is no seal')
+  return _json.unseal(seal)
+
+
 def _digests(directory: pathlib.Path) -> dict[str, str]:
   """SHA-256 of every file, each forced to the disk first."""
   digests = {}
@@ -116,8 +124,3 @@ def _digests(directory: pathlib.Path) -> dict[str, str]:
       digest = hashlib.file_digest(f, 'sha256').hexdigest()
     digests[str(path.relative_to(directory))] = digest
   return digests
-
-
-def _digest(seal: dict[str, Any]) -> str:
-  text = json.dumps(seal, sort_keys=True)
-  return hashlib.sha256(text.encode()).hexdigest()

@@ -20,7 +20,7 @@ from mtljax.training._window import Window
 from mtljax.training.checkpoint import Checkpointer
 from mtljax.training.lockstep import Asked, Steps, drive, holding
 from mtljax.training.state import TrainState
-from mtljax.training.writers import MetricWriter
+from mtljax.training.writers import Marks, MetricWriter, marks_of, truncate
 
 #: Metrics that no two runs share, however equal.
 TIMING = ('examples_per_second',)
@@ -225,9 +225,8 @@ def fit_steps(
   _validate(num_steps, log_every, eval_every, task_names)
   seen = _Seen(best={'score': None, 'step': None}, evaluation={})
   if checkpointer is not None:
-    state, seen = _resume(checkpointer, state, batches, writer, seen)
-    if probe is not None:
-      probe.writer.truncate_after(int(state.step))
+    writers = (writer, probe.writer if probe else None)
+    state, seen = _resume(checkpointer, state, batches, writers, seen)
   start = int(state.step)
   if start > num_steps:
     raise ValueError(
@@ -271,7 +270,12 @@ def fit_steps(
         step,
         state,
         data_state=batches.get_state(),  # pyrefly: ignore[missing-attribute]
-        meta={'best': seen.best, 'evaluation': seen.evaluation, **more},
+        meta={
+          'best': seen.best,
+          'evaluation': seen.evaluation,
+          'written': marks_of(writer, probe.writer if probe else None),
+          **more,
+        },
         score=score,
       )
 
@@ -335,6 +339,7 @@ class _Seen:
   best: dict[str, Any]
   evaluation: dict[str, float]
   window: dict[str, Any] | None = None
+  written: Marks | None = None
   resumed_from: int | None = None
   skipped: tuple[str, ...] = ()
 
@@ -343,7 +348,7 @@ def _resume(
   checkpointer: Checkpointer,
   state: TrainState,
   batches: Any,
-  writer: MetricWriter | None,
+  writers: Sequence[MetricWriter | None],
   seen: _Seen,
 ) -> tuple[TrainState, _Seen]:
   """State, data and metrics as they were at the newest whole checkpoint."""
@@ -361,8 +366,9 @@ def _resume(
       resumed_from=int(state.step),
       skipped=tuple(checkpointer.skipped),
     )
-  if writer is not None:
-    writer.truncate_after(int(state.step))
+  for writer in writers:
+    if writer is not None:
+      truncate(writer, int(state.step), seen.written)
   return state, seen
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -11,6 +12,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
+
+from mtljax.training import _json
+
+#: By the name of a file, how many ``lines`` it has, and their ``sha256``.
+Marks = dict[str, dict[str, Any]]
 
 
 class MetricWriter(Protocol):
@@ -27,6 +33,10 @@ class MetricWriter(Protocol):
 
   def close(self) -> None:
     """Flushes and releases the file or connection."""
+
+
+class DamagedFileError(OSError):
+  """A file of a run is not as the run left it."""
 
 
 class JsonlWriter:
@@ -56,12 +66,17 @@ class JsonlWriter:
     self._value = _numbers if arrays else _number
     self.path = pathlib.Path(path)
     self._file = self._open()
+    self._count(self.path.read_bytes().splitlines(keepends=True))
 
   def _open(self):
     try:
       return open(self.path, 'ab', buffering=0)  # noqa: SIM115
     except OSError as error:
       raise self._error(error) from error
+
+  def _count(self, lines: Sequence[bytes]) -> None:
+    self._lines = len(lines)
+    self._sha256 = hashlib.sha256(b''.join(lines))
 
   def write(self, step: int, scalars: Mapping[str, Any], **tags: str) -> None:
     """Appends one line.
@@ -71,25 +86,64 @@ class JsonlWriter:
     """
     values = {name: self._value(name, value) for name, value in scalars.items()}
     line = json.dumps({**tags, 'step': int(step), **values}, allow_nan=False)
-    rest = line.encode() + b'\n'
+    whole = rest = line.encode() + b'\n'
     try:
       while rest:
         rest = rest[self._file.write(rest) :]
     except OSError as error:
       raise self._error(error) from error
+    self._lines += 1
+    self._sha256.update(whole)
 
-  def truncate_after(self, step: int) -> None:
-    """Drops lines of later steps and a last line that was cut short."""
-    self._file.close()
-    lines = self.path.read_bytes().splitlines(keepends=True)
-    kept = b''.join(line for line in lines if _step(line) <= step)
-    temporary = self.path.with_name(self.path.name + '.tmp')
+  def mark(self) -> Marks:
+    """How many lines are on the disk, and their SHA-256, by the file's name."""
     try:
-      temporary.write_bytes(kept)
-      os.replace(temporary, self.path)
+      if not self._file.closed:
+        os.fsync(self._file.fileno())
+    except OSError as error:
+      raise self._error(error) from error
+    mark = {'lines': self._lines, 'sha256': self._sha256.hexdigest()}
+    return {self.path.name: mark}
+
+  def truncate_after(self, step: int, marks: Marks | None = None) -> None:
+    """Drops lines of later steps and a last line that was cut short.
+
+    Args:
+      step: the last that is kept.
+      marks: what `mark` returned at that step; lines after them are dropped
+        too, and those before have to be what they were.
+
+    Raises:
+      DamagedFileError: they are not; the file stays as it is.
+      OSError: the file cannot be written.
+    """
+    lines = self.path.read_bytes().splitlines(keepends=True)
+    kept = [line for line in lines if _step(line) <= step]
+    mark = (marks or {}).get(self.path.name)
+    if mark is not None:
+      kept = self._as_marked(lines, mark, step)
+    self._file.close()
+    try:
+      _json.replace(self.path, lambda path: path.write_bytes(b''.join(kept)))
     except OSError as error:
       raise self._error(error) from error
     self._file = self._open()
+    self._count(kept)
+
+  def _as_marked(
+    self, lines: Sequence[bytes], mark: Mapping[str, Any], step: int
+  ) -> list[bytes]:
+    kept = list(lines[: mark['lines']])
+    if len(kept) < mark['lines']:
+      what = f'has {len(kept)} of the {mark["lines"]} lines'
+    elif hashlib.sha256(b''.join(kept)).hexdigest() != mark['sha256']:
+      what = f'has others than the {mark["lines"]} lines'
+    else:
+      return kept
+    raise DamagedFileError(
+      f'{self.path} {what} that were there when step {step} was saved: put the '
+      f'file back, or remove the folder {self.path.parent} to do this run again'
+    )
 
   def flush(self) -> None:
     """Does nothing: no line is held back."""
@@ -215,10 +269,20 @@ class MultiWriter:
     for writer in self._writers:
       writer.write(step, scalars, **tags)
 
-  def truncate_after(self, step: int) -> None:
+  def mark(self) -> Marks:
+    """The marks of those that have any; of files of one name, none."""
+    found = [name for writer in self._writers for name in marks_of(writer)]
+    return {
+      name: mark
+      for writer in self._writers
+      for name, mark in marks_of(writer).items()
+      if found.count(name) == 1
+    }
+
+  def truncate_after(self, step: int, marks: Marks | None = None) -> None:
     """Truncates each."""
     for writer in self._writers:
-      writer.truncate_after(step)
+      truncate(writer, step, marks)
 
   def flush(self) -> None:
     """Flushes each."""
@@ -229,6 +293,25 @@ class MultiWriter:
     """Closes each."""
     for writer in self._writers:
       writer.close()
+
+
+def marks_of(*writers: MetricWriter | None) -> Marks:
+  """The marks of all writers that have any."""
+  found: Marks = {}
+  for writer in writers:
+    if hasattr(writer, 'mark'):
+      found |= writer.mark()
+  return found
+
+
+def truncate(
+  writer: MetricWriter, step: int, marks: Marks | None = None
+) -> None:
+  """`truncate_after`, with the marks where the writer has any."""
+  if hasattr(writer, 'mark'):
+    writer.truncate_after(step, marks)  # pyrefly: ignore
+  else:
+    writer.truncate_after(step)
 
 
 def _number(name: str, value: Any) -> Any:
@@ -264,6 +347,7 @@ def _numbers(name: str, value: Any) -> Any:
 def _step(line: bytes) -> float:
   """The step of a line; infinite where the line is not whole."""
   try:
-    return json.loads(line)['step'] if line.endswith(b'\n') else math.inf
+    step = _json.loads(line)['step'] if line.endswith(b'\n') else math.inf
+    return step if isinstance(step, int | float) else math.inf
   except (ValueError, KeyError, TypeError):
     return math.inf

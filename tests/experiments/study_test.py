@@ -1,7 +1,6 @@
 """Cells of a study, one by one and as the members of one sweep."""
 
 import functools
-import json
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +10,7 @@ import optax
 import pytest
 
 import mtljax as mtl
-from experiments import _study
+from experiments import _files, _study
 from mtljax.training import Checkpointer, make_train_step
 
 OPTIONS = {
@@ -96,7 +95,8 @@ def test_a_sweep_of_cells_has_the_rows_of_each(alone, tmp_path):
       for f in folders
     ]
     assert found[0] == found[1]
-    row = json.loads((folders[0] / 'result.json').read_text())
+    row, files = _files.read_result(folders[0], 'dwa', seed)
+    assert list(files) == ['metrics.jsonl']
     assert row == rows[(0, 1, 9).index(seed)]
   assert rows[0]['wall_time'] > 0
   assert rows[0]['steps_per_second'] > 0

@@ -20,7 +20,7 @@ def test_new_run_then_resume(tmp_path):
   again = open_run(tmp_path / 'a' / 'b', CONFIG)
   assert (first.resumed, again.resumed) == (False, True)
   assert first.path == tmp_path / 'a' / 'b'
-  assert os.listdir(first.path) == ['config.json']
+  assert sorted(os.listdir(first.path)) == ['.lock', 'config.json']
   assert json.loads((first.path / 'config.json').read_text())['seed'] == 1
 
 
