@@ -9,7 +9,7 @@ import mtljax
 
 ROOT = pathlib.Path(mtljax.__file__).parent
 LAYERS = [
-  {'_types', '_tree', '_labels', '_validate', '_jaxprs'},
+  {'_types', '_tree', '_labels', '_validate', '_jaxprs', '_files'},
   {'solvers'},
   {'weightings'},
   {'aggregators', 'gradients'},

@@ -1,8 +1,8 @@
 """What tells a whole data set on disk from a damaged one.
 
 A manifest with the size and SHA-256 of every file is written last, so a folder
-with one was whole. A folder without, as ``tfds build`` makes it, is read through
-once: its records have checksums, and their number has to be that of its
+with one was whole. A folder without, as ``tfds build`` makes it, is read
+through once: its records have checksums, and their number has to be that of its
 ``dataset_info.json``.
 """
 

@@ -54,22 +54,21 @@ def prepare(
     folder.with_name('.lock'),
     lambda: say(f'Waiting for another process, which prepares {name}.'),
   ):
-    aside = None
+    aside, reason = None, ''
     if folder.exists():
       try:
         return _check(make_builder, data_dir, folder, name, splits, sizes)
       except _cache.DamagedError as error:
-        say(f'{error}: {name} is built again.')
-        reason = f' again, as {error}'
+        say(f'{error}: {name} is built again in {folder}.')
+        reason = str(error)
         with _as_output_error(folder):
           aside = pathlib.Path(
             tempfile.mkdtemp(prefix='.damaged-', dir=folder.parent)
           )
           os.replace(folder, aside / folder.name)
     else:
-      reason = ''
-    try:
       say(f'Preparing {name} in {folder}.')
+    try:
       with _as_output_error(folder):
         _build(make_builder(data_dir))
         try:
@@ -82,7 +81,7 @@ def prepare(
           ) from error
     except Exception as error:
       if aside is not None:
-        error.add_note(f'{name} had to be built{reason}.')
+        error.add_note(f'{name} had to be built again: {reason}.')
         if not folder.exists():
           os.replace(aside / folder.name, folder)
       raise

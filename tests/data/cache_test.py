@@ -1,7 +1,6 @@
 """Damaged data sets on disk are found, named and built again."""
 
 import json
-import pathlib
 import shutil
 import subprocess
 import sys
