@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 import rich.console
@@ -33,7 +36,7 @@ def run_command(
     run: the study itself; returns how many runs failed, None for none.
     start: what comes before ``prepare``, and the console; None: a plain one.
   """
-  with exit_on_error():
+  with exit_on_error(), _said():
     try:
       config = parse()
       console = report.make_console() if start is None else start(config)
@@ -43,3 +46,21 @@ def run_command(
     failed = run(config, study, console)
   if failed:
     sys.exit(f'error: {failed} runs did not finish; their status says why.')
+
+
+@contextlib.contextmanager
+def _said() -> Iterator[None]:
+  """Ends with a sentence after Ctrl-C and where nobody reads the output."""
+  try:
+    yield
+    sys.stdout.flush()
+  except KeyboardInterrupt:
+    print(
+      'stopped by Ctrl-C; run the same command to go on from what is saved',
+      file=sys.stderr,
+    )
+    sys.exit(128 + signal.SIGINT)
+  except BrokenPipeError:
+    # Python flushes at its end once more, which would raise again.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(128 + signal.SIGPIPE)

@@ -16,6 +16,7 @@ import rich.text
 from experiments._page import render_template
 from experiments._statistics import MIN_SEEDS, Interval, decide, interval
 from experiments._table import MISSING, Cell, Column
+from mtljax import _files
 
 TEMPLATE = '_claims_template.html.j2'
 
@@ -229,8 +230,8 @@ def write_claims(
     **values,
   )
   text = json.dumps(whole, indent=2, allow_nan=False, ensure_ascii=False)
-  (directory / 'summary.json').write_text(text + '\n', encoding='utf-8')
-  (directory / 'report.html').write_text(page, encoding='utf-8')
+  _files.replace_text(directory / 'summary.json', text + '\n')
+  _files.replace_text(directory / 'report.html', page)
   return whole
 
 

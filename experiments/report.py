@@ -41,6 +41,7 @@ from experiments._results import (
 )
 from experiments._summary import REFERENCE, summarize_results
 from experiments._table import main_columns, metric_columns
+from mtljax import _files
 
 _TEMPLATE = '_report_template.html.j2'
 
@@ -84,8 +85,8 @@ def write_report(directory: str | pathlib.Path) -> dict[str, Any]:
     summary,
     sections(results, summary) + _conflict_figures.comparison(conflict),
   )
-  (directory / 'summary.json').write_text(text + '\n', encoding='utf-8')
-  (directory / 'report.html').write_text(page, encoding='utf-8')
+  _files.replace_text(directory / 'summary.json', text + '\n')
+  _files.replace_text(directory / 'report.html', page)
   return summary
 
 

