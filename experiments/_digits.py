@@ -232,10 +232,7 @@ def make_problem(
 ) -> Problem:
   """Loss and measurements of a model."""
   tasks = model.tasks
-  one = {
-    name: jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype)
-    for name, x in loaded.splits['train'].items()
-  }
+  one = {name: x[:1] for name, x in loaded.splits['train'].items()}
   example = jax.eval_shape(loaded.inputs, one)
   init = jax.jit(lambda key: model.init(key, example))
   labels = mtl.label_params(

@@ -14,10 +14,14 @@ Params = dict[str, Any]
 ModelState = dict[str, Any]
 
 
+def _shape(x: Any) -> jax.ShapeDtypeStruct:
+  """What JAX makes of an array: int64 is int32 where float64 is off."""
+  return jax.ShapeDtypeStruct(x.shape, jax.dtypes.canonicalize_dtype(x.dtype))
+
+
 def _init(module: nn.Module, key: jax.Array, x: Any) -> dict[str, Any]:
   """Variables from the shape of x alone: no forward pass is computed."""
-  x = jax.ShapeDtypeStruct(x.shape, x.dtype)
-  return dict(module.lazy_init({'params': key}, x, train=False))
+  return dict(module.lazy_init({'params': key}, _shape(x), train=False))
 
 
 def _apply(
@@ -122,7 +126,7 @@ class MultiTaskModel:
     features = jax.eval_shape(
       lambda v, x: self.trunk.apply(v, x, train=False),
       {'params': params['trunk'], **model_state},
-      jax.ShapeDtypeStruct(x.shape, x.dtype),
+      _shape(x),
     )
     for t, (head, head_key) in enumerate(
       zip(self.heads, head_keys, strict=True)

@@ -19,7 +19,7 @@ def output_of(script: pathlib.Path) -> str:
     },
     capture_output=True,
     text=True,
-    timeout=300,
+    timeout=1200,  # a machine may have much else to do
   )
   assert out.returncode == 0, out.stderr[-3000:]
   return out.stdout

@@ -242,6 +242,8 @@ def test_init_does_not_depend_on_values_and_differs_between_heads():
   a, _ = model.init(KEY, X)
   b, _ = model.init(KEY, jax.ShapeDtypeStruct(X.shape, X.dtype))
   jax.tree.map(np.testing.assert_array_equal, a, b)
+  wide = np.asarray(X, np.float64)  # a data set's; JAX has it in float32
+  jax.tree.map(np.testing.assert_array_equal, a, model.init(KEY, wide)[0])
   one, two = (a[f'heads_{t}']['fc1']['kernel'] for t in (0, 1))
   assert not np.allclose(one, two)
 
