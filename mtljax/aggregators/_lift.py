@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import textwrap
 from collections.abc import Callable
 from typing import Any
 
@@ -12,9 +13,10 @@ from mtljax.aggregators import _aggregate, _gradient_based
 from mtljax.aggregators._inject import refuse_narrow
 
 _OPTIONS_DOC = """\
-num_tasks: T, a Python int.
+  num_tasks: T, a Python int.
   **options: the options of `mtljax.aggregate`, where they are explained:
-    {names}."""
+{names}
+"""
 
 _EXAMPLE = """
 
@@ -22,12 +24,12 @@ Examples:
   >>> import jax.numpy as jnp, mtljax as mtl
   >>> tx = mtl.{name}(num_tasks=2{example})
   >>> grads = {{'w': jnp.array([[1.0, 0.0, 0.0], [0.0, 2.0, 0.0]])}}
-  >>> update, state = tx.update(grads, tx.init(None), {reads})
+  >>> update, state = tx.update(grads, tx.init(None),{reads})
   >>> update['w'].shape, mtl.get_weights(state).shape
   ((3,), (2,))
 """
 
-CROSS = 'cross_gramian=mtl.cross_gramian(grads, grads)'
+CROSS = '\n  ...   cross_gramian=mtl.cross_gramian(grads, grads)'
 
 
 def _options(build: Callable[..., Aggregator]) -> list[inspect.Parameter]:
@@ -70,28 +72,33 @@ def _with_options(
   doc: str, build: Callable[..., Aggregator], defaults: dict[str, Any]
 ) -> str:
   """The docstring with the options among its arguments."""
-  names = ', '.join(f'``{p.name}``' for p in _options(build))
-  options = _OPTIONS_DOC.format(names=names)
+  names = ', '.join(f'``{p.name}``' for p in _options(build)) + '.'
   if defaults:
     said = ', '.join(f'``{k}={v}``' for k, v in defaults.items())
-    options += f' Here {said} by default.'
+    names += f' Here {said} by default.'
+  indent = ' ' * 4
+  lines = textwrap.fill(
+    names, 76, initial_indent=indent, subsequent_indent=indent
+  )
+  options = 'Args:\n' + _OPTIONS_DOC.format(names=lines)
   if 'Args:\n' in doc:
-    return doc.replace('Args:\n', f'Args:\n  {options}\n', 1)
-  return f'{doc}\n\nArgs:\n  {options}\n'
+    return doc.replace('Args:\n', options, 1)
+  return doc.replace('Returns:\n', f'{options}\nReturns:\n', 1)
 
 
 def lift(
   factory: Callable[..., Weighting],
   *,
   _example: str = '',
-  _reads: str = 'losses=jnp.ones(2)',
+  _reads: str = ' losses=jnp.ones(2)',
   **defaults: Any,
 ) -> Callable[..., Aggregator]:
   """The optax face of a weighting's factory, with its own defaults."""
   name = factory.__name__
   doc = inspect.getdoc(factory) or ''
   before, _, after = doc.partition('Examples:\n')
-  doc = before + ''.join(after.split('\n\n', 1)[1:])
+  doc = before.rstrip() + '\n\n' + ''.join(after.split('\n\n', 1)[1:])
+  doc = doc.replace('The `mtljax.Weighting`.', 'The `mtljax.Aggregator`.')
   doc = _with_options(doc, _aggregate.aggregate, defaults).rstrip()
   doc += (
     f'\n\nThe optax face of `mtljax.weightings.{name}`: see `mtljax.aggregate`.'
