@@ -121,6 +121,18 @@ def readers(pattern: Pattern) -> np.ndarray:
   return np.flatnonzero(pattern.reshape(len(pattern), -1).any(1))
 
 
+def _is_known(eqn: core.JaxprEqn) -> bool:
+  """Whether a loop's parameters are those that are read here."""
+  names = ('jaxpr',)
+  if eqn.primitive.name == 'while':
+    names = ('body_jaxpr', 'body_nconsts', 'cond_nconsts')
+  return all(name in eqn.params for name in names)
+
+
+def _ndim(x: Any) -> int:
+  return getattr(x.aval, 'ndim', 0)
+
+
 def _body(params: Any) -> core.Jaxpr | None:
   """The jaxpr of a call."""
   for key in ('jaxpr', 'call_jaxpr', 'fun_jaxpr'):
@@ -175,13 +187,13 @@ class _Walk:
         return self.run(body, ins, on)
     if name == 'cond':
       return self.cond(eqn, ins, on)
-    if name in ('scan', 'while') and not self.proven:
+    if name in ('scan', 'while') and not self.proven and _is_known(eqn):
       return self.loop(eqn, ins)
     if self.proven and not self.certain(eqn, ins, on):
       return [None] * len(eqn.outvars)
     if name in ELEMENTWISE and len(eqn.outvars) > 1:
       return ins
-    ndims = [getattr(x.aval, 'ndim', 0) for x in eqn.outvars]
+    ndims = [_ndim(x) for x in eqn.outvars]
     rule = RULES.get('elementwise' if name in ELEMENTWISE else name)
     if rule is not None:
       found = rule(eqn, ins)
@@ -225,12 +237,15 @@ class _Walk:
     """Goes round until no pattern grows."""
     params = eqn.params
     if eqn.primitive.name == 'scan':
+      # What is scanned over lacks an axis inside; the rest is as outside.
       body, skip = params['jaxpr'].jaxpr, 0
-      consts, carry = params['num_consts'], params['num_carry']
+      same_rank = lambda a, b: _ndim(a) == _ndim(b)
+      carry = sum(map(same_rank, eqn.outvars, body.outvars))
+      consts = sum(map(same_rank, eqn.invars, body.invars)) - carry
     else:
       body, skip = params['body_jaxpr'].jaxpr, params['cond_nconsts']
       consts, carry = params['body_nconsts'], len(eqn.outvars)
-    ndims = [getattr(x.aval, 'ndim', 0) for x in body.invars]
+    ndims = [_ndim(x) for x in body.invars]
     now = [whole(p, n) for p, n in zip(ins[skip:], ndims, strict=True)]
     while True:
       outs = self.run(body, now, [False] * len(now))
@@ -243,10 +258,8 @@ class _Walk:
       now = grown
     return [
       union(
-        whole(p, getattr(x.aval, 'ndim', 0)),
-        whole(ins[skip + consts + i], getattr(x.aval, 'ndim', 0))
-        if i < carry
-        else None,
+        whole(p, _ndim(x)),
+        whole(ins[skip + consts + i], _ndim(x)) if i < carry else None,
       )
       for i, (p, x) in enumerate(zip(outs, eqn.outvars, strict=True))
     ]

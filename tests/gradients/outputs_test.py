@@ -227,7 +227,7 @@ def test_the_features_route_takes_those_that_have_gradients():
 def test_features_without_any_gradient():
   staged = mtl.Staged(
     lambda w, x: x > 0,
-    [lambda w, z, x, t=t: jnp.where(z, x @ w, t)[0] for t in range(2)],
+    [lambda w, z, x, t=t: jnp.where(z, x @ w, t)[0, 0] for t in range(2)],
   )
   x = jnp.eye(2)
   for mode in ('unroll', 'vmap', 'map'):
