@@ -132,8 +132,8 @@ def gramian_of(leaves: Sequence[jax.Array]) -> jax.Array:
 
 
 def in_range_of(
-  through: Iterable[Any], combined: Callable[[jax.Array], list[jax.Array]]
-) -> Callable[[jax.Array], list[jax.Array]]:
+  through: Iterable[Any], combined: Callable[..., list[jax.Array]]
+) -> Callable[..., list[jax.Array]]:
   """``combined(weights)``, which is linear, for weights of any size.
 
   Where the weighted sum passes through half precision, whose range large
@@ -143,7 +143,9 @@ def in_range_of(
   if all(accumulator(x.dtype) == x.dtype for x in floating):
     return combined
 
-  def scaled(weights):
+  def scaled(weights=None):
+    if weights is None:  # all are 1
+      return combined()
     largest = jnp.max(jnp.abs(weights.astype(accumulator(weights.dtype))))
     fits = jnp.isfinite(largest) & (largest > 0)
     # A power of two: the product with it is exact.

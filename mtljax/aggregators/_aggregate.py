@@ -55,7 +55,8 @@ def stay_unless(ok: jax.Array, new: Any, old: Any) -> Any:
   """
 
   def one(n, o):
-    if n.ndim == 0 and not jnp.issubdtype(n.dtype, jnp.floating):
+    counts = n.ndim == 0 and not jnp.issubdtype(n.dtype, jnp.floating)
+    if n is o or counts:
       return n
     return jnp.where(ok, n, o)
 
@@ -228,41 +229,6 @@ def apply(
   )
   state = decide(weighting, stats, state)
   return combine(conventions, labels, leaves, state.weights, mask), state
-
-
-def checked_losses(
-  name: str, required: bool, losses: Any, num_tasks: int
-) -> jax.Array | None:
-  """The losses as an array; TypeError if they are required and missing."""
-  if losses is None:
-    if required:
-      raise TypeError(
-        f'{name} reads the task losses: pass update(..., losses=losses).'
-      )
-    return None
-  losses = jnp.asarray(losses)
-  _checks.check_task_vector('losses', losses, num_tasks)
-  return losses
-
-
-def checked_cross_gramian(
-  name: str, required: bool, cross_gramian: Any, num_tasks: int
-) -> jax.Array | None:
-  """The cross-Gramian as an array, or None if the method does not read it."""
-  if not required:
-    return None
-  if cross_gramian is None:
-    raise TypeError(
-      f'{name} compares the gradients of two further batches: pass '
-      'update(..., cross_gramian=mtl.cross_gramian(grads_1, grads_2)).'
-    )
-  cross_gramian = jnp.asarray(cross_gramian)
-  if cross_gramian.shape != (num_tasks, num_tasks):
-    raise ValueError(
-      f'cross_gramian has shape {cross_gramian.shape}; expected (num_tasks, '
-      f'num_tasks) = ({num_tasks}, {num_tasks}), as mtl.cross_gramian returns.'
-    )
-  return cross_gramian
 
 
 def checked_conventions(
@@ -447,8 +413,8 @@ def build(
     leaves, treedef = jax.tree.flatten(updates)
     flat = _labels.flatten_labels(labels, updates, num_tasks)
     _checks.check_gradients(updates, flat, num_tasks, params)
-    losses = checked_losses(info.name, reads_losses, losses, num_tasks)
-    cross_gramian = checked_cross_gramian(
+    losses = _checks.checked_losses(info.name, reads_losses, losses, num_tasks)
+    cross_gramian = _checks.checked_cross_gramian(
       info.name, reads_cross, cross_gramian, num_tasks
     )
     task_mask = _checks.checked_mask(task_mask, num_tasks)

@@ -1,4 +1,4 @@
-"""Shape checks of per-task gradients, at trace time."""
+"""Checks of what `update` is given, at trace time."""
 
 from __future__ import annotations
 
@@ -68,3 +68,38 @@ def check_task_vector(name: str, value: jax.Array, num_tasks: int) -> None:
     raise ValueError(
       f'{name} has shape {value.shape}; expected (num_tasks,) = ({num_tasks},).'
     )
+
+
+def checked_losses(
+  name: str, required: bool, losses: Any, num_tasks: int
+) -> jax.Array | None:
+  """The losses as an array; TypeError if they are required and missing."""
+  if losses is None:
+    if required:
+      raise TypeError(
+        f'{name} reads the task losses: pass update(..., losses=losses).'
+      )
+    return None
+  losses = jnp.asarray(losses)
+  check_task_vector('losses', losses, num_tasks)
+  return losses
+
+
+def checked_cross_gramian(
+  name: str, required: bool, cross_gramian: Any, num_tasks: int
+) -> jax.Array | None:
+  """The cross-Gramian as an array, or None if the method does not read it."""
+  if not required:
+    return None
+  if cross_gramian is None:
+    raise TypeError(
+      f'{name} compares the gradients of two further batches: pass '
+      'update(..., cross_gramian=mtl.cross_gramian(grads_1, grads_2)).'
+    )
+  cross_gramian = jnp.asarray(cross_gramian)
+  if cross_gramian.shape != (num_tasks, num_tasks):
+    raise ValueError(
+      f'cross_gramian has shape {cross_gramian.shape}; expected (num_tasks, '
+      f'num_tasks) = ({num_tasks}, {num_tasks}), as mtl.cross_gramian returns.'
+    )
+  return cross_gramian

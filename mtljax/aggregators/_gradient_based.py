@@ -160,7 +160,7 @@ def gradient_method(
     leaves, treedef = jax.tree.flatten(updates)
     flat = _labels.flatten_labels(labels, updates, num_tasks)
     _checks.check_gradients(updates, flat, num_tasks, params)
-    losses = _aggregate.checked_losses(
+    losses = _checks.checked_losses(
       info.name, rule.reads_losses, losses, num_tasks
     )
     mask = _checks.checked_mask(task_mask, num_tasks)

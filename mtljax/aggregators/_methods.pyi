@@ -243,7 +243,8 @@ def uncertainty(
   a loss of 0 or less       finite: s falls, and the weight grows
   absent tasks              0; their log variance and Adam stand still
   NaN or infinity           those of this step do not read the losses; the
-                            task's own are NaN from the next step on
+                            task's own are NaN from the next step on; in an
+                            aggregator NaN in that step only
   ========================  ==================================================
 
   Args:
@@ -1056,7 +1057,8 @@ def dwa(
   absent tasks              0; T counts those present. Windows are counted
                             for each task in the steps it was present; one
                             with fewer than two has the ratio 1
-  NaN or infinity           NaN, until its window is forgotten
+  NaN or infinity           NaN, until its window is forgotten; in an
+                            aggregator only in that step
   ========================  ==================================================
 
   Args:
@@ -1219,8 +1221,7 @@ def famo(
   ========================  ==================================================
   one task                  1
   L_t = b_t                 1 for it, nearly
-  L_t below b_t             NaN for all; below it after a step: NaN from then
-                            on
+  L_t below b_t             NaN for all; after a step: as NaN
   absent tasks              0, the smaller problem's answer for the rest;
                             their logits and Adam stand still
   NaN or infinity           NaN; after a step: that task has not been observed
@@ -1369,7 +1370,8 @@ def go4align(
   a loss of zero or below   NaN for all
   absent tasks              0, the smaller problem's answer for the rest; p is
                             theirs among those present, up to a constant
-  NaN or infinity           NaN, from then on
+  NaN or infinity           NaN, from then on; in an aggregator only in that
+                            step
   ========================  ==================================================
 
   Args:
@@ -1448,7 +1450,8 @@ def gradnorm(
   a negative ratio          NaN from the next step on, unless alpha is whole
   absent tasks              0, the smaller problem's answer for the rest; their
                             weight and Adam stand still
-  NaN or infinity           NaN from then on
+  NaN or infinity           NaN, from then on; in an aggregator only in that
+                            step
   ========================  ==================================================
 
   Args:
@@ -1675,7 +1678,8 @@ def imtl_l(
   a loss of zero or below   the objective has no minimum over s: the weight
                             grows without bound
   absent tasks              0; their s and its Adam stand still
-  NaN or infinity           that task's s is NaN from then on
+  NaN or infinity           that task's s is NaN from then on; in an
+                            aggregator it stays as it was
   ========================  ==================================================
 
   Args:
@@ -1914,7 +1918,8 @@ def pivrg(
   stationary, antiparallel) combination is bounded, with a residual of order 1
   absent tasks              0, the smaller problem's answer for the rest; a
                             window counts the steps a task is present
-  NaN or infinity           NaN; in a loss, until its window is replaced
+  NaN or infinity           NaN; in a loss, until its window is replaced; in
+                            an aggregator only in that step
   ========================  ==================================================
 
   Args:
@@ -2000,7 +2005,8 @@ def slaw(
   absent tasks              0; T counts those present, each with the history
                             of the steps it was present. One present for the
                             first time has weight 1, the rest share as above
-  NaN or infinity           NaN, from then on
+  NaN or infinity           NaN, from then on; in an aggregator only in that
+                            step
   ========================  ==================================================
 
   Args:
@@ -2147,7 +2153,8 @@ def stch(
                             their preferences as given. A task's warm-up counts
                             the steps it was present; those still in it have
                             the weight 1 / L, the others share as above
-  NaN or infinity           NaN, from then on if it was in the nadir
+  NaN or infinity           NaN, from then on if it was in the nadir; in an
+                            aggregator only in that step
   ========================  ==================================================
 
   Args:
@@ -2959,29 +2966,4 @@ def db_mtl(
   References:
     Lin et al., `Dual-Balancing for Multi-Task Learning
     <https://arxiv.org/abs/2308.12029>`_, 2023
-  """
-
-
-def inject_hyperparams(
-  factory: Callable[..., Aggregator],
-) -> Callable[..., Aggregator]:
-  r"""`optax.inject_hyperparams` for methods: schedules for their floats.
-
-  Every argument that is not a number (``num_tasks``, ``labels``, ``key``,
-  strings, bools) is kept static; floats may be schedules of the step, and sit
-  in the state as ``hyperparams``.
-
-  Args:
-    factory: a method, such as `mtljax.cagrad`.
-
-  Returns:
-    A factory with the same arguments.
-
-  Examples:
-    >>> import jax.numpy as jnp, mtljax as mtl, optax
-    >>> c = optax.linear_schedule(0.0, 0.5, transition_steps=10)
-    >>> tx = mtl.inject_hyperparams(mtl.cagrad)(num_tasks=2, c=c)
-    >>> state = tx.init({'w': jnp.zeros(2)})
-    >>> print(float(state.hyperparams['c']))
-    0.0
   """

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 
 from mtljax import _labels, _tree, _validate
-from mtljax.aggregators import _aggregate, _checks
+from mtljax.aggregators import _checks
 
 
 def _divided(rows: jax.Array, sizes: jax.Array) -> jax.Array:
@@ -108,7 +108,7 @@ def normalize_tasks(
     leaves, treedef = jax.tree.flatten(updates)
     flat = _labels.flatten_labels(labels, updates, num_tasks)
     _checks.check_gradients(updates, flat, num_tasks, params)
-    losses = _aggregate.checked_losses(
+    losses = _checks.checked_losses(
       'normalize_tasks', by_loss, losses, num_tasks
     )
     shared = [

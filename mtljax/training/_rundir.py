@@ -37,11 +37,12 @@ class Run:
   Attributes:
     path: the folder.
     resumed: whether it held the same run before.
+    lock: what keeps other processes out; None where nothing can.
   """
 
   path: pathlib.Path
   resumed: bool
-  _lock: _lock.Lock | None = dataclasses.field(
+  lock: _lock.Lock | None = dataclasses.field(
     default=None, repr=False, compare=False
   )
 
@@ -57,8 +58,8 @@ class Run:
 
   def release(self) -> None:
     """Lets another process have the folder, before the end of this one."""
-    if self._lock is not None:
-      self._lock.release()
+    if self.lock is not None:
+      self.lock.release()
 
 
 def open_run(
@@ -161,7 +162,7 @@ def open_run(
       values['history'] = history
     text = json.dumps(_json.seal(values), indent=2, sort_keys=True) + '\n'
     _json.replace(run.path / 'config.json', lambda path: path.write_text(text))
-  return dataclasses.replace(run, resumed=bool(occupied), _lock=lock)
+  return dataclasses.replace(run, resumed=bool(occupied), lock=lock)
 
 
 def lock_run(directory: str | os.PathLike[str]) -> None:

@@ -1,4 +1,4 @@
-"""Layer by layer, small architectures of every kind have the jacobian's Gramian."""
+"""Layer by layer, architectures of every kind have the jacobian's Gramian."""
 
 import jax
 import jax.numpy as jnp
