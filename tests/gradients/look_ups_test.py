@@ -73,7 +73,8 @@ def check(losses, rows, ids, layer, single=True):
   grads = nets.rows_of(grads)
   # What lies outside of a table is NaN, and has no gradient at all.
   nets.assert_close(one, grads @ grads.T, rtol)
-  assert np.all(np.isfinite(one)) and np.any(one)
+  # XLA itself may drop every id of a type that does not hold the table.
+  assert np.all(np.isfinite(one)) and (np.any(one) or not layer)
   if single:
     each, samples = compute_single(table, ids)
     samples = nets.rows_of(samples, 2)
