@@ -238,18 +238,6 @@ def trace(
   return program, jax.tree.structure(shape)
 
 
-def reads(
-  fun: Callable[..., Any], params: Sequence[jax.Array], *rest: Any
-) -> set[int]:
-  """Which of the parameters ``fun(params, *rest)`` may read."""
-  closed = jax.make_jaxpr(fun)(list(params), *rest)
-  read = {x for eqn in closed.jaxpr.eqns for x in eqn.invars if is_var(x)}
-  read |= {x for x in closed.jaxpr.outvars if is_var(x)}
-  return {
-    i for i, x in enumerate(closed.jaxpr.invars[: len(params)]) if x in read
-  }
-
-
 def _num_bytes(op: Op) -> int:
   avals = [
     x.aval

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from mtljax import _labels, _tree, _validate
-from mtljax.gradients import _kernels, _pullback
+from mtljax.gradients import _kernels, _proven, _pullback
 from mtljax.gradients._passes import make_passes
 from mtljax.gradients._pullback import LossFn
 
@@ -242,7 +242,13 @@ def value_and_sample_gramian(
 
 
 def _num_samples(batch: Any) -> int:
-  sizes: Sequence[int] = sorted({x.shape[0] for x in jax.tree.leaves(batch)})
+  found = {x.shape[0] for x in jax.tree.leaves(batch)}
+  if not _proven.is_static(found):
+    raise ValueError(
+      f'batch: the number of samples must be known, as the Gramian has a row '
+      f'for each; got {found}. Export it for one size.'
+    )
+  sizes: Sequence[int] = sorted(found)
   if len(sizes) != 1:
     raise ValueError(
       f'batch: its arrays have {sizes} samples on axis 0; all must have the '

@@ -1,4 +1,4 @@
-"""Layer by layer, architectures of every kind have the jacobian's Gramian."""
+"""Small architectures of every kind, layer by layer and by the jacobian."""
 
 import jax
 import jax.numpy as jnp
