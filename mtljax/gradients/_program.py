@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 from jax.extend import core
 
-from mtljax._jaxprs import CALLS, inner, is_var, run_equation
+from mtljax._jaxprs import CALLS, inner, run_equation
 from mtljax.gradients import _proven
 
 
