@@ -8,6 +8,10 @@ import numbers
 from collections.abc import Iterable
 from typing import Any
 
+import jax
+import jax.numpy as jnp
+import numpy as np
+
 
 def one_of(name: str, value: Any, valid: Iterable[Any]) -> None:
   """Raises ValueError with the valid values, and the closest, if none fits."""
@@ -29,21 +33,68 @@ def in_range(
   high: float = math.inf,
   *,
   open_low: bool = False,
+  open_high: bool = False,
+  optional: bool = False,
+  vector: bool = False,
 ) -> None:
-  """Raises ValueError if a Python number is outside; arrays are left alone."""
-  if isinstance(value, str):
-    raise TypeError(f'{name}={value!r} must be a number.')
-  if isinstance(value, bool) or not isinstance(value, numbers.Real):
+  """Raises unless the value is one finite number within the bounds.
+
+  Traced values pass; what is not a number at all is a TypeError.
+
+  Args:
+    name: of the argument.
+    value: a Python number, or an array.
+    low: the lower bound.
+    high: the upper bound.
+    open_low: whether the lower bound itself is outside.
+    open_high: whether the upper one is.
+    optional: whether None passes.
+    vector: whether an array of one dimension passes, each number in range.
+  """
+  if (value is None and optional) or isinstance(value, jax.core.Tracer):
     return
-  below = value <= low if open_low else value < low
-  if not math.isfinite(value) or below or value > high:
-    finite = '' if math.isfinite(value) else 'finite and '
-    bound = f'{finite}{"above" if open_low else "at least"} {low:g}'
-    if low == -math.inf:
-      bound = 'finite'
-    if high != math.inf:
-      bound += f' and at most {high:g}'
-    raise ValueError(f'{name}={value!r} must be {bound}.')
+  bounds = _bounds(low, high, open_low, open_high)
+  array = _as_numbers(value)
+  if array is None or array.ndim > vector:
+    kind = 'a number or a vector of numbers' if vector else 'a number'
+    raise TypeError(f'{name}={value!r} must be {kind}, {bounds}.')
+  below = array <= low if open_low else array < low
+  above = array >= high if open_high else array > high
+  if not np.all(np.isfinite(array)) or np.any(below | above):
+    raise ValueError(f'{name}={value!r} must be {bounds}.')
+
+
+def _as_numbers(value: Any) -> np.ndarray | None:
+  """Real numbers in float64; None for anything else."""
+  if isinstance(value, (bool, np.bool_, str, bytes)) or callable(value):
+    return None
+  try:
+    array = np.asarray(value)
+    if array.dtype == bool or not (
+      jnp.issubdtype(array.dtype, np.integer)
+      or jnp.issubdtype(array.dtype, np.floating)
+    ):
+      return None
+    return array.astype(np.float64)
+  except (TypeError, ValueError):
+    return None
+
+
+def _bounds(low: float, high: float, open_low: bool, open_high: bool) -> str:
+  parts = []
+  if low != -math.inf:
+    parts.append(f'{"above" if open_low else "at least"} {low:g}')
+  if high != math.inf:
+    parts.append(f'{"below" if open_high else "at most"} {high:g}')
+  return 'finite' + ''.join(f' and {part}' for part in parts)
+
+
+def flag(name: str, value: Any, *, optional: bool = False) -> None:
+  """Raises TypeError unless the value is a bool (or None, if optional)."""
+  if isinstance(value, (bool, np.bool_)) or (value is None and optional):
+    return
+  kinds = 'True, False or None' if optional else 'True or False'
+  raise TypeError(f'{name}={value!r} must be {kinds}.')
 
 
 def integer(name: str, value: Any, low: int) -> None:

@@ -21,7 +21,7 @@ def test_in_range_open_and_high():
     _validate.in_range('c', 0, 0, open_low=True)
   with pytest.raises(ValueError, match='at most 1'):
     _validate.in_range('c', 2, 0, 1)
-  _validate.in_range('c', None, 0)
+  _validate.in_range('c', None, 0, optional=True)
 
 
 @pytest.mark.parametrize(

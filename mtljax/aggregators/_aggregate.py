@@ -240,7 +240,9 @@ def checked_conventions(
 ) -> Conventions:
   """The conventions asked for, or the method's own; ValueError if not valid."""
   _validate.one_of('nonfinite', nonfinite, ('propagate', 'drop_task'))
-  _validate.in_range('max_norm', max_norm, 0, open_low=True)
+  _validate.in_range('max_norm', max_norm, 0, open_low=True, optional=True)
+  _validate.in_range('scale', scale, 0, open_low=True)
+  _validate.flag('weight_heads', weight_heads, optional=True)
   if weight_heads and info.signed:
     raise ValueError(
       f'weight_heads=True: {info.name} can give a task a negative weight, '

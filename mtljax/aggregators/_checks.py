@@ -70,6 +70,21 @@ def check_task_vector(name: str, value: jax.Array, num_tasks: int) -> None:
     )
 
 
+def _real(name: str, value: Any) -> jax.Array:
+  """An array of real numbers; TypeError for anything else."""
+  try:
+    array = jnp.asarray(value)
+  except (TypeError, ValueError) as error:
+    raise TypeError(f'{name}={value!r} must be an array of numbers.') from error
+  if jnp.issubdtype(array.dtype, jnp.floating):
+    return array
+  if jnp.issubdtype(array.dtype, jnp.integer):
+    return array.astype(float)
+  raise TypeError(
+    f'{name} is an array of {array.dtype.name}; expected real numbers.'
+  )
+
+
 def checked_losses(
   name: str, required: bool, losses: Any, num_tasks: int
 ) -> jax.Array | None:
@@ -80,7 +95,7 @@ def checked_losses(
         f'{name} reads the task losses: pass update(..., losses=losses).'
       )
     return None
-  losses = jnp.asarray(losses)
+  losses = _real('losses', losses)
   check_task_vector('losses', losses, num_tasks)
   return losses
 
@@ -96,7 +111,7 @@ def checked_cross_gramian(
       f'{name} compares the gradients of two further batches: pass '
       'update(..., cross_gramian=mtl.cross_gramian(grads_1, grads_2)).'
     )
-  cross_gramian = jnp.asarray(cross_gramian)
+  cross_gramian = _real('cross_gramian', cross_gramian)
   if cross_gramian.shape != (num_tasks, num_tasks):
     raise ValueError(
       f'cross_gramian has shape {cross_gramian.shape}; expected (num_tasks, '

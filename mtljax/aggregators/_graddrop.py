@@ -36,11 +36,7 @@ def _drop(leaf: jax.Array, uniform: jax.Array, leak: jax.Array) -> jax.Array:
 
 
 def _checked_leak(leak: Any) -> None:
-  values = leak if isinstance(leak, (list, tuple, np.ndarray)) else [leak]
-  for value in values:
-    if isinstance(value, np.generic):
-      value = value.item()
-    _validate.in_range('leak', value, 0, 1)
+  _validate.in_range('leak', leak, 0, 1, vector=True)
 
 
 def graddrop(*, leak: ArrayLike = 0.0) -> _base.GradientRule:

@@ -121,6 +121,7 @@ def moco(
     Fernando et al., `Mitigating Gradient Bias in Multi-objective Learning: A
     Provably Convergent Approach <https://arxiv.org/abs/2210.12624>`_, 2023
   """
+  _validate.flag('normalize', normalize)
   _validate.in_range('beta', beta, 0, 1, open_low=True)
   for name, value in (
     ('beta_sigma', beta_sigma),

@@ -138,7 +138,7 @@ def loss_surface(
         f'directions[{i}] must have the structure of params, {structure}, got '
         f'{jax.tree.structure(d)}.'
       )
-  _validate.in_range('batch_size', batch_size, 1)
+  _validate.in_range('batch_size', batch_size, 1, optional=True)
   if isinstance(coordinates, Sequence) and not jnp.isscalar(coordinates[0]):
     axes = [jnp.asarray(c) for c in coordinates]
   else:

@@ -11,6 +11,7 @@ import optax
 from mtljax import _labels, _params, _tree, _validate
 from mtljax._types import Aggregator, MethodInfo
 from mtljax.aggregators import _checks, _per_task
+from mtljax.optimizers import _signsgd
 
 
 class PerTaskState(NamedTuple):
@@ -268,6 +269,10 @@ def adatask(
     Yang et al., `AdaTask: A Task-aware Adaptive Learning Rate Approach to
     Multi-task Learning <https://arxiv.org/abs/2211.15055>`_, 2023
   """
+  _signsgd.check_rate(learning_rate)
+  _validate.in_range('b1', b1, 0, 1, open_high=True)
+  _validate.in_range('b2', b2, 0, 1, open_high=True)
+  _validate.in_range('eps', eps, 0)
   info = MethodInfo(
     name='adatask',
     paper='Yang et al., 2023, https://arxiv.org/abs/2211.15055',

@@ -7,6 +7,12 @@ import optax
 from mtljax import _validate
 
 
+def check_rate(learning_rate: optax.ScalarOrSchedule) -> None:
+  """Raises unless it is a number of at least 0, or a schedule."""
+  if not callable(learning_rate):
+    _validate.in_range('learning_rate', learning_rate, 0)
+
+
 def signsgd(
   learning_rate: optax.ScalarOrSchedule, *, momentum: float | None = None
 ) -> optax.GradientTransformation:
@@ -44,9 +50,8 @@ def signsgd(
     Bernstein et al., `signSGD: Compressed Optimisation for Non-Convex Problems
     <https://arxiv.org/abs/1802.04434>`_, 2018
   """
-  _validate.in_range('momentum', momentum, 0)
+  _validate.in_range('momentum', momentum, 0, 1, open_high=True, optional=True)
+  check_rate(learning_rate)
   if momentum is None:
     return optax.sign_sgd(learning_rate)
-  if isinstance(momentum, (int, float)) and momentum >= 1:
-    raise ValueError(f'momentum={momentum} must be below 1.')
   return optax.signum(learning_rate, momentum)

@@ -37,7 +37,8 @@ def perturb_by_norms(
 ) -> Perturb:
   """What moves a task's parameters along its gradient, from checked options."""
   _validate.in_range('rho_shared', rho_shared, 0)
-  _validate.in_range('rho_task', rho_task, 0)
+  _validate.in_range('rho_task', rho_task, 0, optional=True)
+  _validate.flag('perturb_heads', perturb_heads)
   _validate.one_of('norms', norms, ('separate', 'joint'))
   if rho_task is not None:
     given = f'{name}(rho_task={rho_task}): '

@@ -74,11 +74,11 @@ def imtl_l(
     <https://openreview.net/forum?id=IMPnRXEWpvr>`_, 2021
   """
   _validate.in_range('learning_rate', learning_rate, 0)
-  _validate.in_range('log_scale', log_scale)
+  _validate.in_range('log_scale', log_scale, vector=True)
 
   def init_fn(num_tasks, key=None):
     del key
-    start = jnp.full((num_tasks,), log_scale, float)
+    start = _loss_common.one_a_task('log_scale', log_scale, num_tasks)
     return IMTLLState(start, _loss_common.adam_init(start))
 
   def update_fn(stats, state):

@@ -114,6 +114,7 @@ def krum(
     Blanchard et al., `Byzantine-Tolerant Machine Learning
     <https://arxiv.org/abs/1703.02757>`_, 2017
   """
+  _validate.flag('squared', squared)
   _validate.integer('num_byzantine', num_byzantine, 0)
   _validate.integer('num_selected', num_selected, 1)
 

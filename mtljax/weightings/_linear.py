@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from mtljax._types import MethodInfo, Weighting
+from mtljax.weightings import _loss_common
 
 
 def _constant(weights_fn, init_check, info: MethodInfo) -> Weighting:
@@ -127,13 +127,9 @@ def fixed(*, weights: Sequence[float] | jax.Array) -> Weighting:
     Even Help? <https://arxiv.org/abs/2209.11379>`_, 2022: tuned, they are the
     baseline to beat.
   """
-  if not isinstance(weights, jax.core.Tracer):
-    values = np.asarray(weights, dtype=float)
-    if values.ndim != 1 or not np.all(np.isfinite(values) & (values >= 0)):
-      raise ValueError(
-        f'weights={weights!r} must be a vector of finite numbers, none of '
-        'them negative.'
-      )
+  if weights is None:
+    raise TypeError('weights=None must be a vector, one number a task.')
+  _loss_common.check_vector('weights', weights, 0)
 
   def weights_fn(num_tasks, mask=None):
     del num_tasks

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
@@ -93,13 +94,23 @@ def check_vector(name: str, value: Any, low: float | None = None) -> None:
   """Raises ValueError unless it is a vector of finite numbers from ``low``."""
   if value is None or isinstance(value, jax.core.Tracer):
     return
-  array = np.asarray(value, dtype=float)
+  try:
+    array = np.asarray(value, dtype=float)
+  except (TypeError, ValueError):
+    array = np.asarray(math.nan)
   good = array.ndim == 1 and np.all(np.isfinite(array))
   if not good or (low is not None and np.any(array < low)):
     bound = '' if low is None else f', each at least {low:g}'
     raise ValueError(
       f'{name}={value!r} must be a vector of finite numbers{bound}.'
     )
+
+
+def one_a_task(name: str, value: ArrayLike, num_tasks: int) -> jax.Array:
+  """A number, or a vector of them, as one a task in a buffer of its own."""
+  if jnp.ndim(value):
+    check_length(name, value, num_tasks)
+  return jnp.zeros((num_tasks,), float) + jnp.asarray(value, float)
 
 
 def check_length(

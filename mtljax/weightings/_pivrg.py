@@ -132,6 +132,10 @@ def pivrg(
     Performance-Driven Approach for Variance Reduction
     <https://github.com/jianke0604/MTLlib>`_, 2025
   """
+  if scores is None:
+    raise TypeError(
+      'scores=None must be a vector, one single-task score a task.'
+    )
   _loss_common.check_vector('scores', scores, math.ulp(0.0))
   _validate.integer('window', window, 1)
   _validate.in_range('bound', bound, 1, open_low=True)

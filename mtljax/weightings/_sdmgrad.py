@@ -153,6 +153,7 @@ def sdmgrad(
     Xiao et al., `Direction-oriented Multi-objective Learning: Simple and
     Provable Stochastic Algorithms <https://arxiv.org/abs/2305.18409>`_, 2023
   """
+  _validate.flag('normalize', normalize)
   _validate.in_range('lambda_', lambda_, 0)
   _validate.in_range('learning_rate', learning_rate, 0)
   _validate.in_range('momentum', momentum, 0)

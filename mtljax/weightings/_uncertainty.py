@@ -83,12 +83,12 @@ def uncertainty(
   """
   _validate.one_of('likelihood', likelihood, ('gaussian', 'softmax'))
   _validate.in_range('learning_rate', learning_rate, 0)
-  _validate.in_range('log_variance', log_variance)
+  _validate.in_range('log_variance', log_variance, vector=True)
   factor = 0.5 if likelihood == 'gaussian' else 1.0
 
   def init_fn(num_tasks, key=None):
     del key
-    start = jnp.zeros((num_tasks,), float) + jnp.asarray(log_variance, float)
+    start = _loss_common.one_a_task('log_variance', log_variance, num_tasks)
     return UncertaintyState(start, _loss_common.adam_init(start))
 
   def update_fn(stats, state):

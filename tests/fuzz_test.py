@@ -1,0 +1,273 @@
+"""Every method on hostile input: a right answer, or an error that names it.
+
+The short form draws some of the calls; all of them are marked ``slow``. What
+counts as right: an update of the parameters' shapes and dtypes, finite where
+the input is, NaN where a method says so, and the weighted sum of the rows where
+the method has weights. An error is a ValueError or TypeError, and says which
+argument or leaf is wrong.
+"""
+
+import inspect
+import itertools
+import math
+import random
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from battery import FIRST, weights_of
+
+import mtljax as mtl
+
+T = 3
+SHORT = 500
+NUMBERS = [None, '', 'x', [], 1j, math.nan, math.inf, -1, 0, 1e38, True]
+NUMBERS += [np.float32('nan'), [1.0] * (T + 1)]
+SIZES = [0, -1, 1, 2.5, None, True, '2', 2**31]
+# Not numbers: a tree, a key, or another transformation.
+NOT_NUMBERS = {'num_tasks', 'labels', 'gramian_labels', 'key', 'tx', 'method'}
+SHARED = {
+  'sam': {'rho': 0.1},
+  'flat_regions': {'rho_shared': 0.1},
+  'samo': {'rho': 0.1},
+  'gradient_norm_penalty': {'rho': 0.1, 'alpha': 0.5},
+  'cr_mogm': {'alpha': 0.5},
+  'every_k': {'k': 2},
+  'freeze_after': {'steps': 2},
+}
+OTHERS = {
+  'adatask': ((T, 0.1), {}),
+  'signsgd': ((0.1,), {}),
+  'normalized_ascent': ((0.1,), {}),
+  'adaptive_ascent': ((0.1,), {}),
+  'normalize_tasks': ((T,), {}),
+}
+
+
+def rows(seed=0):
+  keys = jax.random.split(jax.random.key(seed), 2)
+  return {
+    'b': jax.random.normal(keys[0], (T, 2)),
+    'w': jax.random.normal(keys[1], (T, 2, 3)),
+  }
+
+
+PARAMS = {'b': jnp.zeros(2), 'w': jnp.zeros((2, 3))}
+LOSSES = jnp.array([0.5, 1.0, 2.0])
+
+
+def changed(change):
+  return jax.tree.map(change, rows())
+
+
+GRADIENTS = {
+  'good': rows(),
+  'too few tasks': changed(lambda x: x[:-1]),
+  'no task axis': PARAMS,
+  'an axis too many': changed(lambda x: x[None]),
+  'scalars': changed(lambda x: jnp.ones(())),
+  'integers': changed(lambda x: jnp.ones(x.shape, jnp.int32)),
+  'bools': changed(lambda x: x > 0),
+  'half': changed(lambda x: x.astype(jnp.float16)),
+  'bfloat16': changed(lambda x: x.astype(jnp.bfloat16)),
+  'complex': changed(lambda x: x + 1j * x),
+  'numpy': changed(np.asarray),
+  'floats': {'b': 1.0, 'w': 2.0},
+  'nothing': {},
+  'None': {'b': None, 'w': None},
+  'zeros': changed(jnp.zeros_like),
+  'equal': changed(jnp.ones_like),
+  'tiny': changed(lambda x: x * 1e-30),
+  'huge': changed(lambda x: x * 1e15),
+  'NaN': changed(lambda x: x.at[1].set(jnp.nan)),
+  'infinite': changed(lambda x: x.at[1].set(jnp.inf)),
+  'an empty leaf': {**rows(), 'e': jnp.zeros((T, 0))},
+}
+TASK_LOSSES = {
+  'good': LOSSES,
+  'missing': None,
+  'too few': LOSSES[:-1],
+  'one number': 1.0,
+  'two axes': LOSSES[None],
+  'a list': [0.5, 1.0, 2.0],
+  'integers': jnp.array([1, 2, 3]),
+  'complex': LOSSES + 1j,
+  'text': 'losses',
+  'zeros': jnp.zeros(T),
+  'negative': -LOSSES,
+  'NaN': LOSSES.at[0].set(jnp.nan),
+  'huge': LOSSES * 1e38,
+}
+MASKS = {
+  'none': None,
+  'all': jnp.ones(T, bool),
+  'nobody': jnp.zeros(T, bool),
+  'one': jnp.array([True, False, False]),
+  'numbers': jnp.array([1, 0, 1]),
+  'too few': jnp.ones(T - 1, bool),
+  'two axes': jnp.ones((1, T), bool),
+}
+CHOICES = [
+  ('gradients', GRADIENTS),
+  ('losses', TASK_LOSSES),
+  ('mask', MASKS),
+]
+
+
+def build_calls():
+  """A name and a function that builds, with the argument that is hostile."""
+  for m in FIRST:
+    parameters = inspect.signature(
+      getattr(mtl, m.name, lambda **kwargs: None)
+    ).parameters
+    for name in set(parameters) - NOT_NUMBERS:
+      for value in NUMBERS:
+        yield (
+          f'{m.name}({name}={value!r})',
+          name,
+          lambda m=m, name=name, value=value: (
+            m(T, **{name: value})
+            if name not in m.per_task
+            else m.build(T, **{**m.kwargs, name: value})
+          ),
+        )
+    if m.name in dir(mtl):
+      for size in SIZES:
+        yield (
+          f'{m.name}({size!r})',
+          'num_tasks|T',
+          lambda m=m, size=size: getattr(mtl, m.name)(size, **valid(m)),
+        )
+  for factory, options in SHARED.items():
+    for name, value in itertools.product(options, NUMBERS):
+      kwargs = {**options, name: value}
+      yield (
+        f'{factory}({name}={value!r})',
+        name,
+        lambda f=factory, k=kwargs: getattr(mtl, f)(mtl.mean(T), **k),
+      )
+  for factory, (args, options) in OTHERS.items():
+    function = getattr(mtl, factory)
+    names = list(inspect.signature(function).parameters)
+    for name, value in itertools.product(names, NUMBERS):
+      if name in NOT_NUMBERS:
+        continue
+      kwargs = dict(zip(names, args, strict=False)) | options | {name: value}
+      yield (
+        f'{factory}({name}={value!r})',
+        name,
+        lambda f=function, k=kwargs: f(**k),
+      )
+
+
+def valid(m):
+  """Arguments that fit one or any number of tasks, where they exist."""
+  return {k: v[:T] if k in m.per_task else v for k, v in m.kwargs.items()} | {
+    k: f(T) for k, f in m.by_size.items()
+  }
+
+
+def update_calls():
+  """A method, and what of its input is hostile: one thing, or a pair."""
+  for m in FIRST:
+    for (a, some), (b, others) in itertools.combinations(CHOICES, 2):
+      for one, other in itertools.product(some, others):
+        yield m, {a: one, b: other}
+
+
+def check_build(what, name, build):
+  try:
+    build()
+  except (ValueError, TypeError) as error:
+    assert any(word in str(error) for word in name.split('|')), (
+      f'{what}: {error!r} does not name {name}'
+    )
+  except Exception as error:
+    raise AssertionError(f'{what}: {error!r}') from error
+
+
+# Words of which an error has at least one.
+NAMED = ('updates', 'grads', 'losses', 'task_mask', 'shared', 'leaf', 'params')
+
+
+def check_update(m, kinds):
+  what = f'{m.name}, {kinds}'
+  grads = GRADIENTS[kinds.get('gradients', 'good')]
+  losses = TASK_LOSSES[kinds.get('losses', 'good')]
+  mask = MASKS[kinds.get('mask', 'none')]
+  tx = m(T)
+  params = jax.tree.map(
+    lambda g: jnp.zeros(jnp.shape(g)[1:], jnp.result_type(g)), grads
+  )
+  try:
+    state = tx.init(params)
+    update, state = tx.update(grads, state, losses=losses, task_mask=mask)
+  except (ValueError, TypeError) as error:
+    assert any(word in str(error) for word in NAMED), f'{what}: {error!r}'
+    return
+  except Exception as error:
+    raise AssertionError(f'{what}: {error!r}') from error
+  for got, row in zip(
+    jax.tree.leaves(update), jax.tree.leaves(grads), strict=True
+  ):
+    assert got.shape == row.shape[1:], what
+    assert got.dtype == row.dtype, what
+    assert jnp.issubdtype(got.dtype, jnp.inexact), what
+  weights = weights_of(state)
+  if weights is None or tx.weighting is None:
+    return
+  assert weights.shape == (T,), what
+  if mask is not None:
+    absent = ~np.asarray(mask, bool)
+    assert not np.any(np.asarray(weights)[absent]), what
+  scale = tx.conventions.scale
+  if tx.conventions.max_norm is None and bool(jnp.all(jnp.isfinite(weights))):
+    for got, row in zip(
+      jax.tree.leaves(update), jax.tree.leaves(grads), strict=True
+    ):
+      rows64 = np.asarray(row, complex).reshape(T, -1)
+      if mask is not None:
+        rows64 = np.where(np.asarray(mask, bool)[:, None], rows64, 0)
+      want = np.asarray(weights, np.float64) * scale @ rows64
+      size = np.abs(np.asarray(weights, np.float64)) @ np.abs(rows64)
+      error = np.abs(np.asarray(got, complex).ravel() - want)
+      fine = np.finfo(np.float32).eps
+      if row.dtype in (jnp.float16, jnp.bfloat16):
+        fine = float(jnp.finfo(row.dtype).eps)
+      bad = error > 8 * fine * size + 1e-30
+      too_large = size > float(jnp.finfo(row.dtype).max) / 4
+      wild = ~np.isfinite(size) | too_large
+      assert not np.any(bad & ~wild), f'{what}: {got} for {want}'
+
+
+def sample(calls):
+  calls = list(calls)
+  return random.Random(0).sample(calls, min(SHORT, len(calls)))
+
+
+def test_some_buildings():
+  for call in sample(build_calls()):
+    check_build(*call)
+
+
+def test_some_updates():
+  for call in sample(update_calls())[: SHORT // 4]:
+    check_update(*call)
+
+
+@pytest.mark.slow
+def test_every_building():
+  calls = list(build_calls())
+  for call in calls:
+    check_build(*call)
+  print(f'{len(calls)} buildings')
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('m', FIRST, ids=lambda m: m.name)
+def test_every_update(m):
+  calls = [kinds for other, kinds in update_calls() if other is m]
+  for kinds in calls:
+    check_update(m, kinds)
+  print(f'{len(calls)} updates')
