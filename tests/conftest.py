@@ -31,6 +31,13 @@ def pytest_configure():
     os.environ['XLA_FLAGS'] = QUICK_TO_COMPILE
 
 
+@pytest.fixture(scope='module', autouse=True)
+def _programs_end_with_their_module():
+  """Each compiled program maps memory, of which a process may have so many."""
+  yield
+  jax.clear_caches()
+
+
 @pytest.fixture(scope='session', autouse=True)
 def _absl_flags_parsed():
   """Grain reads absl flags, which pytest never parses."""

@@ -74,6 +74,15 @@ class Pullback:
     """The gradient of the sum of the losses, by one backward pass."""
     return self.split.merge(self.combined(self.ones()), self.own())
 
+  def in_range_of(self, signals: list[Any]) -> Pullback:
+    """The same for weights beyond the range of the losses or the signals."""
+    through = [self.losses, *signals]
+    return dataclasses.replace(
+      self,
+      own=_tree.in_range_of(through, self.own),
+      combined=_tree.in_range_of(through, self.combined),
+    )
+
   def ones(self) -> jax.Array:
     """Weights of the plain sum."""
     return jnp.ones_like(self.losses)
@@ -110,19 +119,11 @@ def make_pullback(
   split = make_split(fun, params, labels)
   shared, own = split.split(jax.tree.leaves(params))
   if isinstance(fun, Staged):
-    made = _staged(fun, split, shared, own, args, has_aux, watch, place)
-  elif isinstance(fun, Sequence):
-    made = _sequence(fun, split, shared, own, args, has_aux)
-  else:
-    made = _plain(fun, split, shared, own, args, has_aux, watch, place)
-  through = [made.losses]
-  if isinstance(fun, Staged):
-    through += jax.tree.leaves(jax.eval_shape(made.features))
-  return dataclasses.replace(
-    made,
-    own=_tree.in_range_of(through, made.own),
-    combined=_tree.in_range_of(through, made.combined),
-  )
+    return _staged(fun, split, shared, own, args, has_aux, watch, place)
+  if isinstance(fun, Sequence):
+    return _sequence(fun, split, shared, own, args, has_aux).in_range_of([])
+  made = _plain(fun, split, shared, own, args, has_aux, watch, place)
+  return made.in_range_of([])
 
 
 def bind(fun: LossFn, kwargs: dict[str, Any]) -> LossFn:
@@ -395,7 +396,7 @@ def _staged(fun, split, shared, own, args, has_aux, watch, place) -> Pullback:
       place,
       (_stack(d_shared) if beside else [], beside),
     ),
-  )
+  ).in_range_of(jax.tree.leaves(stacked))
 
 
 def _sequence(funs, split, shared, own, args, has_aux) -> Pullback:

@@ -18,9 +18,13 @@ PARAMS = {
 }
 LABELS = {'trunk': 'shared', 'heads': [0, 1, 2]}
 X = jax.random.normal(KEYS[2], (4 * DEVICES, 4))
-MESH = jax.make_mesh(
-  (DEVICES,), ('data',), axis_types=(jax.sharding.AxisType.Auto,)
-)
+
+
+@functools.cache
+def make_mesh():
+  return jax.make_mesh(
+    (DEVICES,), ('data',), axis_types=(jax.sharding.AxisType.Auto,)
+  )
 
 
 def forms(reduce):
@@ -52,7 +56,7 @@ def mapped(fun, vma, out_specs):
   return jax.jit(
     jax.shard_map(
       fun,
-      mesh=MESH,
+      mesh=make_mesh(),
       in_specs=(P(), P('data')),
       out_specs=out_specs,
       check_vma=vma,

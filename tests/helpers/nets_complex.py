@@ -193,7 +193,7 @@ NETS = {
     integers(7, 3, 5),
   ),
   'convolution_of_complex_images': Net(
-    lambda p, x: conv(conv(x, p['real']), p['complex']),
+    lambda p, x: conv(conv(x, p['real'].astype(x.dtype)), p['complex']),
     {'real': normal(3, 3, 2, 2), 'complex': complexes(2, 2, 2, 2)},
     IMAGE,
   ),
