@@ -26,6 +26,9 @@ def one_of(name: str, value: Any, valid: Iterable[Any]) -> None:
   raise ValueError(f'{name}={value!r} is not one of {listed}.{hint}')
 
 
+_UNBOUNDED = (-math.inf, math.inf)
+
+
 def in_range(
   name: str,
   value: Any,
@@ -53,8 +56,9 @@ def in_range(
   """
   if (value is None and optional) or isinstance(value, jax.core.Tracer):
     return
-  bounds = _bounds(low, high, open_low, open_high)
   array = _as_numbers(value)
+  bounded = array is not None and bool(np.all(np.isfinite(array)))
+  bounds = _bounds(low, high, open_low, open_high, bounded)
   if array is None or array.ndim > vector:
     kind = 'a number or a vector of numbers' if vector else 'a number'
     raise TypeError(f'{name}={value!r} must be {kind}, {bounds}.')
@@ -80,13 +84,15 @@ def _as_numbers(value: Any) -> np.ndarray | None:
     return None
 
 
-def _bounds(low: float, high: float, open_low: bool, open_high: bool) -> str:
-  parts = []
+def _bounds(
+  low: float, high: float, open_low: bool, open_high: bool, is_finite: bool
+) -> str:
+  parts = [] if is_finite and (low, high) != _UNBOUNDED else ['finite']
   if low != -math.inf:
     parts.append(f'{"above" if open_low else "at least"} {low:g}')
   if high != math.inf:
     parts.append(f'{"below" if open_high else "at most"} {high:g}')
-  return 'finite' + ''.join(f' and {part}' for part in parts)
+  return ' and '.join(parts)
 
 
 def flag(name: str, value: Any, *, optional: bool = False) -> None:

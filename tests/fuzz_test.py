@@ -121,8 +121,8 @@ def build_calls():
     parameters = inspect.signature(
       getattr(mtl, m.name, lambda **kwargs: None)
     ).parameters
-    for name in set(parameters) - NOT_NUMBERS:
-      for value in NUMBERS:
+    for name, value in itertools.product(parameters, NUMBERS):
+      if name not in NOT_NUMBERS | {'kwargs'}:
         yield (
           f'{m.name}({name}={value!r})',
           name,

@@ -108,7 +108,7 @@ def check_vector(name: str, value: Any, low: float | None = None) -> None:
 
 def one_a_task(name: str, value: ArrayLike, num_tasks: int) -> jax.Array:
   """A number, or a vector of them, as one a task in a buffer of its own."""
-  if jnp.ndim(value):
+  if jnp.asarray(value).ndim:
     check_length(name, value, num_tasks)
   return jnp.zeros((num_tasks,), float) + jnp.asarray(value, float)
 

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 
 from mtljax import _validate
@@ -163,7 +164,9 @@ def pcd(
     <https://arxiv.org/abs/2606.29521>`_, 2026
   """
   _validate.integer('primary', primary, 0)
-  _validate.in_range('tau', tau, 0, 1)
+  # The primary's own entry of a vector is not read, whatever it is.
+  limits = () if isinstance(tau, (jax.Array, np.ndarray)) else (0, 1)
+  _validate.in_range('tau', tau, *limits, vector=True)
   _validate.in_range('beta', beta, 0, 1)
   if isinstance(beta, (int, float)) and beta == 1:
     raise ValueError(
@@ -178,10 +181,10 @@ def pcd(
         f'primary={primary} must be the index of one of num_tasks={num_tasks} '
         'tasks.'
       )
-    if jnp.shape(tau) not in ((), (num_tasks,)):
+    if jnp.asarray(tau).shape not in ((), (num_tasks,)):
       raise ValueError(
-        f'tau has shape {jnp.shape(tau)}; it must be one number or have shape '
-        f'({num_tasks},).'
+        f'tau has shape {jnp.asarray(tau).shape}; it must be one number or have '
+        f'shape ({"{num_tasks},"}).'
       )
     return PCDState(
       jnp.zeros((num_tasks,), float),
