@@ -182,9 +182,10 @@ def pcd(
         'tasks.'
       )
     if jnp.asarray(tau).shape not in ((), (num_tasks,)):
+      shape = jnp.asarray(tau).shape
       raise ValueError(
-        f'tau has shape {jnp.asarray(tau).shape}; it must be one number or have '
-        f'shape ({"{num_tasks},"}).'
+        f'tau has shape {shape}; it must be one number or have shape '
+        f'({num_tasks},).'
       )
     return PCDState(
       jnp.zeros((num_tasks,), float),

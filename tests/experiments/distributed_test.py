@@ -135,12 +135,12 @@ def test_two_processes_go_on_from_the_checkpoint_of_one(folder, alone):
   out = folder / 'copy'
   shutil.copytree(alone, out)
   forget_the_end(out)
-  run(out, 2, 'fsdp')
+  run(out, 2, 'fsdp', extra=['--force'])
   assert row(out)['resumed_from'] == STEPS // 2
   same(arrays(out), arrays(alone))
   # And one goes on from that of two.
   forget_the_end(out)
-  run(out)
+  run(out, extra=['--force'])
   assert row(out)['resumed_from'] == STEPS // 2
   same_row(out, alone)
 
