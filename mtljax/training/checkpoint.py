@@ -80,6 +80,7 @@ class Checkpointer:
     self.keep_best = keep_best
     self.higher_is_better = higher_is_better
     self.skipped: list[str] = []
+    self.written: dict[str, Any] | None = None
     self._stale: set[int] = set()
     self._executor = concurrent.futures.ThreadPoolExecutor(1)
     self._pending: concurrent.futures.Future[None] | None = None
@@ -92,6 +93,7 @@ class Checkpointer:
     *,
     data_state: Any = None,
     meta: dict[str, Any] | None = None,
+    written: dict[str, Any] | None = None,
     score: float | None = None,
   ) -> None:
     """Starts saving a state, once the save before it has ended.
@@ -101,6 +103,9 @@ class Checkpointer:
       state: a tree of arrays; may be donated when this returns.
       data_state: the place in the data, JSON or bytes.
       meta: anything small, JSON.
+      written: marks of the files that go with the state, JSON; `restore` leaves
+        them in the attribute ``written``. They may hold times, which no two
+        runs share, so they are no part of ``meta``.
       score: what the best checkpoint is chosen by.
 
     Raises:
@@ -117,6 +122,7 @@ class Checkpointer:
       'step': step,
       'score': None if score is None or math.isnan(score) else float(score),
       'meta': meta or {},
+      'written': written,
       'data_state': _seal.pack(data_state),
       'leaves': _leaves(state),
     }
@@ -128,15 +134,15 @@ class Checkpointer:
       _meet()
       self._stale -= {step}
       state = jax.tree.map(lambda x: x if x.size else None, state)
-      written = ocp.save_async(self.directory / str(step), state)
+      saving = ocp.save_async(self.directory / str(step), state)
     except Exception as error:  # noqa: BLE001
       raise self._write_error(step, error) from error
-    self._pending = self._executor.submit(self._finish, step, written, seal)
+    self._pending = self._executor.submit(self._finish, step, saving, seal)
 
-  def _finish(self, step: int, written: Any, seal: dict[str, Any]) -> None:
+  def _finish(self, step: int, saving: Any, seal: dict[str, Any]) -> None:
     """In the background: seals the checkpoint, then removes the others."""
     try:
-      written.result()
+      saving.result()
       if jax.process_index() == 0:
         _seal.write(self.directory, step, seal)
         others = _seal.steps_on_disk(self.directory) - self._kept(step)
@@ -214,6 +220,7 @@ class Checkpointer:
       for problem in problems:
         _log.warning('skipped: %s; using step %d instead', problem, candidate)
       self.skipped += problems
+      self.written = seal.get('written')
       self._stale = {later for later in steps if later > candidate}
       return state, _seal.unpack(seal['data_state']), seal['meta']
     which = 'checkpoint' if step is None else f'checkpoint of step {step}'

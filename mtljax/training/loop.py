@@ -274,9 +274,9 @@ def fit_steps(
         meta={
           'best': seen.best,
           'evaluation': seen.evaluation,
-          'written': marks_of(writer, probe.writer if probe else None),
           **more,
         },
+        written=marks_of(writer, probe.writer if probe else None),
         score=score,
       )
 
@@ -365,6 +365,7 @@ def _resume(
     batches.set_state(data_state)
     seen = _Seen(
       **meta,
+      written=checkpointer.written,
       resumed_from=int(state.step),
       skipped=tuple(checkpointer.skipped),
     )

@@ -101,6 +101,7 @@ def check_vector(name: str, value: Any, low: float | None = None) -> None:
   good = array.ndim == 1 and np.all(np.isfinite(array))
   if not good or (low is not None and np.any(array < low)):
     bound = '' if low is None else f', each at least {low:g}'
+    bound = ', none of them negative' if low == 0 else bound
     raise ValueError(
       f'{name}={value!r} must be a vector of finite numbers{bound}.'
     )
