@@ -79,7 +79,8 @@ def read_arrays(path: pathlib.Path, *, name: str = '') -> dict[str, np.ndarray]:
     OSError: it cannot be read.
   """
   try:
-    with np.load(path) as found:
+    # A damaged archive would leave a file open that numpy opened itself.
+    with path.open('rb') as file, np.load(file) as found:
       arrays = dict(found)
   except OSError:
     raise

@@ -36,7 +36,10 @@ def _drop(leaf: jax.Array, uniform: jax.Array, leak: jax.Array) -> jax.Array:
 
 
 def _checked_leak(leak: Any) -> None:
-  _validate.in_range('leak', leak, 0, 1, vector=True)
+  _validate.in_range('leak', leak, vector=True)
+  if not isinstance(leak, jax.core.Tracer):
+    for value in np.ravel(np.asarray(leak, float)).tolist():
+      _validate.in_range('leak', value, 0, 1)
 
 
 def graddrop(*, leak: ArrayLike = 0.0) -> _base.GradientRule:

@@ -129,7 +129,9 @@ def fixed(*, weights: Sequence[float] | jax.Array) -> Weighting:
   """
   if weights is None:
     raise TypeError('weights=None must be a vector, one number a task.')
-  _loss_common.check_vector('weights', weights, 0)
+  _loss_common.check_vector(
+    'weights', weights, 0, bound=', none of them negative'
+  )
 
   def weights_fn(num_tasks, mask=None):
     del num_tasks

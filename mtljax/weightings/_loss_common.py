@@ -90,8 +90,13 @@ def adam_step(
   return jnp.where(mask, direction, 0), keep_absent(mask, new, state)
 
 
-def check_vector(name: str, value: Any, low: float | None = None) -> None:
-  """Raises ValueError unless it is a vector of finite numbers from ``low``."""
+def check_vector(
+  name: str, value: Any, low: float | None = None, *, bound: str = ''
+) -> None:
+  """Raises ValueError unless it is a vector of finite numbers from ``low``.
+
+  ``bound`` says so in other words.
+  """
   if value is None or isinstance(value, jax.core.Tracer):
     return
   try:
@@ -100,8 +105,8 @@ def check_vector(name: str, value: Any, low: float | None = None) -> None:
     array = np.asarray(math.nan)
   good = array.ndim == 1 and np.all(np.isfinite(array))
   if not good or (low is not None and np.any(array < low)):
-    bound = '' if low is None else f', each at least {low:g}'
-    bound = ', none of them negative' if low == 0 else bound
+    if low is not None:
+      bound = bound or f', each at least {low:g}'
     raise ValueError(
       f'{name}={value!r} must be a vector of finite numbers{bound}.'
     )

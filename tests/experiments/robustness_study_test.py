@@ -12,6 +12,7 @@ import rich.console
 
 from experiments import (
   _digits,
+  _files,
   _robustness,
   _robustness_claims,
   report,
@@ -75,8 +76,7 @@ def rows_of(config):
 
 def artifacts(config, method, seed):
   path = config.out / 'runs' / method / f'seed_{seed}' / 'artifacts.npz'
-  with np.load(path) as arrays:
-    return dict(arrays)
+  return _files.read_arrays(path, name=f'{method}/{seed}')
 
 
 def test_rows_and_arrays(small):
