@@ -21,7 +21,7 @@ import optax
 
 import mtljax as mtl
 from benchmarks._turns import take_turns
-from experiments import _methods
+from experiments.lab import methods
 from mtljax import models
 from mtljax.training import make_train_step
 
@@ -81,7 +81,7 @@ def make_runner(name: str, route: str, batch: dict[str, jax.Array]):
     params, shared=model.shared, tasks=model.task_patterns
   )
   init, step, route = make_train_step(
-    _methods.make_method(name, model.num_tasks, labels, rho=0.05),
+    methods.make_method(name, model.num_tasks, labels, rho=0.05),
     optax.adam(1e-3),
     models.staged_loss(
       model, [task_loss(task) for task in model.tasks], lambda b: b['image']

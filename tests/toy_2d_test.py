@@ -7,7 +7,7 @@ import optax
 import pytest
 
 import mtljax as mtl
-from experiments import _toy_problem as toy_2d
+from experiments.studies.toy import problem as toy_2d
 
 # Start, losses, gradient of the first, of the second; the first times 0.1.
 REFERENCE = [

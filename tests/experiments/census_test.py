@@ -15,7 +15,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import _census, census
+from experiments.lab import comparison
+from experiments.suites import DataOptions
+from experiments.suites.census import SUITE
 from mtljax import data
 from mtljax.data import _census_columns as raw
 
@@ -108,27 +110,31 @@ def test_a_bad_option_gets_one_sentence(data_dir, tmp_path):
     ({'hidden_sizes': (0,)}, '--hidden-sizes=0'),
     ({'head_sizes': (-1,)}, '--head-sizes=-1'),
     ({'methods': ('cagrd',)}, "Did you mean 'cagrad'?"),
-    ({'data': _census.DataConfig(num_train=0)}, '--data.num-train=0'),
+    ({'data': DataOptions(num_train=0)}, '--data.num-train=0'),
   ],
 )
 def test_options_are_checked(changes, message):
   with pytest.raises(ValueError, match=message.replace('?', r'\?')):
-    census.check(
-      dataclasses.replace(census.complete(census.Config()), **changes)
-    )
+    config = comparison.complete(comparison.configs(SUITE)['quick'], SUITE)
+    comparison.check(dataclasses.replace(config, **changes), SUITE)
 
 
 def test_inputs_are_numbers_then_categories_one_hot(data_dir):
-  config = _census.DataConfig(dir=data_dir)
-  rows = _census.load(config, ('income', 'education'), 16, print)
+  suite = SUITE.with_tasks(('income', 'education'))
+  rows = suite.read(DataOptions(dir=data_dir), 16, print)
   train = rows.splits['train']
   inputs = rows.inputs({name: jnp.asarray(x[:9]) for name, x in train.items()})
-  assert inputs.shape == (9, 7 + rows.places.shape[1])
+  places = [
+    (column, value)
+    for column, values in enumerate(train['categorical'].T)
+    for value in np.unique(values)
+  ]
+  column, value = np.array(places).T
+  assert inputs.shape == (9, 7 + len(places))
   np.testing.assert_array_equal(inputs[:, :7], train['numeric'][:9])
   one_hot = np.asarray(inputs[:, 7:])
   # 33 columns without that of education, each one value a row.
   np.testing.assert_array_equal(one_hot.sum(1), np.full(9, 32))
-  column, value = rows.places
   for i in range(9):
     on = np.flatnonzero(one_hot[i])
     np.testing.assert_array_equal(column[on], np.arange(32))
@@ -138,6 +144,6 @@ def test_inputs_are_numbers_then_categories_one_hot(data_dir):
 
 
 def test_more_rows_a_step_than_there_are(data_dir):
-  config = _census.DataConfig(dir=data_dir, num_train=20)
+  config = DataOptions(dir=data_dir, num_train=20)
   with pytest.raises(ValueError, match='--batch-size=32 is more than the 20'):
-    _census.load(config, ('income',), 32, print)
+    SUITE.with_tasks(('income',)).read(config, 32, print)

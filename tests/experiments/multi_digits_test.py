@@ -13,7 +13,8 @@ import time
 import pytest
 
 import mtljax as mtl
-from experiments import _digits
+from experiments.suites import DataOptions
+from experiments.suites.digits import SUITE
 
 SMALL = (
   '--data.num-train 256 --data.num-validation 64 --data.num-test 64 '
@@ -236,7 +237,7 @@ def test_bad_options_get_one_sentence(args, message, data_dir, tmp_path):
 )
 def test_wrong_sizes_of_the_data_are_named(options, message):
   with pytest.raises(ValueError, match=message):
-    _digits.load(_digits.DataConfig(**options), 16, print)
+    SUITE.check_data(DataOptions(**options))
 
 
 def test_results_without_their_configuration_are_not_taken_over(

@@ -1,0 +1,1 @@
+"""What every study is run by: suites, runs, grids, the command line."""

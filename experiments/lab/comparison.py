@@ -1,0 +1,390 @@
+"""Compares methods on a suite: each task alone, then every method."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import itertools
+import pathlib
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import jax
+import optax
+import rich.console
+
+from experiments.lab import (
+  command,
+  devices,
+  diagnose,
+  identity,
+  methods,
+  presets,
+  study,
+)
+from experiments.lab.optimizers import OPTIMIZERS
+from experiments.lab.options import (
+  DataOptions,
+  Options,
+  between_runs,
+  flag,
+  free,
+  override,
+)
+from experiments.lab.problem import SINGLE, Problem, make_problem, trained_on
+from experiments.lab.runs import RunSpec
+from experiments.lab.suite import Data, Suite, Widths, check_widths
+from experiments.report.console import make_console
+from mtljax import _validate
+from mtljax.models import layers
+from mtljax.training import Layout, ShardedBatches, make_train_step, sweep
+from mtljax.training.step import ROUTES
+
+METHODS = (
+  'sum_losses',
+  'uncertainty',
+  'mgda',
+  'pcgrad',
+  'cagrad',
+  'nash_mtl',
+  'fairgrad',
+  'flat_cagrad',
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(Options):
+  """Compares multi-task methods on a suite."""
+
+  preset: str = free('quick')
+  """A protocol of the suite, such as quick or paper. Other options override
+  it."""
+  tasks: tuple[str, ...] = ()
+  """Some of the suite's tasks, separated by spaces; by default those of the
+  preset, or all."""
+  methods: tuple[str, ...] = free(METHODS)
+  """Methods to compare, separated by spaces. flat_X is task-based flat regions
+  (F-MTL) around X, sam_X is SAM on the summed loss around X, all is every
+  method of the library."""
+  weights: tuple[float, ...] = ()
+  """Weights of the method fixed, one a task; by default all 1."""
+  scores: tuple[float, ...] = ()
+  """Training losses that the tasks reach alone, for the method pivrg; by
+  default all 0.1."""
+  baselines: bool = free(True)
+  """Train each task alone too, which delta-m is measured against."""
+  epochs: int = 1
+  """Passes over the training data."""
+  model: str = ''
+  """A network of the suite; its first by default."""
+  hidden_sizes: tuple[int, ...] = (128, 64)
+  """Units of the shared layers of multi_mlp."""
+  head_sizes: tuple[int, ...] = ()
+  """Units of the layers of each task's own of multi_mlp, before its outputs."""
+  optimizer: str = 'adam'
+  """adam, adamw, sgd or momentum. The method per_task_optimizer has one a task;
+  adatask is one Adam a task, whatever this says."""
+  learning_rate: float = 1e-3
+  """Of the optimizer; it falls to zero along a cosine."""
+  batch_size: int = 128
+  """Examples a step."""
+  rho: float = 0.05
+  """Radius of flat_X and sam_X."""
+  route: str = 'auto'
+  """How statistics are taken: auto, losses, jacobian, gramian,
+  layerwise or features."""
+  mode: str = 'auto'
+  """How a step's T backward passes run: unroll, vmap or map. auto takes what is
+  fastest for the network."""
+  sweep: str = between_runs('auto')
+  """How the seeds of a method run: loop trains them after one another; vmap,
+  map and unroll together in one program. auto takes loop on CPU and with a
+  layout, vmap elsewhere."""
+  layout: str = between_runs('none')
+  """How a run is spread over all devices: none (one device), data (the batch)
+  or fsdp (batch, parameters and optimizer)."""
+  distributed: bool = free(False)
+  """Be one of several processes, one a host; see docs/scaling.md."""
+  diagnose: tuple[Literal['conflict'], ...] = ()
+  """Measured inside training, in runs/<method>/seed_<k>/probe.jsonl. conflict:
+  cosine, magnitude similarity, scalar product and share of opposite signs of
+  gradients of tasks on a sample and of samples in a task."""
+  diagnose_every: int = 5
+  """Steps between these measurements."""
+  diagnose_samples: int = 8
+  """Samples of a batch that are compared."""
+  log_every: int = 20
+  """Steps between lines of metrics."""
+  tensorboard: bool = free(True)
+  """Write TensorBoard files too, where tensorboardX is installed."""
+  data: DataOptions = dataclasses.field(default_factory=DataOptions)
+  """The data set."""
+
+
+def configs(suite: Suite, **changes: Any) -> dict[str, Config]:
+  """The presets of a suite as configurations, some options changed."""
+  return {
+    name: override(Config(preset=name, **changes), dict(preset))
+    for name, preset in suite.presets.items()
+  }
+
+
+def complete(config: Config, suite: Suite) -> Config:
+  """The options, with those that depend on the suite."""
+  tasks = config.tasks or suite.task_names
+  return dataclasses.replace(
+    config,
+    tasks=tasks,
+    model=config.model or next(iter(suite.networks)),
+    weights=config.weights or (1.0,) * len(tasks),
+    scores=config.scores or (0.1,) * len(tasks),
+  )
+
+
+def check(config: Config, suite: Suite) -> None:
+  """Raises ValueError for options that no run could be made of."""
+  tasks = suite.tasks_of(config.tasks)
+  network = suite.network(config.model)
+  suite.check_data(config.data)
+  methods.check_names(methods.expand(config.methods))
+  _validate.one_of('--optimizer', config.optimizer, OPTIMIZERS)
+  _validate.one_of('--route', config.route, ROUTES)
+  _validate.one_of('--mode', config.mode, ('auto', 'unroll', 'vmap', 'map'))
+  _validate.one_of('--sweep', config.sweep, sweep.MODES)
+  _validate.one_of('--layout', config.layout, devices.LAYOUTS)
+  if config.layout != 'none' and config.sweep not in ('auto', 'loop'):
+    raise ValueError(
+      f'--sweep {config.sweep} and --layout {config.layout}: seeds trained in '
+      'one program are not spread over devices; use --sweep loop.'
+    )
+  if config.diagnose and config.layout != 'none':
+    raise ValueError(
+      f'--diagnose and --layout {config.layout}: single samples are not spread '
+      'over devices; use --layout none.'
+    )
+  diagnose.check(config)
+  diagnose.check_network(config, config.model, network)
+  check_widths(config.hidden_sizes, config.head_sizes)
+  for name in ('seeds', 'epochs', 'batch_size', 'log_every'):
+    _validate.in_range(flag(name), getattr(config, name), 1)
+  _validate.in_range('--learning-rate', config.learning_rate, 0, open_low=True)
+  _validate.in_range('--rho', config.rho, 0)
+  for name in ('weights', 'scores'):
+    value = getattr(config, name)
+    if len(value) != len(tasks):
+      raise ValueError(
+        f'--{name}={value} must be {len(tasks)} numbers, one a task.'
+      )
+    for number in value:
+      _validate.in_range(f'--{name}', number, 0, open_low=name == 'scores')
+  if not (config.methods or config.baselines):
+    raise ValueError('--methods is empty and there are no baselines.')
+
+
+def methods_of(config: Config, tasks: Sequence[str]) -> tuple[str, ...]:
+  """What is compared: each task alone, if wanted, then the methods."""
+  single = [f'{SINGLE}{task}' for task in tasks] if config.baselines else []
+  return (*single, *methods.expand(config.methods))
+
+
+def make_specs(
+  config: Config,
+  name: str,
+  problem: Problem,
+  found: Data,
+  layout: Layout | None,
+  *,
+  mode: str,
+  probe: diagnose.Probe | None = None,
+) -> list[RunSpec]:
+  """The runs of one method, all seeds sharing one compiled step.
+
+  Args:
+    config: the options.
+    name: of the method, or ``single_<task>``.
+    problem: loss and measurements.
+    found: the data.
+    layout: how a run is spread over devices; None: it is not.
+    mode: how a step's T backward passes run.
+    probe: measured inside training; see `diagnose.make_probes`.
+  """
+  labels, num_tasks = problem.labels, len(problem.tasks)
+  single = num_tasks == 1
+  steps = config.epochs * found.steps_per_epoch(config.batch_size)
+  schedule = optax.cosine_decay_schedule(config.learning_rate, steps)
+  optimizer = OPTIMIZERS[config.optimizer]
+  method = methods.make_method(
+    'sum_losses' if single else name,
+    num_tasks,
+    labels,
+    rho=config.rho,
+    weights=config.weights,
+    scores=config.scores,
+    optimizer=optimizer,
+    learning_rate=schedule,
+  )
+  step = make_train_step(
+    method,
+    optax.identity() if method.info.is_optimizer else optimizer(schedule),
+    problem.loss,
+    has_state=True,
+    route='auto' if single else config.route,
+    mode=mode,
+    layout=layout,
+  )
+
+  def init(seed):
+    init_key, key = jax.random.split(jax.random.key(seed))
+    params, model_state = problem.init(init_key)
+    return step.init(params, key=key, model_state=model_state)
+
+  def make(seed):
+    init_fn = functools.partial(init, seed)
+    return init_fn() if layout is None else layout.make(init_fn)
+
+  def batches(seed):
+    size = config.batch_size
+    if layout is None:
+      return found.batches(size, seed)
+    own = found.batches(size, seed, layout.local_rows(size))
+    return ShardedBatches(own, layout, size)
+
+  def validate(state):
+    return problem.evaluate(state, 'validation') | problem.probe(state)
+
+  return [
+    RunSpec(
+      method=name,
+      seed=seed,
+      tasks=problem.tasks,
+      step=step,
+      init_fn=functools.partial(make, seed),
+      batches_fn=functools.partial(batches, seed),
+      validate_fn=validate,
+      test_fn=lambda state: problem.evaluate(state, 'test'),
+      probe_fn=probe,
+      probe_every=config.diagnose_every,
+    )
+    for seed in range(config.seeds)
+  ]
+
+
+def prepare(
+  config: Config, suite: Suite, name: str, console: rich.console.Console
+) -> study.Study:
+  """A comparison, all of whose options are checked before anything is written.
+
+  Args:
+    config: the options.
+    suite: what is trained on.
+    name: of the experiment.
+    console: where slow work is announced.
+  """
+  config = complete(config, suite)
+  check(config, suite)
+  suite = suite.with_tasks(config.tasks)
+  network = suite.network(config.model)
+  widths = Widths(
+    hidden_sizes=config.hidden_sizes, head_sizes=config.head_sizes
+  )
+  with devices.first_process_first():
+    found = suite.read(
+      config.data,
+      config.batch_size,
+      lambda text: console.print(text, markup=False),
+    )
+  layout = devices.make_layout(config.layout)
+  if layout is not None:
+    layout.local_rows(config.batch_size)
+  trained = {
+    x: trained_on(x, config.tasks) for x in methods_of(config, config.tasks)
+  }
+  problems = {
+    tasks: make_problem(suite, found, network, widths, tasks=tasks)
+    for tasks in dict.fromkeys(trained.values())
+  }
+  probes = diagnose.make_probes(config, problems)
+  by_method = [
+    make_specs(
+      config,
+      method,
+      problems[tasks],
+      found,
+      layout,
+      mode=network.mode_of(config.mode, config.route),
+      probe=probes.get(tasks),
+    )
+    for method, tasks in trained.items()
+  ]
+  mode = sweep_mode(config)
+  groups = by_method
+  if mode == 'loop':
+    groups = [[run] for run in itertools.chain.from_iterable(by_method)]
+  steps_per_epoch = found.steps_per_epoch(config.batch_size)
+  return study.Study(
+    name=name,
+    tasks=config.tasks,
+    groups=tuple(tuple(group) for group in groups),
+    facts=suite.facts(),
+    data={suite.name: identity.digests(found.splits)},
+    options={
+      'num_steps': config.epochs * steps_per_epoch,
+      'steps_per_epoch': steps_per_epoch,
+      'log_every': config.log_every,
+      'batch_size': config.batch_size,
+      'select': suite.score_of,
+      'tensorboard': config.tensorboard,
+    },
+    sweep=mode,
+    kept=identity.kept(dataclasses.replace(config, sweep=mode)),
+  )
+
+
+def sweep_mode(config: Config) -> str:
+  """How the seeds of a method run: what is asked for, or the fastest."""
+  if config.sweep != 'auto':
+    return config.sweep
+  if config.layout != 'none':
+    return 'loop'
+  return layers.default_sweep_mode(jax.default_backend())
+
+
+def start(config: Config) -> rich.console.Console:
+  """Joins the other processes, and gives the console of this one."""
+  devices.start(config.layout, config.distributed)
+  console = make_console()
+  console.quiet = not devices.is_first()
+  return console
+
+
+def main(
+  suite: Suite,
+  name: str,
+  *,
+  argv: Sequence[str] | None = None,
+  shown: Sequence[str] = (),
+) -> None:
+  """The command line of a comparison on a suite.
+
+  Args:
+    suite: what is trained on.
+    name: of the experiment, as in ``python -m experiments.<name>``.
+    argv: its arguments; None: those of this process.
+    shown: arguments that the usage shows after the name.
+  """
+  defaults = configs(suite, out=pathlib.Path('results') / name)
+  command.run_command(
+    lambda: complete(
+      presets.parse(
+        Config,
+        defaults,
+        prog=' '.join([f'python -m experiments.{name}', *shown]),
+        description=f'Compares multi-task methods on {suite.title}.',
+        argv=argv,
+      ),
+      suite,
+    ),
+    lambda config, console: prepare(config, suite, name, console),
+    study.run,
+    start=start,
+  )

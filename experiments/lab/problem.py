@@ -1,0 +1,165 @@
+"""Loss and measurements of a network on a suite, compiled once for all runs."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+import mtljax as mtl
+from experiments.lab.suite import Data, Network, Suite, Task, Widths
+from mtljax import data as readers
+from mtljax import models
+
+EVAL_BATCH = 500
+PROBE_ROWS = 256
+
+
+@dataclasses.dataclass(frozen=True)
+class Problem:
+  """What runs of all methods on the same tasks share.
+
+  Attributes:
+    tasks: the names of its tasks.
+    model: the network.
+    labels: of its parameters, see `mtljax.label_params`.
+    loss: of a train step with ``has_state=True``.
+    init: from a key to parameters and model state.
+    measure: ``measure(params, model_state, batch)``: mergeable metrics of a
+      batch with a mask, jitted.
+    evaluate: ``evaluate(state, split)``: metrics over a split.
+    probe: ``probe(state)``: cosines between task gradients on a fixed batch.
+  """
+
+  tasks: tuple[str, ...]
+  model: models.MultiTaskModel
+  labels: Any
+  loss: mtl.Staged
+  init: Callable[[jax.Array], tuple[Any, Any]]
+  measure: Callable[..., dict[str, Any]]
+  evaluate: Callable[..., dict[str, jax.Array]]
+  probe: Callable[..., dict[str, jax.Array]]
+
+
+def make_problem(
+  suite: Suite,
+  data: Data,
+  network: Network,
+  widths: Widths | None = None,
+  *,
+  tasks: Sequence[str] | None = None,
+  loss_of: Callable[[Task], Any] | None = None,
+) -> Problem:
+  """The problem of a network on some tasks of a suite.
+
+  Args:
+    suite: the tasks.
+    data: its data.
+    network: one that fits it.
+    widths: of its layers.
+    tasks: names of those that are trained; None: all.
+    loss_of: the loss of a task, called with outputs and batch; None: the mean
+      over the batch.
+
+  Returns:
+    The `Problem`.
+  """
+  chosen = suite.tasks if tasks is None else suite.tasks_of(tasks)
+  model = network.make(chosen, widths or Widths())
+  one = {name: x[:1] for name, x in data.splits['train'].items()}
+  example = jax.eval_shape(data.inputs, one)
+  init = jax.jit(lambda key: model.init(key, example))
+  labels = mtl.label_params(
+    jax.eval_shape(init, jax.random.key(0))[0],
+    shared=model.shared,
+    tasks=model.task_patterns,
+  )
+  losses = [task.loss if loss_of is None else loss_of(task) for task in chosen]
+  loss = models.staged_loss(model, losses, data.inputs)
+  measure = _make_measure(model, chosen, data)
+  return Problem(
+    tasks=model.tasks,
+    model=model,
+    labels=labels,
+    loss=loss,
+    init=init,
+    measure=measure,
+    evaluate=_make_evaluate(measure, data),
+    probe=_make_probe(loss, labels, model.tasks, data),
+  )
+
+
+def over_batches(
+  on_batch: Callable[[Any], Mapping[str, Any]], arrays: Mapping[str, np.ndarray]
+) -> dict[str, Any]:
+  """The values of mergeable metrics over all examples, 500 at a time."""
+  totals: dict[str, Any] = {}
+  for batch in readers.eval_batches(arrays, EVAL_BATCH):
+    found = on_batch(batch)
+    totals = {
+      name: totals[name].merge(x) if name in totals else x
+      for name, x in found.items()
+    }
+  return {name: x.compute() for name, x in totals.items()}
+
+
+def _make_measure(
+  model: models.MultiTaskModel, tasks: Sequence[Task], data: Data
+):
+  @jax.jit
+  def measure(params, model_state, batch):
+    outputs = model.apply(params, model_state, data.inputs(batch))
+    found = {}
+    for task, output in zip(tasks, outputs, strict=True):
+      found |= task.measure(output, batch)
+    return found
+
+  return measure
+
+
+def _make_evaluate(measure: Callable[..., dict[str, Any]], data: Data):
+  def evaluate(state, split):
+    return over_batches(
+      functools.partial(measure, state.params, state.model_state),
+      data.splits[split],
+    )
+
+  return evaluate
+
+
+def _make_probe(
+  loss: mtl.Staged, labels: Any, tasks: tuple[str, ...], data: Data
+):
+  if len(tasks) < 2:
+    return lambda state: {}
+  batch = {k: v[:PROBE_ROWS] for k, v in data.splits['train'].items()}
+  gramian_fn = mtl.value_and_gramian(loss, labels=labels, has_aux=True)
+
+  @jax.jit
+  def cosines(params, model_state, key):
+    return mtl.cosines(gramian_fn(params, batch, model_state, key)[1])
+
+  def probe(state):
+    matrix = cosines(state.params, state.model_state, state.key)
+    return {
+      f'cosine/{a},{b}': matrix[i, j]
+      for i, a in enumerate(tasks)
+      for j, b in enumerate(tasks)
+      if i < j
+    }
+
+  return probe
+
+
+SINGLE = 'single_'
+
+
+def trained_on(name: str, tasks: tuple[str, ...]) -> tuple[str, ...]:
+  """The tasks that a method, or a single-task baseline, is trained on."""
+  if name.startswith(SINGLE):
+    return (name.removeprefix(SINGLE),)
+  return tasks

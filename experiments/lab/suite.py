@@ -1,0 +1,354 @@
+"""What a run is trained on: data, tasks and networks, behind one face."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments.lab.options import DataOptions, flag
+from mtljax import _validate, data, models
+from mtljax.metrics import Mean
+
+SPLITS = ('train', 'validation', 'test')
+Say = Callable[[str], None]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Measure:
+  """A metric that a task is scored by.
+
+  Attributes:
+    name: ``'accuracy'``; its values are called ``accuracy/<task>``.
+    higher_is_better: its direction.
+    unit: as a table shows it, such as ``'%'`` (of a share) or ``'min'``.
+    in_delta_m: whether delta-m and mean rank are taken over it.
+  """
+
+  name: str
+  higher_is_better: bool = True
+  unit: str = ''
+  in_delta_m: bool = True
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Task:
+  """One task of a suite.
+
+  Attributes:
+    name: its name; the labels of a batch are called so.
+    num_outputs: K, of its head.
+    example_losses: from outputs ``(B, K)`` and labels ``(B, ...)`` to the loss
+      of each example, ``(B,)``.
+    metrics: from outputs, labels and a mask ``(B,)`` to mergeable metrics by
+      name; the loss is there without it.
+    measures: what the metrics mean; the first is the score of the task.
+    num_classes: of its labels; None: it is no classification.
+    class_logits: from outputs to ``(B, num_classes)``.
+  """
+
+  name: str
+  num_outputs: int
+  example_losses: Callable[[jax.Array, jax.Array], jax.Array]
+  metrics: Callable[[jax.Array, jax.Array, jax.Array], Mapping[str, Any]]
+  measures: tuple[Measure, ...]
+  num_classes: int | None = None
+  class_logits: Callable[[jax.Array], jax.Array] = lambda outputs: outputs
+
+  def __post_init__(self):
+    if not self.measures:
+      raise ValueError(f'task {self.name}: measures=() leaves it no score.')
+
+  @property
+  def score(self) -> Measure:
+    """The measure that counts."""
+    return self.measures[0]
+
+  def loss(self, outputs: jax.Array, batch: Mapping[str, jax.Array]):
+    """The mean loss of a batch, and no more."""
+    return jnp.mean(self.example_losses(outputs, batch[self.name])), {}
+
+  def measure(self, outputs: jax.Array, batch: Mapping[str, jax.Array]):
+    """Mergeable metrics on a batch with a mask, by ``<metric>/<task>``."""
+    labels, mask = batch[self.name], batch['mask']
+    losses = self.example_losses(outputs, labels)
+    found = {'loss': Mean.from_values(losses, mask=mask)}
+    found |= self.metrics(outputs, labels, mask)
+    return {f'{metric}/{self.name}': x for metric, x in found.items()}
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+  """A data set in memory, and how a batch becomes inputs of a network.
+
+  Attributes:
+    splits: by ``'train'``, ``'validation'`` and ``'test'``, arrays with an
+      example a row; the labels under the names of the tasks.
+    inputs: from a batch to what a network reads.
+  """
+
+  splits: Mapping[str, Mapping[str, np.ndarray]]
+  inputs: Callable[[Mapping[str, jax.Array]], jax.Array]
+
+  def batches(self, batch_size: int, seed: int, rows: Any = None) -> Any:
+    """The training batches of a seed, without end; of each batch some rows."""
+    return data.make_train_iterator(
+      self.splits['train'], batch_size=batch_size, seed=seed, rows=rows
+    )
+
+  def num_examples(self, split: str) -> int:
+    """Rows of a split."""
+    return len(next(iter(self.splits[split].values())))
+
+  def steps_per_epoch(self, batch_size: int) -> int:
+    """Whole batches in a pass over the training data."""
+    return self.num_examples('train') // batch_size
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Widths:
+  """Units of a network whose layers an option names; others ignore them."""
+
+  hidden_sizes: tuple[int, ...] = (128, 64)
+  head_sizes: tuple[int, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Network:
+  """A network that fits a suite.
+
+  Attributes:
+    make: from some of the tasks, and widths, to the model.
+    mode: how a step's T backward passes are fastest on a CPU.
+    batch_statistics: whether an example's output hangs on others of the batch.
+  """
+
+  make: Callable[[Sequence[Task], Widths], models.MultiTaskModel]
+  mode: str = 'unroll'
+  batch_statistics: bool = False
+
+  def mode_of(self, mode: str, route: str = 'auto') -> str:
+    """How the backward passes run: what is asked for, or the fastest."""
+    if mode != 'auto':
+      return mode
+    return 'unroll' if route == 'gramian' else self.mode
+
+
+def mlp() -> Network:
+  """Dense layers for inputs of any shape."""
+
+  def make(tasks, widths):
+    return models.multi_mlp(
+      names(tasks),
+      num_classes=[task.num_outputs for task in tasks],
+      hidden_sizes=widths.hidden_sizes,
+      head_sizes=widths.head_sizes,
+    )
+
+  return Network(make=make)
+
+
+def names(tasks: Sequence[Task]) -> tuple[str, ...]:
+  """Of the tasks."""
+  return tuple(task.name for task in tasks)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Suite:
+  """Data, tasks and networks, and what comparisons on them begin with.
+
+  Attributes:
+    name: as in ``--suite``.
+    title: what it is, in a line.
+    tasks: all its tasks; those trained by default come from ``defaults``.
+    load: from the options, the tasks and what prints a line to the data. It
+      reads, or makes, all three splits; checks come from `Suite.read`.
+    networks: that fit, by name; the first by default.
+    sources: what ``--data.source`` may be; none: there is only one.
+    images: whether its inputs are under ``'image'``, uint8 ``(N, H, W, C)``.
+    others: inputs that no network of the suite is trained for, by name: from
+      the data, the options and what prints a line to arrays.
+    presets: options of a comparison of methods, by the name of the preset; the
+      first by default. Inner ones are named as in ``'data.num_train'``.
+    published: rows of papers to show beside ours.
+    select: from validation metrics to the score of a state; None: the mean
+      over tasks of their scores, less where lower is better.
+  """
+
+  name: str
+  title: str
+  tasks: tuple[Task, ...]
+  load: Callable[[DataOptions, tuple[str, ...], Say], Data]
+  networks: Mapping[str, Network]
+  sources: tuple[str, ...] = ()
+  images: bool = False
+  others: Mapping[
+    str, Callable[[Data, DataOptions, Say], Mapping[str, Any]]
+  ] = dataclasses.field(default_factory=dict)
+  presets: Mapping[str, Mapping[str, Any]] = dataclasses.field(
+    default_factory=lambda: {'quick': {}}
+  )
+  published: tuple[Mapping[str, Any], ...] = ()
+  select: Callable[[Mapping[str, float]], float] | None = None
+
+  @property
+  def task_names(self) -> tuple[str, ...]:
+    """Of all its tasks."""
+    return names(self.tasks)
+
+  @property
+  def default_tasks(self) -> tuple[str, ...]:
+    """Those that its first preset trains."""
+    preset = next(iter(self.presets.values()))
+    return tuple(preset.get('tasks', self.task_names))
+
+  def tasks_of(self, chosen: Sequence[str]) -> tuple[Task, ...]:
+    """Some tasks by name, in the order named."""
+    by_name = {task.name: task for task in self.tasks}
+    for name in chosen:
+      _validate.one_of('--tasks', name, by_name)
+    if not chosen or len(set(chosen)) != len(chosen):
+      raise ValueError(f'--tasks={tuple(chosen)} must be different tasks.')
+    return tuple(by_name[name] for name in chosen)
+
+  def network(self, name: str, option: str = '--model') -> Network:
+    """A network by name."""
+    _validate.one_of(option, name, self.networks)
+    return self.networks[name]
+
+  def with_tasks(self, chosen: Sequence[str]) -> Suite:
+    """The suite with some of its tasks only."""
+    return dataclasses.replace(self, tasks=self.tasks_of(chosen))
+
+  def score_of(self, metrics: Mapping[str, float]) -> float:
+    """The score of a state, from its validation metrics; higher is better."""
+    if self.select is not None:
+      return self.select(metrics)
+    scores = []
+    for task in self.tasks:
+      value = metrics.get(f'{task.score.name}/{task.name}')
+      if value is not None:
+        scores.append(value if task.score.higher_is_better else -value)
+    return sum(scores) / len(scores)
+
+  def facts(self) -> dict[str, Any]:
+    """What ``config.json`` says of its measures."""
+    listed = [
+      (f'{measure.name}/{task.name}', measure)
+      for task in self.tasks
+      for measure in task.measures
+    ]
+    return {
+      'suite': self.name,
+      'higher_is_better': {name: x.higher_is_better for name, x in listed},
+      'delta_m_metrics': [name for name, x in listed if x.in_delta_m],
+      'published': list(self.published),
+    }
+
+  def check_data(self, options: DataOptions) -> None:
+    """Raises ValueError for data that the suite cannot be loaded with."""
+    if options.source:
+      if not self.sources:
+        raise ValueError(
+          f'--data.source={options.source!r}: the suite {self.name} has one '
+          'source only; leave it out.'
+        )
+      _validate.one_of('--data.source', options.source, self.sources)
+    _validate.in_range('--data.seed', options.seed, 0)
+    for name in ('num_train', 'num_validation', 'num_test'):
+      value = getattr(options, name)
+      if value is not None:
+        _validate.in_range(f'--data.{flag(name)[2:]}', value, 1)
+    _validate.in_range('--data.pool', options.pool, 1)
+    if options.pool > 1 and not self.images:
+      raise ValueError(
+        f'--data.pool={options.pool}: the suite {self.name} has no images to '
+        'average.'
+      )
+
+  def read(self, options: DataOptions, batch_size: int, say: Say) -> Data:
+    """Loads the data, and refuses what cannot be trained on.
+
+    Args:
+      options: which data, and how much.
+      batch_size: examples a step.
+      say: prints a line before slow work.
+
+    Returns:
+      The `Data`.
+
+    Raises:
+      ValueError: the options do not fit, a batch is larger than the training
+        data, or a task has no labels.
+      FileNotFoundError: the data is not on this machine.
+    """
+    self.check_data(options)
+    found = self.load(options, self.task_names, say)
+    for split in SPLITS:
+      if split not in found.splits:
+        raise ValueError(f'the suite {self.name} loaded no split {split!r}.')
+      for task in self.task_names:
+        if task not in found.splits[split]:
+          raise ValueError(f'task {task} has no labels in the split {split}.')
+    count = found.num_examples('train')
+    if batch_size > count:
+      raise ValueError(
+        f'--batch-size={batch_size} is more than the {count} training examples.'
+      )
+    return found
+
+
+def first_rows(
+  splits: Mapping[str, Mapping[str, np.ndarray]], options: DataOptions
+) -> dict[str, dict[str, np.ndarray]]:
+  """The first rows of each split, as many as the options say."""
+  counts = {
+    'train': options.num_train,
+    'validation': options.num_validation,
+    'test': options.num_test,
+  }
+  return {
+    split: {name: x[: counts[split]] for name, x in arrays.items()}
+    for split, arrays in splits.items()
+  }
+
+
+def pool_images(images: np.ndarray, size: int) -> np.ndarray:
+  """Means over squares of pixels, rounded to uint8.
+
+  Args:
+    images: uint8, shape ``(N, H, W, C)``.
+    size: side of the squares; it must divide H and W.
+
+  Raises:
+    ValueError: it does not.
+  """
+  if size == 1:
+    return images
+  count, height, width, channels = images.shape
+  if height % size or width % size:
+    raise ValueError(
+      f'--data.pool={size} does not divide the {height} x {width} pixels of '
+      'an image.'
+    )
+  squares = (count, height // size, size, width // size, size, channels)
+  means = images.reshape(squares).mean(axis=(2, 4), dtype=np.float32)
+  return np.rint(means).astype(np.uint8)
+
+
+def check_widths(
+  hidden_sizes: Sequence[int], head_sizes: Sequence[int]
+) -> None:
+  """Raises ValueError for what is no trunk or no head of an MLP."""
+  if not hidden_sizes:
+    raise ValueError('--hidden-sizes is empty: the trunk needs a layer.')
+  for option, sizes in (
+    ('--hidden-sizes', hidden_sizes),
+    ('--head-sizes', head_sizes),
+  ):
+    for size in sizes:
+      _validate.in_range(option, size, 1)

@@ -1,0 +1,181 @@
+"""The report of a comparison of methods: one table, curves, what failed."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+from typing import Any
+
+import rich.box
+import rich.console
+import rich.table
+import rich.text
+
+from experiments.report import conflict as conflicts
+from experiments.report.console import WIDE
+from experiments.report.page import render_template
+from experiments.report.plots import Section, sections
+from experiments.report.results import (
+  Results,
+  read_results,
+)
+from experiments.report.summary import REFERENCE, summarize_results
+from experiments.report.tables import main_columns, metric_columns
+from mtljax import _files
+
+_TEMPLATE = 'comparison.html.j2'
+
+#: Columns that fit no narrow terminal.
+LESS_TELLING = ('runs', 'Δm metrics %', 'mean rank', 's/run')
+
+
+def write_report(directory: str | pathlib.Path) -> dict[str, Any]:
+  """Writes ``summary.json`` and ``report.html`` of an experiment.
+
+  Args:
+    directory: folder that the experiment wrote.
+
+  Returns:
+    The content of ``summary.json``: ``metrics`` (names, tasks, directions),
+    ``baseline``, ``methods`` (mean, standard error and n of every test metric,
+    ``delta_m_metrics``, ``delta_m_tasks``, ``mean_rank``, cost), ``failures``
+    and ``notes``.
+
+  Raises:
+    ReportError: the folder holds no results.
+  """
+  directory = pathlib.Path(directory)
+  results = read_results(directory)
+  settings = conflicts.read_settings(directory, results)
+  summary = summarize_results(results)
+  text = json.dumps(summary, indent=2, allow_nan=False, ensure_ascii=False)
+  page = _render_page(
+    results,
+    summary,
+    sections(results, summary) + conflicts.comparison(settings),
+  )
+  _files.replace_text(directory / 'summary.json', text + '\n')
+  _files.replace_text(directory / 'report.html', page)
+  return summary
+
+
+def print_tables(
+  summary: dict[str, Any], console: rich.console.Console
+) -> None:
+  """Prints the table, without its less telling columns where it is narrow."""
+  console.print(render_table(summary, compact=console.width < WIDE))
+  if console.width < WIDE:
+    console.print('Some columns are left out; the report has them all.')
+
+
+def render_table(
+  summary: dict[str, Any], *, compact: bool = False
+) -> rich.table.Table:
+  """The main table of the report, for a terminal.
+
+  Args:
+    summary: what `write_report` returns.
+    compact: leave out the columns named in `LESS_TELLING`.
+
+  Returns:
+    The table; print it with a ``rich.console.Console``.
+  """
+  table = rich.table.Table(
+    title=_title(summary),
+    title_justify='left',
+    box=rich.box.SIMPLE_HEAD,
+    pad_edge=False,
+    collapse_padding=True,
+  )
+  columns = [
+    column
+    for column in main_columns(summary)
+    if not (compact and column.title in LESS_TELLING)
+  ]
+  for index, column in enumerate(columns):
+    table.add_column(
+      rich.text.Text(column.title),
+      justify='right' if index else 'left',
+      no_wrap=index == 0,
+      overflow='fold',
+    )
+  for row in zip(*(column.cells for column in columns), strict=True):
+    table.add_row(
+      *(
+        rich.text.Text(cell.text, style='bold green' if cell.best else '')
+        for cell in row
+      )
+    )
+  return table
+
+
+def _title(summary: dict[str, Any]) -> str:
+  data = summary['data']
+  return summary['experiment'] + (f' on {data}' if data else '')
+
+
+def _reading(summary: dict[str, Any]) -> list[str]:
+  """How to read the table, in sentences."""
+  chosen = [metric for metric in summary['metrics'] if metric['in_delta_m']]
+  lines = [
+    'Each number is the mean over finished runs ± its standard error over '
+    'seeds. The star and bold type mark the best mean of the multi-task '
+    'methods; differences under about two standard errors are noise.'
+  ]
+  if any(len(entry['seeds']) == 1 for entry in summary['methods'].values()):
+    lines.append(
+      'A method with a single run has no standard error (-): nothing can be '
+      'said about its spread.'
+    )
+  if chosen:
+    arrows = ', '.join(
+      f'{metric["name"]} ({"higher" if metric["higher_is_better"] else "lower"}'
+      ' is better)'
+      for metric in chosen
+    )
+    lines.append(f'Δm and mean rank are taken over: {arrows}.')
+  if summary['baseline'] is not None:
+    lines.append(
+      'Δm is the average relative drop in percent against the mean of the '
+      'single-task runs; lower is better, and below zero is better than '
+      'single-task training. "Δm metrics" weighs every metric alike, "Δm '
+      'tasks" every task. Its standard error takes the baseline as exact.'
+    )
+  if any(entry['time_ratio'] for entry in summary['methods'].values()):
+    lines.append(
+      f'"time ÷ {REFERENCE}" is the time of a training step relative to '
+      f'{REFERENCE}.'
+    )
+  ranked = [
+    name
+    for name, entry in summary['methods'].items()
+    if entry['mean_rank'] is not None
+  ]
+  if ranked:
+    lines.append(
+      f'The mean rank is among the {len(ranked)} methods that have one; it '
+      'cannot be compared with other lists.'
+    )
+  return lines
+
+
+def _render_page(
+  results: Results, summary: dict[str, Any], pictures: list[Section]
+) -> str:
+  total = len(results.runs)
+  finished = total - len(summary['failures'])
+  return render_template(
+    _TEMPLATE,
+    title=_title(summary),
+    lead=(
+      f'{finished} of {total} runs finished. Tasks: '
+      f'{", ".join(summary["tasks"])}.'
+    ),
+    finished=finished > 0,
+    main=main_columns(summary),
+    metrics=metric_columns(summary),
+    reading=_reading(summary),
+    sections=pictures,
+    summary=summary,
+    config=json.dumps(results.config, indent=2, ensure_ascii=False),
+  )

@@ -1,0 +1,189 @@
+"""The table of the report: the same cells for the terminal and the page."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from experiments.report.summary import REFERENCE
+
+MISSING = '-'
+MAX_METRICS = 6
+
+
+class Cell(NamedTuple):
+  """What one cell shows.
+
+  Attributes:
+    text: the text.
+    best: whether it is the best mean of its column.
+  """
+
+  text: str
+  best: bool = False
+
+
+class Column(NamedTuple):
+  """One column.
+
+  Attributes:
+    title: its heading.
+    cells: a cell a method.
+  """
+
+  title: str
+  cells: list[Cell]
+
+
+def main_columns(summary: dict[str, Any]) -> list[Column]:
+  """The columns that compare the methods.
+
+  With more than six metrics in delta-m, each kind of metric is averaged over
+  the tasks.
+
+  Args:
+    summary: what `write_report` returns.
+
+  Returns:
+    The columns; a row is a method, in the order of ``summary['methods']``.
+  """
+  entries = summary['methods'].values()
+  columns = [
+    Column('method', [Cell(method) for method in summary['methods']]),
+    Column('runs', [Cell(str(len(entry['seeds']))) for entry in entries]),
+  ]
+  chosen = [metric for metric in summary['metrics'] if metric['in_delta_m']]
+  if len(chosen) <= MAX_METRICS:
+    columns += [_metric_column(summary, metric) for metric in chosen]
+  else:
+    kinds = {metric['kind']: metric['higher_is_better'] for metric in chosen}
+    for kind, higher in kinds.items():
+      names = [metric['name'] for metric in chosen if metric['kind'] == kind]
+      columns.append(_average_column(summary, kind, names, higher))
+  columns += [
+    _column(summary, 'Δm metrics %', lambda e: e['delta_m_metrics'], _signed),
+    _column(summary, 'Δm tasks %', lambda e: e['delta_m_tasks'], _signed),
+    _column(summary, 'mean rank', lambda e: _bare(e['mean_rank']), _rank),
+  ]
+  return columns + _cost_columns(summary)
+
+
+def metric_columns(summary: dict[str, Any]) -> list[Column]:
+  """Every test metric.
+
+  Args:
+    summary: what `write_report` returns.
+
+  Returns:
+    The columns, the methods' names first.
+  """
+  return [
+    Column('method', [Cell(method) for method in summary['methods']]),
+    *(_metric_column(summary, metric) for metric in summary['metrics']),
+  ]
+
+
+def _cost_columns(summary: dict[str, Any]) -> list[Column]:
+  def text(key: str, form: str) -> list[Cell]:
+    values = [_bare(entry[key]) for entry in summary['methods'].values()]
+    return [Cell(form.format(v['mean']) if v else MISSING) for v in values]
+
+  return [
+    Column('s/run', text('wall_time', '{:.1f}')),
+    Column('steps/s', text('steps_per_second', '{:.1f}')),
+    Column(f'time ÷ {REFERENCE}', text('time_ratio', '{:.2f}x')),
+  ]
+
+
+def _metric_column(summary: dict[str, Any], metric: dict[str, Any]) -> Column:
+  name, percent = metric['name'], metric['kind'] == 'accuracy'
+  return _column(
+    summary,
+    name.replace('/', ' ') + (' %' if percent else ''),
+    lambda entry: entry['metrics'].get(name),
+    _percent if percent else _plain,
+    metric['higher_is_better'],
+  )
+
+
+def _average_column(
+  summary: dict[str, Any], kind: str, names: list[str], higher: bool
+) -> Column:
+  def average(entry: dict[str, Any]) -> dict[str, Any] | None:
+    values = [entry['metrics'].get(name) for name in names]
+    if not all(values):
+      return None
+    return _bare(sum(value['mean'] for value in values) / len(values))
+
+  percent = kind == 'accuracy'
+  title = f'{kind}, mean of {len(names)}' + (' %' if percent else '')
+  form = '{:.2f}' if percent else '{:.4g}'
+  return _column(
+    summary,
+    title,
+    average,
+    lambda v: form.format(v['mean'] * (100 if percent else 1)),
+    higher,
+  )
+
+
+def _column(
+  summary: dict[str, Any],
+  title: str,
+  read: Callable[[dict[str, Any]], dict[str, Any] | None],
+  form: Callable[[dict[str, Any]], str],
+  higher_is_better: bool | None = False,
+) -> Column:
+  """Cells with the best multi-task mean marked, where there is a choice."""
+  entries = list(summary['methods'].values())
+  found = [read(entry) for entry in entries]
+  rivals = [
+    value['mean']
+    for value, entry in zip(found, entries, strict=True)
+    if value and entry['single_task'] is None
+  ]
+  best = None
+  if len(rivals) > 1 and higher_is_better is not None:
+    best = max(rivals) if higher_is_better else min(rivals)
+  return Column(
+    title,
+    [
+      Cell(
+        form(value) if value else MISSING,
+        bool(value) and value['mean'] == best and entry['single_task'] is None,
+      )
+      for value, entry in zip(found, entries, strict=True)
+    ],
+  )
+
+
+def _bare(value: Any) -> dict[str, Any] | None:
+  """A number without a standard error, in the form of the others."""
+  if value is None or isinstance(value, dict):
+    return value
+  return {'mean': value, 'standard_error': None, 'n': 1}
+
+
+def _with_error(mean: str, error: float | None, form: str) -> str:
+  return f'{mean} ± {MISSING if error is None else form.format(error)}'
+
+
+def _percent(value: dict[str, Any]) -> str:
+  error = value['standard_error']
+  return _with_error(
+    f'{100 * value["mean"]:.2f}',
+    None if error is None else 100 * error,
+    '{:.2f}',
+  )
+
+
+def _plain(value: dict[str, Any]) -> str:
+  return _with_error(f'{value["mean"]:.4g}', value['standard_error'], '{:.2g}')
+
+
+def _signed(value: dict[str, Any]) -> str:
+  return _with_error(f'{value["mean"]:+.2f}', value['standard_error'], '{:.2f}')
+
+
+def _rank(value: dict[str, Any]) -> str:
+  return f'{value["mean"]:.2f}'

@@ -1,0 +1,1 @@
+"""One folder a study: its module, claims, figures and report."""

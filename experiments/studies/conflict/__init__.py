@@ -1,0 +1,1 @@
+"""Do tasks conflict more than samples of one task do?"""

@@ -1,0 +1,1 @@
+"""What a constant factor on a task's loss changes, setting by setting."""

@@ -1,0 +1,1 @@
+"""Does the optimizer matter more than the method?"""

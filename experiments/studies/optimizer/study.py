@@ -1,0 +1,271 @@
+"""Does the optimizer matter more than the method?
+
+  python -m experiments.optimizer_study
+
+Methods with Adam, signSGD and SGD (both with momentum), AdaTask and MTL-IO are
+trained on two overlapping digits (or census rows) at ten learning rates, with
+the last task's loss multiplied by a ratio. All learning rates, ratios and seeds
+of a method and an optimizer are one compiled program. The best epoch and
+learning rate are those of the lowest delta-m on validation data, against
+single-task runs with learning rates of their own. To ``--out`` go
+``config.json``, ``runs/<optimizer>.<method>/ratio_<r>.seed_<k>.npz`` (scores of
+every epoch), ``results.csv``, ``summary.json`` and ``report.html`` with the
+verdicts on the claims E2, E3 and E4. The same command again goes on where it
+was stopped, and trains what more seeds, ratios, methods or optimizers need.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import pathlib
+import time
+from typing import Literal
+
+import rich.console
+
+from experiments import suites
+from experiments.lab import command, identity, presets
+from experiments.lab import methods as method_names
+from experiments.lab.options import DataOptions, Options, free
+from experiments.lab.problem import SINGLE
+from experiments.lab.progress import GridProgress
+from experiments.lab.runs import write_results
+from experiments.lab.suite import Data, Suite, check_widths
+from experiments.report import write_report
+from experiments.report.console import print_end
+from experiments.studies.optimizer import runs
+from experiments.studies.optimizer.grid import (
+  NETWORK,
+  OPTIMIZERS,
+  PER_TASK,
+  Group,
+  Part,
+  Training,
+  run_group,
+  with_inputs,
+)
+from experiments.studies.optimizer.report import NAME
+from mtljax import _validate
+
+#: The grids of the paper.
+RATES = (0.5, 0.1, 0.05, 0.01, 0.005, 1e-3, 5e-4, 1e-4, 5e-5, 1e-5)
+BASELINE_RATES = (0.01, 0.005, 1e-3, 5e-4, 1e-4, 5e-5)
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(Options):
+  """Compares what the optimizer changes with what the method changes."""
+
+  preset: str = free('quick')
+  """quick (about ten minutes on two cores) or paper. Other options override
+  it."""
+  out: pathlib.Path = free(pathlib.Path('results/optimizer_study'))
+  """Folder for everything this run writes."""
+  suite: str = 'digits'
+  """What is trained on: digits, census, or another suite that multi_mlp fits
+  and whose tasks have one score."""
+  optimizers: tuple[str, ...] = free((*OPTIMIZERS, *PER_TASK))
+  """adam, signsgd and momentum (SGD), the last two with momentum 0.9, follow a
+  method; adatask (an Adam a task) and mtl_io (SGD with momentum a task) are
+  rows of their own."""
+  methods: tuple[str, ...] = free(
+    ('sum_losses', 'uncertainty', 'pcgrad', 'cagrad', 'imtl')
+  )
+  """Methods that read one batch, separated by spaces."""
+  ratios: tuple[float, ...] = free((1.0, 10.0, 100.0, 1000.0))
+  """What the last task's loss is multiplied by."""
+  learning_rates: tuple[float, ...] = RATES
+  """Tried for each method, optimizer and ratio; halved after each third of the
+  training."""
+  baseline_rates: tuple[float, ...] = BASELINE_RATES
+  """Tried for each task alone, with Adam."""
+  epochs: int = 20
+  """Passes over the training data."""
+  hidden_sizes: tuple[int, ...] = (64, 32)
+  """Layers of the trunk."""
+  head_sizes: tuple[int, ...] = ()
+  """Hidden layers of each head; none: linear heads."""
+  batch_size: int = 64
+  """Examples a step."""
+  min_seeds: int = free(3)
+  """With fewer seeds no claim is decided."""
+  sweep: Literal['vmap', 'map'] = free('vmap')
+  """How runs share a program: batched, or one after the other."""
+  data: DataOptions = dataclasses.field(default_factory=DataOptions)
+  """The data set; digits are averaged over squares of two pixels."""
+
+
+def presets_of(suite: str) -> dict[str, Config]:
+  """The presets, with the data options of a suite."""
+  pool = 2 if suite == 'digits' else 1
+  return {
+    'quick': Config(
+      suite=suite,
+      data=DataOptions(
+        num_train=4000, num_validation=1000, num_test=2000, pool=pool
+      ),
+    ),
+    'paper': Config(
+      preset='paper',
+      suite=suite,
+      methods=(
+        'sum_losses',
+        'uncertainty',
+        'rlw',
+        'pcgrad',
+        'cagrad',
+        'imtl',
+        'aligned_mtl',
+      ),
+      epochs=60,
+      data=DataOptions(
+        num_train=8000, num_validation=2000, num_test=4000, pool=pool
+      ),
+    ),
+  }
+
+
+def suite_of(config: Config) -> Suite:
+  """The suite, with the tasks that are trained by default.
+
+  Raises:
+    ValueError: there is none of the name, multi_mlp does not fit it, or its
+      tasks are not scored alike, higher being better.
+  """
+  suite = suites.find(config.suite)
+  suite.network(NETWORK, option=f'the network that --suite {suite.name} lacks')
+  scores = {task.score.name for task in suite.tasks}
+  if len(scores) > 1 or not suite.tasks[0].score.higher_is_better:
+    raise ValueError(
+      f'--suite={config.suite!r} is scored by {", ".join(sorted(scores))}: '
+      'this study takes tasks with one score of which more is better.'
+    )
+  return suite.with_tasks(suite.default_tasks)
+
+
+def check(config: Config) -> None:
+  """Raises ValueError for options that no study could be made of."""
+  for option in (
+    'optimizers',
+    'methods',
+    'ratios',
+    'learning_rates',
+    'baseline_rates',
+    'hidden_sizes',
+  ):
+    if not getattr(config, option):
+      text = option.replace('_', '-')
+      raise ValueError(f'--{text} is empty: name at least one.')
+  _validate.one_of('--sweep', config.sweep, ('vmap', 'map'))
+  for name in config.optimizers:
+    _validate.one_of('--optimizers', name, (*OPTIMIZERS, *PER_TASK))
+  for name in config.methods:
+    _validate.one_of('--methods', name, method_names.wrappable_names())
+  for name in ('seeds', 'epochs', 'batch_size', 'min_seeds'):
+    _validate.in_range(f'--{name.replace("_", "-")}', getattr(config, name), 1)
+  for option in ('ratios', 'learning_rates', 'baseline_rates'):
+    text = option.replace('_', '-')
+    for value in getattr(config, option):
+      _validate.in_range(f'--{text}', value, 0, open_low=True)
+  check_widths(config.hidden_sizes, config.head_sizes)
+  for option in ('learning_rates', 'baseline_rates'):
+    rates = getattr(config, option)
+    twice = [rate for rate in rates if rates.count(rate) > 1]
+    if twice:
+      text = option.replace('_', '-')
+      raise ValueError(f'--{text} names {twice[0]} twice: name it once.')
+  suite_of(config).check_data(config.data)
+
+
+def prepare(
+  config: Config, console: rich.console.Console
+) -> tuple[Suite, Data]:
+  """Everything that can be refused, before anything is written or trained."""
+  check(config)
+  suite = suite_of(config)
+  data = suite.read(
+    config.data,
+    config.batch_size,
+    lambda text: console.print(text, markup=False),
+  )
+  return suite, with_inputs(suite, data)
+
+
+def groups(config: Config, tasks: tuple[str, ...]) -> list[Group]:
+  """Each task alone, then the pairs of an optimizer and a method."""
+  found = [Group('adam', f'{SINGLE}{task}') for task in tasks]
+  for optimizer in dict.fromkeys(config.optimizers):
+    methods = dict.fromkeys(config.methods) if optimizer in OPTIMIZERS else ['']
+    found += [Group(optimizer, method) for method in methods]
+  return found
+
+
+def parts_of(config: Config, group: Group) -> list[Part]:
+  """The ratios and seeds of a group."""
+  ratios = (1.0,) if group.is_baseline else dict.fromkeys(config.ratios)
+  pairs = itertools.product(ratios, range(config.seeds))
+  return [Part(group, ratio, seed) for ratio, seed in pairs]
+
+
+def run(
+  config: Config, prepared: tuple[Suite, Data], console: rich.console.Console
+) -> None:
+  """Runs the study."""
+  suite, data = prepared
+  start = time.perf_counter()
+  wanted = groups(config, suite.task_names)
+  values = dataclasses.asdict(config) | {
+    'experiment': NAME,
+    'tasks': list(suite.task_names),
+    'score': suite.tasks[0].score.name,
+  }
+  parts = [x for group in wanted for x in parts_of(config, group)]
+  identity.open_study(
+    config,
+    values,
+    data={suite.name: identity.digests(data.splits)},
+    finished=lambda: all(x.read(config.out) is not None for x in parts),
+  )
+  training = Training(
+    suite,
+    data,
+    config.hidden_sizes,
+    config.head_sizes,
+    config.epochs,
+    config.batch_size,
+    config.sweep,
+  )
+  steps = training.num_steps
+  with GridProgress(steps * len(wanted), console, config.progress) as bar:
+    for number, group in enumerate(wanted, start=1):
+      parts = parts_of(config, group)
+      todo = [x for x in parts if x.read(config.out) is None]
+      if todo:
+        rates = (
+          config.baseline_rates if group.is_baseline else config.learning_rates
+        )
+        bar.start(
+          f'[{number}/{len(wanted)}] {group.name}, {len(todo) * len(rates)} '
+          'runs'
+        )
+        run_group(config.out, training, todo, rates, bar.step)
+      bar.finish(steps)
+  read = runs.read_runs(config.out)
+  write_results(config.out, runs.rows(read))
+  write_report(config.out, console)
+  print_end(config.out, start, console)
+
+
+def main() -> None:
+  """The command line."""
+
+  def parse():
+    suite = presets.peek('--suite', Config().suite)
+    return presets.parse(
+      Config,
+      presets_of(suite),
+      prog='python -m experiments.optimizer_study',
+    )
+
+  command.run_command(parse, prepare, run)

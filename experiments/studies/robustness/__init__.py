@@ -1,0 +1,1 @@
+"""Are the features of multi-task networks more robust to corrupted images?"""

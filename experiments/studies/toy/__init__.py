@@ -1,0 +1,1 @@
+"""Optimizers and methods on the two-task toy problem."""

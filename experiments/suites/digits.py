@@ -1,0 +1,126 @@
+"""Two overlapping handwritten digits: a task for each, ten classes."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+
+import numpy as np
+import optax
+
+from experiments.suites import (
+  SPLITS,
+  Data,
+  DataOptions,
+  Measure,
+  Network,
+  Suite,
+  Task,
+  mlp,
+  names,
+  pool_images,
+)
+from mtljax import data, models
+from mtljax.metrics import Accuracy
+
+TASKS = ('left', 'right')
+NUM_CLASSES = 10
+SOURCES = tuple(data.SOURCES)
+
+
+def load(options: DataOptions, tasks: tuple[str, ...], say) -> Data:
+  """Reads the pairs, composing them first if they are not there yet."""
+  splits = {
+    split: dict(
+      data.load_arrays(
+        options.source or SOURCES[0],
+        split=split,
+        data_dir=options.dir,
+        seed=options.seed,
+        num_train=options.num_train,
+        num_validation=options.num_validation,
+        num_test=options.num_test,
+        progress=say,
+      )
+    )
+    for split in SPLITS
+  }
+  for arrays in splits.values():
+    arrays['image'] = pool_images(arrays['image'], options.pool)
+  mean, std = data.channel_moments(splits['train']['image'])
+
+  def inputs(batch):
+    return data.normalize_images(
+      batch['image'], mean=float(mean[0]), std=float(std[0])
+    )
+
+  return Data(splits, inputs)
+
+
+def accuracy(outputs, labels, mask):
+  """Of the class with the largest logit."""
+  return {'accuracy': Accuracy.from_logits(outputs, labels, mask=mask)}
+
+
+def of_images(make, **facts) -> Network:
+  """A network of `mtljax.models` whose heads are alike."""
+
+  def build(tasks, widths):
+    del widths
+    return make(tasks=names(tasks), num_classes=tasks[0].num_outputs)
+
+  return Network(make=build, **facts)
+
+
+def rotated(found: Data, options: DataOptions, say):
+  """The test pairs turned by a quarter."""
+  del options, say
+  images = found.splits['test']['image']
+  return {'image': np.ascontiguousarray(np.rot90(images, axes=(1, 2)))}
+
+
+def other_source(source: str, found: Data, options: DataOptions, say):
+  """The test pairs of another source."""
+  del found
+  options = dataclasses.replace(options, source=source)
+  return {'image': load(options, TASKS, say).splits['test']['image']}
+
+
+SUITE = Suite(
+  name='digits',
+  title='two overlapping handwritten digits',
+  tasks=tuple(
+    Task(
+      name=name,
+      num_outputs=NUM_CLASSES,
+      num_classes=NUM_CLASSES,
+      example_losses=(optax.losses.softmax_cross_entropy_with_integer_labels),
+      metrics=accuracy,
+      measures=(Measure(name='accuracy', unit='%'),),
+    )
+    for name in TASKS
+  ),
+  load=load,
+  networks={
+    # Its convolutions are matrix products on a CPU, which a loop does not slow
+    # down; those of the ResNets may be XLA's, which it does.
+    'multi_lenet': of_images(models.multi_lenet, mode='map'),
+    'multi_mlp': mlp(),
+    'resnet': of_images(models.resnet, batch_statistics=True),
+    'resnet18': of_images(models.resnet18, batch_statistics=True),
+  },
+  sources=SOURCES,
+  images=True,
+  others={
+    'rotated': rotated,
+    **{x: functools.partial(other_source, x) for x in SOURCES},
+  },
+  presets={
+    'quick': {
+      'epochs': 4,
+      'learning_rate': 2e-3,
+      'weights': (1.0, 0.5),
+      'scores': (0.1, 0.1),
+    }
+  },
+)

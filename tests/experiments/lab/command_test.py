@@ -1,0 +1,48 @@
+"""A study ends with a sentence wherever it is interrupted."""
+
+import subprocess
+import sys
+
+import pytest
+
+from experiments.lab import command
+
+ENDLESS = """
+from experiments.lab import command
+
+def run(config, study, console):
+  while True:
+    print('line')
+
+command.run_command(lambda: None, lambda *_: None, run)
+"""
+
+
+@pytest.mark.parametrize('stage', ['parse', 'prepare', 'run'])
+def test_ctrl_c_ends_with_a_sentence(stage, capsys):
+  def interrupted(name):
+    def fun(*_):
+      if name == stage:
+        raise KeyboardInterrupt
+
+    return fun
+
+  with pytest.raises(SystemExit) as ended:
+    command.run_command(*map(interrupted, ('parse', 'prepare', 'run')))
+  assert ended.value.code == 130
+  assert 'run the same command to go on' in capsys.readouterr().err
+
+
+def test_a_closed_pipe_ends_without_a_traceback():
+  process = subprocess.Popen(
+    [sys.executable, '-c', ENDLESS],
+    stdout=subprocess.PIPE,
+    stderr=subprocess.PIPE,
+    text=True,
+  )
+  assert process.stdout.readline() == 'line\n'
+  process.stdout.close()
+  said = process.stderr.read()
+  process.stderr.close()
+  assert process.wait() == 141
+  assert 'Traceback' not in said and 'BrokenPipe' not in said
