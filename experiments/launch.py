@@ -24,6 +24,8 @@ import sys
 import time
 from collections.abc import Sequence
 
+from experiments.report.console import said
+
 GRACE = 15.0  # seconds from the first process's end to that of the others
 
 
@@ -88,4 +90,5 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-  main()
+  with said('stopped by Ctrl-C, all processes with it'):
+    main()

@@ -53,7 +53,7 @@ METHODS = (
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(Options):
+class ComparisonConfig(Options):
   """Compares multi-task methods on a suite."""
 
   preset: str = free('quick')
@@ -121,15 +121,15 @@ class Config(Options):
   """The data set."""
 
 
-def configs(suite: Suite, **changes: Any) -> dict[str, Config]:
+def configs(suite: Suite, **changes: Any) -> dict[str, ComparisonConfig]:
   """The presets of a suite as configurations, some options changed."""
   return {
-    name: override(Config(preset=name, **changes), dict(preset))
+    name: override(ComparisonConfig(preset=name, **changes), dict(preset))
     for name, preset in suite.presets.items()
   }
 
 
-def complete(config: Config, suite: Suite) -> Config:
+def complete(config: ComparisonConfig, suite: Suite) -> ComparisonConfig:
   """The options, with those that depend on the suite."""
   tasks = config.tasks or suite.task_names
   return dataclasses.replace(
@@ -141,7 +141,7 @@ def complete(config: Config, suite: Suite) -> Config:
   )
 
 
-def check(config: Config, suite: Suite) -> None:
+def check(config: ComparisonConfig, suite: Suite) -> None:
   """Raises ValueError for options that no run could be made of."""
   tasks = suite.tasks_of(config.tasks)
   network = suite.network(config.model)
@@ -181,14 +181,16 @@ def check(config: Config, suite: Suite) -> None:
     raise ValueError('--methods is empty and there are no baselines.')
 
 
-def methods_of(config: Config, tasks: Sequence[str]) -> tuple[str, ...]:
+def methods_of(
+  config: ComparisonConfig, tasks: Sequence[str]
+) -> tuple[str, ...]:
   """What is compared: each task alone, if wanted, then the methods."""
   single = [f'{SINGLE}{task}' for task in tasks] if config.baselines else []
   return (*single, *methods.expand(config.methods))
 
 
 def make_specs(
-  config: Config,
+  config: ComparisonConfig,
   name: str,
   problem: Problem,
   found: Data,
@@ -270,7 +272,10 @@ def make_specs(
 
 
 def prepare(
-  config: Config, suite: Suite, name: str, console: rich.console.Console
+  config: ComparisonConfig,
+  suite: Suite,
+  name: str,
+  console: rich.console.Console,
 ) -> study.Study:
   """A comparison, all of whose options are checked before anything is written.
 
@@ -340,7 +345,7 @@ def prepare(
   )
 
 
-def sweep_mode(config: Config) -> str:
+def sweep_mode(config: ComparisonConfig) -> str:
   """How the seeds of a method run: what is asked for, or the fastest."""
   if config.sweep != 'auto':
     return config.sweep
@@ -349,7 +354,7 @@ def sweep_mode(config: Config) -> str:
   return layers.default_sweep_mode(jax.default_backend())
 
 
-def start(config: Config) -> rich.console.Console:
+def start(config: ComparisonConfig) -> rich.console.Console:
   """Joins the other processes, and gives the console of this one."""
   devices.start(config.layout, config.distributed)
   console = make_console()
@@ -376,7 +381,7 @@ def main(
   command.run_command(
     lambda: complete(
       presets.parse(
-        Config,
+        ComparisonConfig,
         defaults,
         prog=' '.join([f'python -m experiments.{name}', *shown]),
         description=f'Compares multi-task methods on {suite.title}.',

@@ -20,7 +20,7 @@ MOST_TASKS = 8
 Probe = Callable[[Any, Any], Mapping[str, Any]]
 
 
-class Options(Protocol):
+class DiagnoseOptions(Protocol):
   """What an experiment can be asked for with ``--diagnose``."""
 
   @property
@@ -44,7 +44,7 @@ class Options(Protocol):
     ...
 
 
-def check(config: Options) -> None:
+def check(config: DiagnoseOptions) -> None:
   """Raises ValueError for what cannot be measured inside training."""
   _validate.in_range('--diagnose-every', config.diagnose_every, 1)
   if config.diagnose:
@@ -53,7 +53,7 @@ def check(config: Options) -> None:
     )
 
 
-def check_network(config: Options, name: str, network: Network) -> None:
+def check_network(config: DiagnoseOptions, name: str, network: Network) -> None:
   """Raises ValueError for a network that it cannot be measured in."""
   if config.diagnose and network.batch_statistics:
     raise ValueError(
@@ -63,7 +63,7 @@ def check_network(config: Options, name: str, network: Network) -> None:
 
 
 def make_probes(
-  config: Options, problems: Mapping[tuple[str, ...], Problem]
+  config: DiagnoseOptions, problems: Mapping[tuple[str, ...], Problem]
 ) -> dict[tuple[str, ...], Probe]:
   """What ``--diagnose`` measures, by tasks, compiled once; may be nothing."""
   if not config.diagnose:

@@ -291,6 +291,7 @@ class Suite:
     for split in SPLITS:
       if split not in found.splits:
         raise ValueError(f'the suite {self.name} loaded no split {split!r}.')
+    for split in SPLITS:
       for task in self.task_names:
         if task not in found.splits[split]:
           raise ValueError(f'task {task} has no labels in the split {split}.')

@@ -13,8 +13,6 @@ from typing import Any
 
 import rich.console
 
-from experiments.report.results import read_config
-
 STUDIES = 'experiments.studies'
 
 
@@ -52,6 +50,8 @@ def write_report(
   Raises:
     ReportError: the folder holds no results.
   """
+  from experiments.report.results import read_config
+
   reporter = reporter_of(read_config(directory).get('experiment', ''))
   summary = reporter.write_report(directory)
   reporter.print_tables(summary, console)

@@ -14,9 +14,8 @@ from typing import Annotated
 
 import tyro
 
-from experiments.lab.command import said
 from experiments.report import write_report
-from experiments.report.console import make_console
+from experiments.report.console import make_console, said
 from experiments.report.results import ReportError
 
 

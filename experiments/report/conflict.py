@@ -100,7 +100,7 @@ def read_pairs(path: pathlib.Path) -> Pairs:
   }
 
 
-class Setting(NamedTuple):
+class SettingPairs(NamedTuple):
   """The finished runs of a network on a data set, by seed."""
 
   name: str
@@ -129,12 +129,14 @@ class Setting(NamedTuple):
     return found
 
 
-def read_settings(directory: pathlib.Path, results: Results) -> list[Setting]:
+def read_settings(
+  directory: pathlib.Path, results: Results
+) -> list[SettingPairs]:
   """The finished runs that measured conflict, by method.
 
   One whose measurements are damaged is left out, and ``results.notes`` says so.
   """
-  settings: dict[str, Setting] = {}
+  settings: dict[str, SettingPairs] = {}
   for run in results.runs:
     path = directory / 'runs' / run.method / f'seed_{run.seed}' / PROBE
     if run.problem or PROBE in run.damaged or not path.is_file():
@@ -146,12 +148,12 @@ def read_settings(directory: pathlib.Path, results: Results) -> list[Setting]:
         f'{path.relative_to(directory)} was left out: {error}.'
       )
       continue
-    setting = settings.setdefault(run.method, Setting(run.method, {}))
+    setting = settings.setdefault(run.method, SettingPairs(run.method, {}))
     setting.runs[int(run.seed)] = pairs
   return list(settings.values())
 
 
-def sections(settings: Sequence[Setting]) -> list[Section]:
+def sections(settings: Sequence[SettingPairs]) -> list[Section]:
   """Each measure over the epochs, then the cosines by sign."""
   tasks, samples = style_of(0), style_of(1)
   whole = [
@@ -183,7 +185,7 @@ def sections(settings: Sequence[Setting]) -> list[Section]:
 
 
 def _section(
-  settings: Sequence[Setting],
+  settings: Sequence[SettingPairs],
   measure: str,
   heading: str,
   text: str,
@@ -216,7 +218,7 @@ def _section(
   return Section(heading, text, legend, panels)
 
 
-def comparison(settings: Sequence[Setting]) -> list[Section]:
+def comparison(settings: Sequence[SettingPairs]) -> list[Section]:
   """The measures of methods that were trained side by side, if any was."""
   style = {x.name: style_of(i) for i, x in enumerate(settings)}
   panels = []

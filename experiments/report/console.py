@@ -39,14 +39,37 @@ def said(
     'stopped by Ctrl-C; run the same command to go on from what is saved'
   ),
 ) -> Iterator[None]:
-  """Ends with a sentence after Ctrl-C and where nobody reads the output."""
+  """Ends with a sentence after Ctrl-C and where the output goes nowhere.
+
+  Args:
+    stopped: what is said after Ctrl-C.
+  """
   try:
-    yield
-    sys.stdout.flush()
+    try:
+      yield
+    finally:
+      sys.stdout.flush()
   except KeyboardInterrupt:
     print(stopped, file=sys.stderr)
     sys.exit(128 + signal.SIGINT)
   except BrokenPipeError:
-    # Python flushes at its end once more, which would raise again.
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    _close_output()
     sys.exit(128 + signal.SIGPIPE)
+  except OSError as error:
+    if error.filename is not None or _can_be_written():
+      raise
+    _close_output()
+    sys.exit(f'error: the output cannot be written to ({error.strerror}).')
+
+
+def _can_be_written() -> bool:
+  try:
+    os.write(sys.stdout.fileno(), b'\n')
+  except OSError:
+    return False
+  return True
+
+
+def _close_output() -> None:
+  """Python flushes at its end once more, which would raise again."""
+  os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

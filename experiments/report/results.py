@@ -25,7 +25,7 @@ class ReportError(Exception):
   """A folder that no report can be made of; the text says why."""
 
 
-class Config(dict):
+class StoredConfig(dict):
   """An object in ``config.json``; what is missing in it is a `ReportError`."""
 
   def __init__(self, values: dict[str, Any], path: pathlib.Path):
@@ -167,7 +167,9 @@ def read_config(directory: pathlib.Path) -> dict[str, Any]:
       f'{path} does not exist; give the folder that an experiment wrote.'
     )
   try:
-    config = _json.read(path, object_hook=lambda values: Config(values, path))
+    config = _json.read(
+      path, object_hook=lambda values: StoredConfig(values, path)
+    )
   except ValueError as error:
     raise ReportError(f'{path} is not valid JSON: {error}.') from error
   if not isinstance(config, dict) or not isinstance(config.get('tasks'), list):

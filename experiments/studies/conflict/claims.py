@@ -7,27 +7,27 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from experiments.report import verdicts
-from experiments.report.conflict import TITLES, Setting, stats
+from experiments.report.conflict import TITLES, SettingPairs, stats
 
 # How much the ratio of magnitude similarities may move over the training.
 DRIFT = 0.1
 
 
-def inside(setting: Setting, seed: int) -> float:
+def inside(setting: SettingPairs, seed: int) -> float:
   """Share of tasks' cosines within the middle 95 % of the samples'."""
   tasks = setting.values(seed, 'tasks/cosine')
   found = stats(setting.values(seed, 'samples/cosine'))
   return float(np.mean((tasks >= found.low) & (tasks <= found.high)))
 
 
-def lower_by(setting: Setting, seed: int) -> float:
+def lower_by(setting: SettingPairs, seed: int) -> float:
   """Mean cosine of tasks less that of samples, in deviations of samples."""
   tasks = setting.values(seed, 'tasks/cosine')
   samples = setting.values(seed, 'samples/cosine')
   return float((tasks.mean() - samples.mean()) / samples.std())
 
 
-def magnitude_gap(setting: Setting, seed: int) -> float:
+def magnitude_gap(setting: SettingPairs, seed: int) -> float:
   """Mean magnitude similarity of tasks less that of samples."""
   return float(
     setting.values(seed, 'tasks/magnitude').mean()
@@ -35,7 +35,7 @@ def magnitude_gap(setting: Setting, seed: int) -> float:
   )
 
 
-def magnitude_drift(setting: Setting, seed: int) -> float | None:
+def magnitude_drift(setting: SettingPairs, seed: int) -> float | None:
   """How far the line through the epochs' ratios of both means rises."""
   run = setting.runs[seed]
   tasks, samples = run['tasks/magnitude'], run['samples/magnitude']
@@ -48,7 +48,7 @@ def magnitude_drift(setting: Setting, seed: int) -> float | None:
 
 
 def spread_ratio(
-  heads: Setting, shared: Setting, seed: int, kind: str
+  heads: SettingPairs, shared: SettingPairs, seed: int, kind: str
 ) -> float:
   """Logarithm of the variance of cosines with larger heads by that without."""
   name = f'{kind}/cosine'
@@ -58,7 +58,7 @@ def spread_ratio(
 
 
 def claims(
-  settings: Sequence[Setting], min_seeds: int
+  settings: Sequence[SettingPairs], min_seeds: int
 ) -> list[verdicts.Verdict]:
   """The verdicts on E7, E8 and E9."""
   return [
@@ -69,7 +69,7 @@ def claims(
 
 
 def outcomes(
-  settings: Sequence[Setting], min_seeds: int
+  settings: Sequence[SettingPairs], min_seeds: int
 ) -> list[dict[str, str | None]]:
   """Each claim by the same rule on every data set and on every setting alone.
 
@@ -77,7 +77,7 @@ def outcomes(
     Rows of ``part`` and the outcome of each claim, None where it compares
     settings that the part does not have.
   """
-  parts: dict[str, list[Setting]] = {}
+  parts: dict[str, list[SettingPairs]] = {}
   for setting in settings:
     parts.setdefault(setting.source, []).append(setting)
   parts |= {setting.name: [setting] for setting in settings}
@@ -88,7 +88,9 @@ def outcomes(
   ]
 
 
-def _angle(settings: Sequence[Setting], min_seeds: int) -> verdicts.Verdict:
+def _angle(
+  settings: Sequence[SettingPairs], min_seeds: int
+) -> verdicts.Verdict:
   seeds = _common(settings)
   measured = verdicts.measure(
     'cosine of tasks less that of samples, in deviations of samples, mean over '
@@ -129,7 +131,9 @@ def _angle(settings: Sequence[Setting], min_seeds: int) -> verdicts.Verdict:
   )
 
 
-def _magnitude(settings: Sequence[Setting], min_seeds: int) -> verdicts.Verdict:
+def _magnitude(
+  settings: Sequence[SettingPairs], min_seeds: int
+) -> verdicts.Verdict:
   measured = []
   for setting in settings:
     measured += verdicts.measure(
@@ -154,7 +158,9 @@ def _magnitude(settings: Sequence[Setting], min_seeds: int) -> verdicts.Verdict:
   )
 
 
-def _heads(settings: Sequence[Setting], min_seeds: int) -> verdicts.Verdict:
+def _heads(
+  settings: Sequence[SettingPairs], min_seeds: int
+) -> verdicts.Verdict:
   by_name = {setting.name: setting for setting in settings}
   measured = []
   for name, shared in by_name.items():
@@ -180,7 +186,7 @@ def _heads(settings: Sequence[Setting], min_seeds: int) -> verdicts.Verdict:
   )
 
 
-def _common(settings: Iterable[Setting]) -> list[int]:
+def _common(settings: Iterable[SettingPairs]) -> list[int]:
   """Seeds that all settings have."""
   seeds = [set(setting.runs) for setting in settings]
   return sorted(set.intersection(*seeds)) if seeds else []

@@ -12,7 +12,12 @@ import rich.text
 from experiments.lab.diagnose import KINDS
 from experiments.report import conflict as conflicts
 from experiments.report import verdicts as verdicts_
-from experiments.report.conflict import HEADINGS, TITLES, Setting, read_settings
+from experiments.report.conflict import (
+  HEADINGS,
+  TITLES,
+  SettingPairs,
+  read_settings,
+)
 from experiments.report.results import read_results
 from experiments.report.tables import MISSING, Cell, Column
 from experiments.studies.conflict.claims import DRIFT, claims, outcomes
@@ -78,7 +83,7 @@ def write_report(directory: pathlib.Path) -> dict[str, Any]:
   )
 
 
-def _signs(settings: Sequence[Setting]) -> list[dict[str, Any]]:
+def _signs(settings: Sequence[SettingPairs]) -> list[dict[str, Any]]:
   """Every epoch's positive and negative cosines apart."""
   found = []
   for setting in settings:

@@ -42,7 +42,7 @@ NETWORK = 'multi_mlp'
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(Options):
+class ConflictConfig(Options):
   """Compares conflict between tasks with conflict between samples."""
 
   preset: str = free('quick')
@@ -76,15 +76,15 @@ class Config(Options):
 
 
 PRESETS = {
-  'quick': Config(),
-  'long': Config(
+  'quick': ConflictConfig(),
+  'long': ConflictConfig(
     preset='long', seeds=5, epochs=30, data=DataOptions(num_train=8000)
   ),
 }
 
 
 @dataclasses.dataclass(frozen=True)
-class Setting:
+class ConflictSetting:
   """A network on a suite."""
 
   name: str
@@ -93,7 +93,7 @@ class Setting:
   problem: Problem
 
 
-def check(config: Config) -> None:
+def check(config: ConflictConfig) -> None:
   """Raises ValueError for options that no study could be made of."""
   if not config.suite or len(set(config.suite)) != len(config.suite):
     raise ValueError(
@@ -114,7 +114,9 @@ def check(config: Config) -> None:
   check_widths(config.hidden_sizes, ())
 
 
-def make_settings(config: Config, say: Callable[[str], None]) -> list[Setting]:
+def make_settings(
+  config: ConflictConfig, say: Callable[[str], None]
+) -> list[ConflictSetting]:
   """Both shapes on every suite, whose data is prepared if it is not there."""
   found = []
   for name in config.suite:
@@ -129,11 +131,15 @@ def make_settings(config: Config, say: Callable[[str], None]) -> list[Setting]:
     for shape, head_sizes in SHAPES.items():
       widths = Widths(hidden_sizes=config.hidden_sizes, head_sizes=head_sizes)
       problem = make_problem(suite, data, suite.network(NETWORK), widths)
-      found.append(Setting(f'{suite.name}.{shape}', suite, data, problem))
+      found.append(
+        ConflictSetting(f'{suite.name}.{shape}', suite, data, problem)
+      )
   return found
 
 
-def make_specs(config: Config, setting: Setting) -> list[RunSpec]:
+def make_specs(
+  config: ConflictConfig, setting: ConflictSetting
+) -> list[RunSpec]:
   """The runs of a setting, all seeds sharing the compiled step."""
   problem, data = setting.problem, setting.data
   step = make_train_step(
@@ -172,7 +178,9 @@ def make_specs(config: Config, setting: Setting) -> list[RunSpec]:
   ]
 
 
-def prepare(config: Config, console: rich.console.Console) -> study.Study:
+def prepare(
+  config: ConflictConfig, console: rich.console.Console
+) -> study.Study:
   """Everything that can be refused, before anything is written or trained."""
   check(config)
   settings = make_settings(
@@ -198,7 +206,7 @@ def main() -> None:
   """The command line."""
   command.run_command(
     lambda: presets.parse(
-      Config, PRESETS, prog='python -m experiments.conflict_study'
+      ConflictConfig, PRESETS, prog='python -m experiments.conflict_study'
     ),
     prepare,
     study.run,

@@ -39,7 +39,7 @@ NORMS = ('separate', 'joint')
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(Options):
+class FlatRegionsConfig(Options):
   """Tests the claims of task-based flat regions (F-MTL)."""
 
   preset: str = free('quick')
@@ -124,11 +124,11 @@ DATA_OF = {
 DATA = DataOptions(num_train=4000)
 
 
-def presets_of(suite: str) -> dict[str, Config]:
+def presets_of(suite: str) -> dict[str, FlatRegionsConfig]:
   """The presets, with the data options of a suite."""
   data = DATA_OF.get(suite, DATA)
   return {
-    'quick': Config(
+    'quick': FlatRegionsConfig(
       suite=suite,
       methods=('mgda', 'cagrad', 'imtl_g', 'mean'),
       ablation_methods=('cagrad',),
@@ -137,7 +137,7 @@ def presets_of(suite: str) -> dict[str, Config]:
       epochs=6,
       data=data,
     ),
-    'paper': Config(
+    'paper': FlatRegionsConfig(
       preset='paper',
       suite=suite,
       sweep_methods=METHODS,
@@ -160,7 +160,7 @@ def presets_of(suite: str) -> dict[str, Config]:
   }
 
 
-def suite_of(config: Config) -> Suite:
+def suite_of(config: FlatRegionsConfig) -> Suite:
   """The suite, with the tasks that are trained by default.
 
   Raises:
@@ -176,7 +176,7 @@ def suite_of(config: Config) -> Suite:
   return suite.with_tasks(suite.default_tasks)
 
 
-def complete(config: Config) -> Config:
+def complete(config: FlatRegionsConfig) -> FlatRegionsConfig:
   """The options, with those that depend on the suite."""
   suite = suite_of(config)
   return dataclasses.replace(
@@ -186,7 +186,7 @@ def complete(config: Config) -> Config:
   )
 
 
-def check(config: Config) -> None:
+def check(config: FlatRegionsConfig) -> None:
   """Raises ValueError for options that no study could be made of."""
   config = complete(config)
   for option in ('methods', 'ablation_methods', 'sweep_methods'):

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.lab.suite import Data, Suite, Task
-from experiments.studies.flat_regions.config import Config
+from experiments.studies.flat_regions.config import FlatRegionsConfig
 
 MISSING = -1
 MAIN = 'main'
@@ -33,7 +33,7 @@ def check_labels(suite: Suite, data: Data) -> None:
         )
 
 
-def variants(config: Config) -> tuple[str, ...]:
+def variants(config: FlatRegionsConfig) -> tuple[str, ...]:
   """Main, then each corruption of the training labels."""
   return (
     MAIN,

@@ -15,7 +15,7 @@ from experiments.lab.optimizers import OPTIMIZERS
 from experiments.lab.problem import SINGLE, trained_on
 from experiments.studies.flat_regions.config import (
   ASCENTS,
-  Config,
+  FlatRegionsConfig,
   suite_of,
 )
 from experiments.studies.flat_regions.data import MAIN, variants
@@ -80,7 +80,7 @@ class Entry(NamedTuple):
     }
 
 
-def entries(config: Config) -> tuple[Entry, ...]:
+def entries(config: FlatRegionsConfig) -> tuple[Entry, ...]:
   """The whole grid, in the order in which it is trained."""
   tasks = suite_of(config).task_names
 
@@ -113,7 +113,7 @@ def entries(config: Config) -> tuple[Entry, ...]:
 
 
 def make_method(
-  config: Config, entry: Entry, labels: Any, rho: Any
+  config: FlatRegionsConfig, entry: Entry, labels: Any, rho: Any
 ) -> mtl.Aggregator:
   """The aggregator of an entry, with a radius that may be traced."""
   num_tasks = len(entry.tasks)
@@ -149,7 +149,9 @@ def make_method(
 class Steps:
   """The compiled steps: one for all radii, lengths, seeds and variants."""
 
-  def __init__(self, config: Config, problems: dict[tuple[str, ...], Any]):
+  def __init__(
+    self, config: FlatRegionsConfig, problems: dict[tuple[str, ...], Any]
+  ):
     self._config = config
     self._problems = problems
     network = suite_of(config).network(config.model)

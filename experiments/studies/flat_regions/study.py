@@ -29,7 +29,7 @@ from experiments.lab.runs import RunSpec
 from experiments.lab.suite import Data, Widths
 from experiments.report import files
 from experiments.studies.flat_regions.config import (
-  Config,
+  FlatRegionsConfig,
   check,
   complete,
   presets_of,
@@ -48,7 +48,9 @@ NAME = 'flat_regions'
 COST_STEPS = 10
 
 
-def prepare(config: Config, console: rich.console.Console) -> study.Study:
+def prepare(
+  config: FlatRegionsConfig, console: rich.console.Console
+) -> study.Study:
   """Everything that can be refused, before anything is written or trained."""
   check(config)
   suite, grid = suite_of(config), entries(config)
@@ -124,7 +126,7 @@ def prepare(config: Config, console: rich.console.Console) -> study.Study:
 
 
 def make_spec(
-  config: Config,
+  config: FlatRegionsConfig,
   entry: Entry,
   seed: int,
   steps: Steps,
@@ -173,7 +175,7 @@ def make_spec(
 
 
 def measure_cost(
-  config: Config, grid: Sequence[Entry], specs: Sequence[RunSpec]
+  config: FlatRegionsConfig, grid: Sequence[Entry], specs: Sequence[RunSpec]
 ) -> dict[str, Any]:
   """Milliseconds a step of A and of F-A, by turns, a number a round."""
   wanted = {
@@ -219,7 +221,7 @@ def _timed(spec: RunSpec):
 
 
 def measure_costs(
-  config: Config, grid: Sequence[Entry], specs: Sequence[RunSpec]
+  config: FlatRegionsConfig, grid: Sequence[Entry], specs: Sequence[RunSpec]
 ) -> None:
   """Writes ``cost.json``, unless it has all methods already."""
   path = config.out / 'cost.json'
@@ -238,10 +240,10 @@ def main() -> None:
   """The command line."""
 
   def parse():
-    suite = presets.peek('--suite', Config().suite)
+    suite = presets.peek('--suite', FlatRegionsConfig().suite)
     return complete(
       presets.parse(
-        Config,
+        FlatRegionsConfig,
         presets_of(suite),
         prog='python -m experiments.flat_regions',
       )

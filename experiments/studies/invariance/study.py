@@ -140,7 +140,7 @@ SWEPT = tuple(10.0**k for k in range(-4, 5))
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(RunOptions):
+class InvarianceConfig(RunOptions):
   """What a constant factor on a task's loss changes, setting by setting."""
 
   out: pathlib.Path = free(pathlib.Path('results/invariance'))
@@ -153,7 +153,7 @@ class Config(RunOptions):
   """Of the network and the examples."""
 
 
-def check(config: Config) -> None:
+def check(config: InvarianceConfig) -> None:
   """Raises ValueError for options that no study could be made of."""
   _validate.in_range('--steps', config.steps, SHORT)
   _validate.in_range('--examples', config.examples, 2)
@@ -181,7 +181,7 @@ def _apply(layers, x, last=False):
   return x
 
 
-def make_problem(config: Config):
+def make_problem(config: InvarianceConfig):
   """The parameters at the start, and the losses of the tasks."""
   keys = jax.random.split(jax.random.key(config.seed), 7)
   params = {
@@ -206,7 +206,7 @@ def make_problem(config: Config):
 
 
 def displacements(
-  config: Config, setting: Setting, factors: Any
+  config: InvarianceConfig, setting: Setting, factors: Any
 ) -> dict[str, Any]:
   """How far the parameters are from the start, for each pair of factors.
 
@@ -257,7 +257,7 @@ def change(moved: Any, step: int) -> np.ndarray:
   return np.sqrt(sum(gap)) / size
 
 
-def measure(config: Config, setting: Setting) -> dict[str, Any]:
+def measure(config: InvarianceConfig, setting: Setting) -> dict[str, Any]:
   """A row of ``results.csv``."""
   moved = displacements(config, setting, [(1.0, 1.0), setting.factors])
   row: dict[str, Any] = {'setting': setting.name}
@@ -270,7 +270,7 @@ def measure(config: Config, setting: Setting) -> dict[str, Any]:
   return row
 
 
-def measure_curve(config: Config, name: str) -> dict[str, Any]:
+def measure_curve(config: InvarianceConfig, name: str) -> dict[str, Any]:
   """The change of the heads under a frozen trunk, over the factor."""
   values, make = CURVES[name]
   factors = [(1.0, 1.0), *((x, x) for x in SWEPT)]
@@ -290,7 +290,7 @@ def measure_curve(config: Config, name: str) -> dict[str, Any]:
   }
 
 
-def run(config: Config, console: rich.console.Console) -> None:
+def run(config: InvarianceConfig, console: rich.console.Console) -> None:
   """Runs the study."""
   start = time.perf_counter()
   values = dataclasses.asdict(config)
@@ -310,7 +310,7 @@ def run(config: Config, console: rich.console.Console) -> None:
 def main() -> None:
   """The command line."""
   command.run_command(
-    lambda: tyro.cli(Config, prog='python -m experiments.invariance'),
+    lambda: tyro.cli(InvarianceConfig, prog='python -m experiments.invariance'),
     lambda config, _: check(config),
     lambda config, _, console: run(config, console),
   )

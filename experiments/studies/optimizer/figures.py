@@ -10,11 +10,11 @@ from experiments.report.plots import Section, Style, picture, style_of
 from experiments.studies.optimizer import claims
 from experiments.studies.optimizer.claims import SIDES, Grid
 from experiments.studies.optimizer.grid import OPTIMIZERS
-from experiments.studies.optimizer.runs import Read
+from experiments.studies.optimizer.runs import ReadStudy
 from mtljax.diagnostics import plots
 
 
-def sections(read: Read, grid: Grid) -> list[Section]:
+def sections(read: ReadStudy, grid: Grid) -> list[Section]:
   """All pictures, each where there is something to show."""
   found = [_rates(read), _fronts(read, grid), _gap(grid), _shares(grid)]
   return [section for section in found if section.panels]
@@ -24,7 +24,7 @@ def _dash(style: Style) -> Any:
   return (0, style.dash) if style.dash else 'solid'
 
 
-def _rates(read: Read) -> Section:
+def _rates(read: ReadStudy) -> Section:
   """Delta-m over the learning rate, a picture an optimizer and ratio."""
   names = list(dict.fromkeys(run.method or run.optimizer for run in read.runs))
   style = {name: style_of(i) for i, name in enumerate(names)}
@@ -70,7 +70,7 @@ def _rates(read: Read) -> Section:
   return Section('Δm over the learning rate', text, list(style.items()), panels)
 
 
-def _fronts(read: Read, grid: Grid) -> Section:
+def _fronts(read: ReadStudy, grid: Grid) -> Section:
   """The selected runs by what they lack in two tasks, and their front."""
   tasks = read.config['tasks']
   first, last = 0, len(tasks) - 1

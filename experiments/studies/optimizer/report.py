@@ -17,7 +17,7 @@ from experiments.report.tables import MISSING, Cell, Column
 from experiments.studies.optimizer import claims, figures
 from experiments.studies.optimizer.claims import SIDES, Grid
 from experiments.studies.optimizer.grid import OPTIMIZERS
-from experiments.studies.optimizer.runs import Read, read_runs
+from experiments.studies.optimizer.runs import ReadStudy, read_runs
 
 NAME = 'optimizer_study'
 #: The column that an optimizer with the tasks' gradients apart belongs to.
@@ -122,7 +122,7 @@ def _front(grid: Grid, front: Any) -> dict[str, Any]:
   return front._asdict() | {'share': verdicts_.plain_interval(found)}
 
 
-def _diverged(read: Read) -> list[dict[str, Any]]:
+def _diverged(read: ReadStudy) -> list[dict[str, Any]]:
   """How many runs diverged, by optimizer and learning rate."""
   counts: dict[tuple[str, float], list[bool]] = {}
   for run in read.runs:
@@ -139,7 +139,7 @@ def _diverged(read: Read) -> list[dict[str, Any]]:
   ]
 
 
-def _notes(read: Read) -> list[str]:
+def _notes(read: ReadStudy) -> list[str]:
   edge = [
     f'{x.optimizer} {x.method} at ratio {x.ratio:g} ({x.rate:g})'.replace(
       '  ', ' '
@@ -262,7 +262,7 @@ def _share_table(shares: list[dict[str, Any]]) -> dict[str, Any]:
   }
 
 
-def _baseline_table(read: Read) -> dict[str, Any]:
+def _baseline_table(read: ReadStudy) -> dict[str, Any]:
   lines = read.baselines
   return {
     'title': 'Single tasks',

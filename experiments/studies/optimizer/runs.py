@@ -24,7 +24,7 @@ from experiments.studies.optimizer.grid import (
 from mtljax.metrics import delta_m
 
 
-class Run(NamedTuple):
+class GridRun(NamedTuple):
   """One training, at the epoch of its best validation delta-m.
 
   Attributes:
@@ -87,7 +87,7 @@ class Selected(NamedTuple):
   ratio: float
   rate: float
   at_edge: bool
-  runs: dict[int, Run]
+  runs: dict[int, GridRun]
 
   @property
   def name(self) -> str:
@@ -95,7 +95,7 @@ class Selected(NamedTuple):
     return self.method or self.optimizer
 
 
-class Read(NamedTuple):
+class ReadStudy(NamedTuple):
   """What the study wrote.
 
   Attributes:
@@ -109,13 +109,13 @@ class Read(NamedTuple):
 
   config: dict[str, Any]
   baselines: list[Baseline]
-  runs: list[Run]
+  runs: list[GridRun]
   selected: list[Selected]
   seconds: float
   notes: list[str]
 
 
-def read_runs(directory: pathlib.Path) -> Read:
+def read_runs(directory: pathlib.Path) -> ReadStudy:
   """Reads what the study wrote; `ReportError` where that is not enough."""
   config = read_config(directory)
   notes = config_notes(config)
@@ -141,7 +141,9 @@ def read_runs(directory: pathlib.Path) -> Read:
       for part, arrays in _read_group(directory, config, group, notes).items():
         runs += _runs(part, arrays, baselines)
         seconds += float(arrays['seconds'])
-  return Read(config, baselines, runs, _select(runs, notes), seconds, notes)
+  return ReadStudy(
+    config, baselines, runs, _select(runs, notes), seconds, notes
+  )
 
 
 def _read_group(
@@ -195,7 +197,7 @@ def _baseline(task: str, parts: Mapping[Part, Any]) -> Baseline:
 
 def _runs(
   part: Part, arrays: Mapping[str, np.ndarray], baselines: list[Baseline]
-) -> list[Run]:
+) -> list[GridRun]:
   """The runs of a file, a learning rate each."""
   drops = {
     split: delta_m(
@@ -217,7 +219,7 @@ def _runs(
     there = bool(np.isfinite(usable[e]))
     nan = float('nan')
     found.append(
-      Run(
+      GridRun(
         *part.group,
         part.ratio,
         part.seed,
@@ -232,9 +234,9 @@ def _runs(
   return found
 
 
-def _select(runs: list[Run], notes: list[str]) -> list[Selected]:
+def _select(runs: list[GridRun], notes: list[str]) -> list[Selected]:
   """The learning rate of each method, optimizer and ratio."""
-  cells: dict[tuple[str, str, float], dict[float, list[Run]]] = {}
+  cells: dict[tuple[str, str, float], dict[float, list[GridRun]]] = {}
   for run in runs:
     by_rate = cells.setdefault((run.optimizer, run.method, run.ratio), {})
     by_rate.setdefault(run.rate, []).append(run)
@@ -259,7 +261,7 @@ def _select(runs: list[Run], notes: list[str]) -> list[Selected]:
   return found
 
 
-def rows(read: Read) -> list[dict[str, Any]]:
+def rows(read: ReadStudy) -> list[dict[str, Any]]:
   """``results.csv``: every run, with whether its learning rate is selected."""
   chosen = {(x.optimizer, x.method, x.ratio): x.rate for x in read.selected}
   return [

@@ -54,7 +54,7 @@ BASELINE_RATES = (0.01, 0.005, 1e-3, 5e-4, 1e-4, 5e-5)
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(Options):
+class OptimizerConfig(Options):
   """Compares what the optimizer changes with what the method changes."""
 
   preset: str = free('quick')
@@ -96,17 +96,17 @@ class Config(Options):
   """The data set; digits are averaged over squares of two pixels."""
 
 
-def presets_of(suite: str) -> dict[str, Config]:
+def presets_of(suite: str) -> dict[str, OptimizerConfig]:
   """The presets, with the data options of a suite."""
   pool = 2 if suite == 'digits' else 1
   return {
-    'quick': Config(
+    'quick': OptimizerConfig(
       suite=suite,
       data=DataOptions(
         num_train=4000, num_validation=1000, num_test=2000, pool=pool
       ),
     ),
-    'paper': Config(
+    'paper': OptimizerConfig(
       preset='paper',
       suite=suite,
       methods=(
@@ -126,7 +126,7 @@ def presets_of(suite: str) -> dict[str, Config]:
   }
 
 
-def suite_of(config: Config) -> Suite:
+def suite_of(config: OptimizerConfig) -> Suite:
   """The suite, with the tasks that are trained by default.
 
   Raises:
@@ -144,7 +144,7 @@ def suite_of(config: Config) -> Suite:
   return suite.with_tasks(suite.default_tasks)
 
 
-def check(config: Config) -> None:
+def check(config: OptimizerConfig) -> None:
   """Raises ValueError for options that no study could be made of."""
   for option in (
     'optimizers',
@@ -179,7 +179,7 @@ def check(config: Config) -> None:
 
 
 def prepare(
-  config: Config, console: rich.console.Console
+  config: OptimizerConfig, console: rich.console.Console
 ) -> tuple[Suite, Data]:
   """Everything that can be refused, before anything is written or trained."""
   check(config)
@@ -192,7 +192,7 @@ def prepare(
   return suite, with_inputs(suite, data)
 
 
-def groups(config: Config, tasks: tuple[str, ...]) -> list[Group]:
+def groups(config: OptimizerConfig, tasks: tuple[str, ...]) -> list[Group]:
   """Each task alone, then the pairs of an optimizer and a method."""
   found = [Group('adam', f'{SINGLE}{task}') for task in tasks]
   for optimizer in dict.fromkeys(config.optimizers):
@@ -201,7 +201,7 @@ def groups(config: Config, tasks: tuple[str, ...]) -> list[Group]:
   return found
 
 
-def parts_of(config: Config, group: Group) -> list[Part]:
+def parts_of(config: OptimizerConfig, group: Group) -> list[Part]:
   """The ratios and seeds of a group."""
   ratios = (1.0,) if group.is_baseline else dict.fromkeys(config.ratios)
   pairs = itertools.product(ratios, range(config.seeds))
@@ -209,7 +209,9 @@ def parts_of(config: Config, group: Group) -> list[Part]:
 
 
 def run(
-  config: Config, prepared: tuple[Suite, Data], console: rich.console.Console
+  config: OptimizerConfig,
+  prepared: tuple[Suite, Data],
+  console: rich.console.Console,
 ) -> None:
   """Runs the study."""
   suite, data = prepared
@@ -261,9 +263,9 @@ def main() -> None:
   """The command line."""
 
   def parse():
-    suite = presets.peek('--suite', Config().suite)
+    suite = presets.peek('--suite', OptimizerConfig().suite)
     return presets.parse(
-      Config,
+      OptimizerConfig,
       presets_of(suite),
       prog='python -m experiments.optimizer_study',
     )

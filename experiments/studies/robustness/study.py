@@ -42,7 +42,7 @@ from mtljax.data import corruptions
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(Options):
+class RobustnessConfig(Options):
   """Compares what corrupted images leave of multi- and single-task networks."""
 
   preset: str = free('quick')
@@ -98,8 +98,8 @@ class Config(Options):
 
 
 PRESETS = {
-  'quick': Config(),
-  'paper': Config(
+  'quick': RobustnessConfig(),
+  'paper': RobustnessConfig(
     preset='paper',
     seeds=5,
     epochs=30,
@@ -110,10 +110,12 @@ PRESETS = {
 }
 
 
-def options_of(config: Config, suite: Suite) -> comparison.Config:
+def options_of(
+  config: RobustnessConfig, suite: Suite
+) -> comparison.ComparisonConfig:
   """The options of the training on clean images."""
   ones = (1.0,) * len(suite.tasks)
-  return comparison.Config(
+  return comparison.ComparisonConfig(
     tasks=suite.task_names,
     model=config.models[0],
     methods=config.methods,
@@ -131,7 +133,7 @@ def options_of(config: Config, suite: Suite) -> comparison.Config:
   )
 
 
-def suite_of(config: Config) -> Suite:
+def suite_of(config: RobustnessConfig) -> Suite:
   """The suite, with the tasks that are trained by default.
 
   Raises:
@@ -152,7 +154,7 @@ def suite_of(config: Config) -> Suite:
   return suite.with_tasks(suite.default_tasks)
 
 
-def check(config: Config) -> None:
+def check(config: RobustnessConfig) -> None:
   """Raises ValueError for options that no study could be made of."""
   suite = suite_of(config)
   if not config.methods:
@@ -183,7 +185,9 @@ def check(config: Config) -> None:
     diagnose.check_network(config, name, suite.network(name))
 
 
-def prepare(config: Config, console: rich.console.Console) -> study.Study:
+def prepare(
+  config: RobustnessConfig, console: rich.console.Console
+) -> study.Study:
   """Everything that can be refused, before anything is written or trained."""
   check(config)
   suite = suite_of(config)
@@ -232,7 +236,7 @@ def prepare(config: Config, console: rich.console.Console) -> study.Study:
 
 
 def make_specs(
-  config: Config,
+  config: RobustnessConfig,
   suite: Suite,
   name: str,
   data: Data,
@@ -288,7 +292,7 @@ def main() -> None:
   """The command line."""
   command.run_command(
     lambda: presets.parse(
-      Config, PRESETS, prog='python -m experiments.robustness_study'
+      RobustnessConfig, PRESETS, prog='python -m experiments.robustness_study'
     ),
     prepare,
     study.run,

@@ -13,7 +13,7 @@ from experiments.report.results import ReportError, config_notes, read_config
 RATES = (10.0, 5.0, 1.0, 0.5, 0.1, 0.05, 0.01, 0.005, 0.001)
 
 
-class Cell(NamedTuple):
+class ToyCell(NamedTuple):
   """An optimizer and a method; '' for the optimizers that take none."""
 
   optimizer: str
@@ -25,7 +25,7 @@ class Cell(NamedTuple):
     return '.'.join(filter(None, self))
 
 
-class Read(NamedTuple):
+class ReadCells(NamedTuple):
   """What the study wrote.
 
   Attributes:
@@ -36,17 +36,17 @@ class Read(NamedTuple):
   """
 
   config: dict[str, Any]
-  numbers: dict[Cell, dict[float, int | None]]
-  points: dict[Cell, np.ndarray]
+  numbers: dict[ToyCell, dict[float, int | None]]
+  points: dict[ToyCell, np.ndarray]
   notes: list[str]
 
 
-def path_of(directory: pathlib.Path, cell: Cell) -> pathlib.Path:
+def path_of(directory: pathlib.Path, cell: ToyCell) -> pathlib.Path:
   """The file of a cell."""
   return directory / 'runs' / f'{cell.name}.npz'
 
 
-def is_run(directory: pathlib.Path, cell: Cell) -> bool:
+def is_run(directory: pathlib.Path, cell: ToyCell) -> bool:
   """Whether the file of a cell is there and whole."""
   try:
     files.read_arrays(path_of(directory, cell), name=cell.name)
@@ -55,13 +55,13 @@ def is_run(directory: pathlib.Path, cell: Cell) -> bool:
   return True
 
 
-def read_cells(directory: pathlib.Path) -> Read:
+def read_cells(directory: pathlib.Path) -> ReadCells:
   """Reads what the study wrote; `ReportError` where that is nothing."""
   config = read_config(directory)
   numbers, points, notes = {}, {}, config_notes(config)
   for name in config['cells']:
     optimizer, _, method = name.partition('.')
-    cell = Cell(optimizer, method)
+    cell = ToyCell(optimizer, method)
     path = path_of(directory, cell)
     try:
       data = files.read_arrays(path, name=name)
@@ -82,4 +82,4 @@ def read_cells(directory: pathlib.Path) -> Read:
       )
   if not numbers:
     raise ReportError(f'{directory} holds no results of the toy study.')
-  return Read(config, numbers, points, notes)
+  return ReadCells(config, numbers, points, notes)

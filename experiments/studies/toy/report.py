@@ -12,7 +12,7 @@ import rich.console
 from experiments.report import tables as table
 from experiments.report import verdicts as verdicts_
 from experiments.studies.toy import figures
-from experiments.studies.toy.cells import RATES, Cell, Read, read_cells
+from experiments.studies.toy.cells import RATES, ReadCells, ToyCell, read_cells
 
 PAPER_ITERATIONS = 100_000
 NEVER = (None,) * len(RATES)
@@ -116,7 +116,7 @@ def print_tables(
   verdicts_.print_verdicts(summary['verdicts'], console)
 
 
-def verdict(read: Read) -> verdicts_.Verdict:
+def verdict(read: ReadCells) -> verdicts_.Verdict:
   """What became of E1."""
   return verdicts_.verdict(
     'E1',
@@ -130,7 +130,7 @@ def verdict(read: Read) -> verdicts_.Verdict:
   )
 
 
-def _measured(read: Read) -> list[verdicts_.Measured]:
+def _measured(read: ReadCells) -> list[verdicts_.Measured]:
   """The numbers of E1; none where a part of Table A3 was not run."""
   found = {tuple(cell): numbers for cell, numbers in read.numbers.items()}
   whole = read.config['iterations'] >= PAPER_ITERATIONS and all(
@@ -189,7 +189,9 @@ def _measured(read: Read) -> list[verdicts_.Measured]:
   ]
 
 
-def _paper(cell: Cell, numbers: Mapping[float, Any]) -> dict[str, int | None]:
+def _paper(
+  cell: ToyCell, numbers: Mapping[float, Any]
+) -> dict[str, int | None]:
   """The published numbers at our learning rates, empty where there are none."""
   if tuple(cell) not in PAPER:
     return {}

@@ -37,7 +37,7 @@ from experiments.report.console import print_end
 from experiments.studies.toy import problem
 from experiments.studies.toy.cells import (
   RATES,
-  Cell,
+  ToyCell,
   is_run,
   path_of,
   read_cells,
@@ -70,7 +70,7 @@ METHODS: dict[str, Callable[[], optax.GradientTransformation]] = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(RunOptions):
+class ToyConfig(RunOptions):
   """Optimizers and methods on the two-task toy problem."""
 
   out: pathlib.Path = free(pathlib.Path('results/toy'))
@@ -90,7 +90,7 @@ class Config(RunOptions):
   smallest where 0.1 is not run."""
 
 
-def check(config: Config) -> None:
+def check(config: ToyConfig) -> None:
   """Raises ValueError for options that no study could be made of."""
   for name in config.optimizers:
     _validate.one_of('--optimizers', name, (*OPTIMIZERS, *PER_TASK))
@@ -111,23 +111,25 @@ def check(config: Config) -> None:
     )
 
 
-def cells(config: Config) -> list[Cell]:
+def cells(config: ToyConfig) -> list[ToyCell]:
   """The pairs of an optimizer and a method."""
   found = []
   for optimizer in dict.fromkeys(config.optimizers):
     methods = dict.fromkeys(config.methods) if optimizer in OPTIMIZERS else ['']
-    found += [Cell(optimizer, method) for method in methods]
+    found += [ToyCell(optimizer, method) for method in methods]
   return found
 
 
-def make_transform(cell: Cell, rate: Any) -> optax.GradientTransformation:
+def make_transform(cell: ToyCell, rate: Any) -> optax.GradientTransformation:
   """From the gradients of both tasks to the step."""
   if cell.optimizer in PER_TASK:
     return PER_TASK[cell.optimizer](rate)
   return optax.chain(METHODS[cell.method](), OPTIMIZERS[cell.optimizer](rate))
 
 
-def run_cell(cell: Cell, rates: Any, iterations: int) -> dict[str, np.ndarray]:
+def run_cell(
+  cell: ToyCell, rates: Any, iterations: int
+) -> dict[str, np.ndarray]:
   """All learning rates and starts of a cell, in one program.
 
   They run one after the other, each until it has arrived: on a CPU, so few
@@ -201,7 +203,7 @@ def write_results(directory: pathlib.Path) -> None:
   files.write_table(directory / files.TABLE, rows)
 
 
-def run(config: Config, console: rich.console.Console) -> None:
+def run(config: ToyConfig, console: rich.console.Console) -> None:
   """Runs the study."""
   start = time.perf_counter()
   wanted = cells(config)
@@ -238,7 +240,7 @@ def run(config: Config, console: rich.console.Console) -> None:
 def main() -> None:
   """The command line."""
   command.run_command(
-    lambda: tyro.cli(Config, prog='python -m experiments.toy'),
+    lambda: tyro.cli(ToyConfig, prog='python -m experiments.toy'),
     lambda config, _: check(config),
     lambda config, _, console: run(config, console),
   )

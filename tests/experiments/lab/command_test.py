@@ -1,5 +1,6 @@
 """A study ends with a sentence wherever it is interrupted."""
 
+import pathlib
 import subprocess
 import sys
 
@@ -46,3 +47,28 @@ def test_a_closed_pipe_ends_without_a_traceback():
   process.stderr.close()
   assert process.wait() == 141
   assert 'Traceback' not in said and 'BrokenPipe' not in said
+
+
+@pytest.mark.skipif(
+  not pathlib.Path('/dev/full').exists(), reason='there is no /dev/full'
+)
+@pytest.mark.parametrize(
+  'arguments',
+  [
+    ['-m', 'experiments.launch', '--help'],
+    ['-m', 'experiments.report', '--help'],
+    ['-c', ENDLESS],
+  ],
+)
+def test_a_full_output_is_one_sentence(arguments):
+  with open('/dev/full', 'w') as full:
+    done = subprocess.run(
+      [sys.executable, *arguments],
+      stdout=full,
+      stderr=subprocess.PIPE,
+      text=True,
+      check=False,
+    )
+  assert done.returncode == 1
+  assert done.stderr.startswith('error: the output cannot be written to (')
+  assert len(done.stderr.splitlines()) == 1

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import rich.console
 
-from experiments.lab.comparison import Config as Comparison
+from experiments.lab.comparison import ComparisonConfig
 from experiments.report import comparison, conflict
-from experiments.report.conflict import Setting
+from experiments.report.conflict import SettingPairs
 from experiments.studies.flat_regions import study as flat_regions
 from experiments.studies.flat_regions.config import complete, presets_of
 from experiments.studies.robustness import study as robustness
@@ -31,8 +31,8 @@ def pairs_of(seed, kinds=conflict.KINDS, epochs=(1, 2)):
 
 def test_methods_share_a_picture():
   settings = [
-    Setting('single_left', {0: pairs_of(0, ('samples',))}),
-    Setting('cagrad', {0: pairs_of(1), 1: pairs_of(2, epochs=(1,))}),
+    SettingPairs('single_left', {0: pairs_of(0, ('samples',))}),
+    SettingPairs('cagrad', {0: pairs_of(1), 1: pairs_of(2, epochs=(1,))}),
   ]
   (section,) = conflict.comparison(settings)
   assert section.title == TITLE
@@ -45,7 +45,7 @@ def test_methods_share_a_picture():
 
 def test_nothing_measured_is_no_section():
   assert conflict.comparison([]) == []
-  bare = Setting('single_left', {0: pairs_of(0, ())})
+  bare = SettingPairs('single_left', {0: pairs_of(0, ())})
   assert conflict.comparison([bare]) == []
 
 
@@ -63,7 +63,7 @@ def write_run(folder, measured):
 
 @pytest.mark.parametrize('measured', [True, False])
 def test_page_shows_what_was_measured(tmp_path, measured):
-  config = dataclasses.asdict(Comparison())
+  config = dataclasses.asdict(ComparisonConfig())
   config |= {'experiment': 'multi_digits', 'tasks': ['left', 'right']}
   config |= {'methods': ['cagrad'], 'out': '', 'data': {'source': 'mnist_5k'}}
   (tmp_path / 'config.json').write_text(json.dumps(config))
@@ -106,7 +106,7 @@ def test_flat_regions_measures_conflict():
 
 
 def test_robustness_study_measures_conflict():
-  config = robustness.Config(
+  config = robustness.RobustnessConfig(
     diagnose=('conflict',),
     models=('multi_mlp',),
     methods=('sum_losses',),

@@ -12,7 +12,7 @@ import rich.console
 from experiments import suites
 from experiments.report import __main__ as report_command
 from experiments.report import conflict
-from experiments.report.conflict import Setting
+from experiments.report.conflict import SettingPairs
 from experiments.report.verdicts import FAILS, HOLDS, UNDECIDED
 from experiments.studies.conflict import claims
 from experiments.studies.conflict import study as program
@@ -38,7 +38,7 @@ def setting(name, seeds=3, *, cosine=SHIFT, magnitude=SHIFT, sd=0.1, drift=0.0):
           for epoch in (1, 2, 3)
         }
     runs[seed] = run
-  return Setting(name, runs)
+  return SettingPairs(name, runs)
 
 
 def outcomes(*settings, min_seeds=3):
@@ -93,7 +93,7 @@ def test_parts_are_judged_by_the_same_rules():
 
 def test_pairs_of_one_sign():
   values = np.array([-0.5, -0.1, 0.0, 0.2])
-  one = Setting('a', {0: {'tasks/cosine': {1: values, 2: values[:2]}}})
+  one = SettingPairs('a', {0: {'tasks/cosine': {1: values, 2: values[:2]}}})
   positive = one.per_epoch('tasks/cosine', 1)
   assert {e: (x.n, x.mean) for e, x in positive.items()} == {1: (1, 0.2)}
   negative = one.per_epoch('tasks/cosine', -1)
@@ -127,7 +127,7 @@ def write_run(folder, seed, steps=4):
 
 def test_report_of_a_folder(tmp_path, capsys):
   names = ['digits.shared_heavy', 'digits.head_heavy']
-  config = dataclasses.asdict(program.Config())
+  config = dataclasses.asdict(program.ConflictConfig())
   config |= {
     'experiment': 'conflict_study',
     'tasks': ['left', 'right'],
@@ -168,7 +168,7 @@ def test_report_of_a_folder(tmp_path, capsys):
 
 def test_census_is_a_data_set(tmp_path):
   census_rows.write_raw(tmp_path, _census_columns.COLUMNS)
-  config = program.Config(
+  config = program.ConflictConfig(
     suite=('census',),
     data=DataOptions(dir=tmp_path),
     hidden_sizes=(4,),
@@ -191,7 +191,9 @@ def test_without_census_it_says_how_to_go_on(tmp_path, monkeypatch):
 
   suite = dataclasses.replace(suites.find('census'), load=load)
   monkeypatch.setattr('experiments.suites.census.SUITE', suite)
-  config = program.Config(suite=('census', 'digits'), out=tmp_path / 'out')
+  config = program.ConflictConfig(
+    suite=('census', 'digits'), out=tmp_path / 'out'
+  )
   message = 'fetch command. To do without these data: --suite digits'
   with pytest.raises(FileNotFoundError, match=message):
     program.prepare(config, rich.console.Console())
@@ -214,6 +216,6 @@ def test_without_census_it_says_how_to_go_on(tmp_path, monkeypatch):
   ],
 )
 def test_wrong_options_are_named(options, message):
-  config = dataclasses.replace(program.Config(), **options)
+  config = dataclasses.replace(program.ConflictConfig(), **options)
   with pytest.raises(ValueError, match=message):
     program.prepare(config, rich.console.Console())

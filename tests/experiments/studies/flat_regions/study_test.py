@@ -23,7 +23,10 @@ from experiments.studies.flat_regions import config as configs
 from experiments.studies.flat_regions import data
 from experiments.studies.flat_regions import grid as grids
 from experiments.studies.flat_regions import study as program
-from experiments.studies.flat_regions.config import Config, presets_of
+from experiments.studies.flat_regions.config import (
+  FlatRegionsConfig,
+  presets_of,
+)
 from experiments.suites import Data, DataOptions, find
 from mtljax.data import _census_columns
 
@@ -194,12 +197,12 @@ def test_bad_option_on_the_command_line(data_dir, tmp_path):
 )
 def test_bad_options_are_named(options, message):
   with pytest.raises(ValueError, match=re.escape(message)):
-    configs.check(dataclasses.replace(Config(), **options))
+    configs.check(dataclasses.replace(FlatRegionsConfig(), **options))
 
 
 def test_presets_can_be_overridden():
   def parse(*argv):
-    return presets.parse(Config, PRESETS, prog='x', argv=argv)
+    return presets.parse(FlatRegionsConfig, PRESETS, prog='x', argv=argv)
 
   assert parse() == PRESETS['quick']
   found = parse('--preset', 'paper', '--rho', '1.5')
@@ -257,7 +260,7 @@ def test_few_labels_and_wrong_labels():
 def test_the_study_on_census(tmp_path):
   census_rows.write_raw(tmp_path, _census_columns.COLUMNS)
   config = configs.complete(
-    Config(
+    FlatRegionsConfig(
       suite='census',
       data=DataOptions(dir=tmp_path),
       methods=('cagrad',),

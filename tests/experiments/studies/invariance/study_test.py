@@ -15,7 +15,7 @@ from experiments.studies.invariance import oracles, study
 from experiments.studies.invariance import report as study_report
 from experiments.studies.invariance.report import REFERENCE
 
-CONFIG = study.Config(steps=10, examples=16)
+CONFIG = study.InvarianceConfig(steps=10, examples=16)
 SETTINGS = {s.name: s for s in study.settings()}
 
 

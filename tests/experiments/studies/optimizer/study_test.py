@@ -17,13 +17,13 @@ from experiments.studies.optimizer import grid as grids
 from experiments.studies.optimizer import runs as study_runs
 from experiments.studies.optimizer.claims import Grid
 from experiments.studies.optimizer.grid import Group, Part
-from experiments.studies.optimizer.runs import Baseline, Run, Selected
+from experiments.studies.optimizer.runs import Baseline, GridRun, Selected
 from experiments.suites import Data, DataOptions, digits, mlp
 
 QUIET = rich.console.Console(quiet=True, width=124)
 TASKS = ('left', 'right')
 RATES = (0.1, 1e30)
-SMALL = study.Config(
+SMALL = study.OptimizerConfig(
   optimizers=('momentum', 'mtl_io'),
   methods=('sum_losses',),
   ratios=(1.0, 100.0),
@@ -218,7 +218,7 @@ def grid(drop, seeds=3, ratios=(1.0, 1000.0)):
         noise = 0.1 * np.random.default_rng([seed, len(optimizer)]).normal()
         value = float(drop(optimizer, method, ratio) + noise)
         scores = (1 - value / 100,) * 2
-        runs[seed] = Run(
+        runs[seed] = GridRun(
           *(optimizer, method, ratio, seed, 0.1, 1),
           *(value, value, scores, 'ok'),
         )
@@ -332,6 +332,6 @@ def test_shares_of_the_variance():
   ],
 )
 def test_wrong_options_are_named(options, message):
-  config = dataclasses.replace(study.Config(), **options)
+  config = dataclasses.replace(study.OptimizerConfig(), **options)
   with pytest.raises(ValueError, match=re.escape(message)):
     study.check(config)

@@ -48,7 +48,7 @@ DIGITS = Data(
 @pytest.fixture(scope='module')
 def small(tmp_path_factory):
   """A small study, and its configuration."""
-  config = program.Config(
+  config = program.RobustnessConfig(
     out=tmp_path_factory.mktemp('study') / 'out',
     models=('multi_mlp',),
     methods=('sum_losses',),
@@ -331,6 +331,6 @@ def test_nothing_measured_is_undecided():
   ],
 )
 def test_wrong_options_are_named(options, message):
-  config = dataclasses.replace(program.Config(), **options)
+  config = dataclasses.replace(program.RobustnessConfig(), **options)
   with pytest.raises(ValueError, match=message):
     program.prepare(config, QUIET)

@@ -14,7 +14,7 @@ from experiments.report import __main__ as report_command
 from experiments.report.results import ReportError
 from experiments.studies.toy import cells, figures, problem, study
 from experiments.studies.toy import report as study_report
-from experiments.studies.toy.cells import RATES, Cell, Read
+from experiments.studies.toy.cells import RATES, ReadCells, ToyCell
 from experiments.studies.toy.report import PAPER
 
 QUIET = rich.console.Console(quiet=True, width=124)
@@ -24,7 +24,7 @@ QUIET = rich.console.Console(quiet=True, width=124)
 def adam(tmp_path_factory):
   """A short study of Adam, and its folder."""
   out = tmp_path_factory.mktemp('toy') / 'out'
-  config = study.Config(
+  config = study.ToyConfig(
     out=out,
     optimizers=('adam',),
     learning_rates=RATES[:5],
@@ -79,7 +79,7 @@ def test_page_and_summary_are_made_again_to_the_byte(adam):
 
 
 def test_more_cells_leave_the_finished_ones_alone(adam):
-  path = cells.path_of(adam.out, Cell('adam', 'mean'))
+  path = cells.path_of(adam.out, ToyCell('adam', 'mean'))
   before = path.stat().st_mtime_ns
   more = dataclasses.replace(adam, optimizers=('adam', 'mtl_io'))
   study.run(more, QUIET)
@@ -92,10 +92,10 @@ def test_more_cells_leave_the_finished_ones_alone(adam):
 
 def test_trajectories_begin_at_the_starts(adam):
   read = cells.read_cells(adam.out)
-  points = read.points[Cell('adam', 'cagrad')][4]
+  points = read.points[ToyCell('adam', 'cagrad')][4]
   np.testing.assert_allclose(points[:, 0, 1:], problem.STARTS)
   last = np.nanmax(points[:, :, 0], axis=1)
-  assert last.max() == read.numbers[Cell('adam', 'cagrad')][0.1]
+  assert last.max() == read.numbers[ToyCell('adam', 'cagrad')][0.1]
 
 
 def test_rings_run_along_the_trajectories(adam):
@@ -136,12 +136,12 @@ def test_a_ring_is_where_its_run_is():
 def full(change):
   """Table A3 as published, but for some cells."""
   numbers = {
-    Cell(*cell): dict(zip(RATES, found, strict=True))
+    ToyCell(*cell): dict(zip(RATES, found, strict=True))
     for cell, found in PAPER.items()
   }
   for cell, rate, number in change:
-    numbers[Cell(*cell)][rate] = number
-  return Read({'iterations': 100_000}, numbers, {}, [])
+    numbers[ToyCell(*cell)][rate] = number
+  return ReadCells({'iterations': 100_000}, numbers, {}, [])
 
 
 @pytest.mark.parametrize(
@@ -181,7 +181,7 @@ def test_front_is_not_dominated():
 )
 def test_bad_options_are_named(options, message):
   with pytest.raises(ValueError, match=re.escape(message)):
-    study.check(dataclasses.replace(study.Config(), **options))
+    study.check(dataclasses.replace(study.ToyConfig(), **options))
 
 
 def test_results_are_missing_or_partial(tmp_path):
