@@ -55,7 +55,6 @@ def test_a_closed_pipe_ends_without_a_traceback():
 @pytest.mark.parametrize(
   'arguments',
   [
-    ['-m', 'experiments.launch', '--help'],
     ['-m', 'experiments.report', '--help'],
     ['-c', ENDLESS],
   ],
