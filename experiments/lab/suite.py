@@ -174,7 +174,6 @@ class Suite:
       the data, the options and what prints a line to arrays.
     presets: options of a comparison of methods, by the name of the preset; the
       first by default. Inner ones are named as in ``'data.num_train'``.
-    published: rows of papers to show beside ours.
     select: from validation metrics to the score of a state; None: the mean
       over tasks of their scores, less where lower is better.
   """
@@ -192,7 +191,6 @@ class Suite:
   presets: Mapping[str, Mapping[str, Any]] = dataclasses.field(
     default_factory=lambda: {'quick': {}}
   )
-  published: tuple[Mapping[str, Any], ...] = ()
   select: Callable[[Mapping[str, float]], float] | None = None
 
   @property
@@ -246,7 +244,6 @@ class Suite:
       'suite': self.name,
       'higher_is_better': {name: x.higher_is_better for name, x in listed},
       'delta_m_metrics': [name for name, x in listed if x.in_delta_m],
-      'published': list(self.published),
     }
 
   def check_data(self, options: DataOptions) -> None:

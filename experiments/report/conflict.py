@@ -226,7 +226,7 @@ def comparison(settings: Sequence[SettingPairs]) -> list[Section]:
     for kind in ('tasks', 'samples'):
       name = f'{kind}/{measure}'
       curves = [
-        Curve(style[x.name], *average(found))
+        Curve(style[x.name], *average(found), x.name)
         for x in settings
         if (
           found := [_means(run, name) for run in x.runs.values() if run[name]]

@@ -54,6 +54,10 @@ _STYLE = {
   'ytick.color': _INK,
 }
 
+#: Lines in a picture above which each is labelled at its end.
+MANY = 4
+LINE_HEIGHT = 0.075  # of a label, in heights of the axes
+
 
 class Style(NamedTuple):
   """How a line looks, apart from others also without colour.
@@ -75,12 +79,14 @@ class Curve(NamedTuple):
     steps: positions.
     mean: mean over seeds.
     error: standard error over seeds, NaN where there is one seed.
+    label: written at its end where a picture has many lines.
   """
 
   style: Style
   steps: np.ndarray
   mean: np.ndarray
   error: np.ndarray
+  label: str = ''
 
 
 class Section(NamedTuple):
@@ -176,8 +182,10 @@ def draw(
   Returns:
     The element.
   """
+  labelled = len(curves) > MANY and any(curve.label for curve in curves)
   with mpl.rc_context(_STYLE):
-    figure = Figure(figsize=(4.2, 2.7), layout='constrained')
+    size = (5.6, 3.2) if labelled else (4.2, 2.7)
+    figure = Figure(figsize=size, layout='constrained')
     FigureCanvasSVG(figure)
     axes = figure.subplots()
     axes.set_title(_fit(title))
@@ -213,7 +221,60 @@ def draw(
       _set_log(axes, curves)
     if limits is not None:
       axes.set_ylim(*limits)
+    if labelled:
+      _label_ends(axes, curves)
     return _embed(figure, title, ident)
+
+
+def _label_ends(axes: Any, curves: Sequence[Curve]) -> None:
+  """Writes the label of each line beside its end, none over another."""
+  ends = []
+  for curve in curves:
+    there = np.flatnonzero(np.isfinite(curve.mean))
+    if curve.label and there.size:
+      x, y = curve.steps[there[-1]], curve.mean[there[-1]]
+      place = axes.transAxes.inverted().transform(
+        axes.transData.transform((x, y))
+      )
+      ends.append((float(np.clip(place[1], 0, 1)), (x, y), curve))
+  ends.sort(key=lambda end: end[0])
+  heights = spread([height for height, _, _ in ends], LINE_HEIGHT)
+  for height, (_, point, curve) in zip(heights, ends, strict=True):
+    axes.annotate(
+      curve.label.replace('$', r'\$'),
+      point,
+      xytext=(1.03, height),
+      textcoords='axes fraction',
+      color=curve.style.color,
+      fontsize=7,
+      va='center',
+      annotation_clip=False,
+      arrowprops={'arrowstyle': '-', 'lw': 0.5, 'color': curve.style.color},
+    )
+
+
+def spread(heights: Sequence[float], apart: float) -> list[float]:
+  """Heights as near the given ones as they can be, so far apart.
+
+  Args:
+    heights: ascending, in [0, 1].
+    apart: the least distance of neighbours.
+
+  Returns:
+    Ascending heights; the middle of all stays, as far as [0, 1] has room.
+  """
+  found = np.array(heights, float)
+  for _ in range(100):
+    gap = np.diff(found) - apart
+    short = np.minimum(gap, 0)
+    if not short.any():
+      break
+    found[:-1] += short / 2
+    found[1:] -= short / 2
+  if found.size:
+    found += max(0, -found[0])
+    found -= max(0, min(found[-1] - 1, found[0]))
+  return found.tolist()
 
 
 def _fit(title: str) -> str:
@@ -294,7 +355,7 @@ def sections(results: Results, summary: dict[str, Any]) -> list[Section]:
     panels, used = [], {}
     for key, heading in keys:
       own = [m for m in methods if key in gathered[m]]
-      curves = [Curve(style[m], *gathered[m][key]) for m in own]
+      curves = [Curve(style[m], *gathered[m][key], m) for m in own]
       if curves:
         used.update(dict.fromkeys(own))
         ident = f'{name}{len(panels)}-'

@@ -82,3 +82,29 @@ def test_a_curve_of_one_point_is_seen():
   dots, ticks = picture(np.arange(9.0))
   assert dots == 0
   assert len(ticks) > 2
+
+
+def test_many_lines_are_labelled_at_their_ends():
+  steps = np.arange(5.0)
+
+  def panel(count):
+    curves = [
+      plots.Curve(
+        plots.style_of(i), steps, steps * 0 + 0.01 * i, steps * np.nan, f'm{i}'
+      )
+      for i in range(count)
+    ]
+    return plots.draw('accuracy', curves, ident='x-')
+
+  texts = re.findall(r'<text[^>]*>(m\d)', panel(8))
+  assert sorted(texts) == [f'm{i}' for i in range(8)]
+  # Few lines are told apart by the legend.
+  assert not re.findall(r'<text[^>]*>(m\d)', panel(plots.MANY))
+
+
+def test_labels_are_apart_and_in_order():
+  found = np.array(plots.spread([0.5, 0.5, 0.51, 0.9, 0.99, 1.0], 0.1))
+  assert np.all(np.diff(found) > 0.1 - 1e-3)
+  assert 0 <= found[0] and found[-1] <= 1 + 1e-9
+  assert plots.spread([0.2, 0.8], 0.1) == [0.2, 0.8]
+  assert plots.spread([], 0.1) == []
