@@ -6,10 +6,8 @@ import json
 import pathlib
 from typing import Any
 
-import rich.box
 import rich.console
 import rich.table
-import rich.text
 
 from experiments.report import conflict as conflicts
 from experiments.report.console import WIDE
@@ -20,7 +18,11 @@ from experiments.report.results import (
   read_results,
 )
 from experiments.report.summary import REFERENCE, summarize_results
-from experiments.report.tables import main_columns, metric_columns
+from experiments.report.tables import (
+  main_columns,
+  metric_columns,
+  render_columns,
+)
 from mtljax import _files
 
 _TEMPLATE = 'comparison.html.j2'
@@ -80,33 +82,12 @@ def render_table(
   Returns:
     The table; print it with a ``rich.console.Console``.
   """
-  table = rich.table.Table(
-    title=_title(summary),
-    title_justify='left',
-    box=rich.box.SIMPLE_HEAD,
-    pad_edge=False,
-    collapse_padding=True,
-  )
   columns = [
     column
     for column in main_columns(summary)
     if not (compact and column.title in LESS_TELLING)
   ]
-  for index, column in enumerate(columns):
-    table.add_column(
-      rich.text.Text(column.title),
-      justify='right' if index else 'left',
-      no_wrap=index == 0,
-      overflow='fold',
-    )
-  for row in zip(*(column.cells for column in columns), strict=True):
-    table.add_row(
-      *(
-        rich.text.Text(cell.text, style='bold green' if cell.best else '')
-        for cell in row
-      )
-    )
-  return table
+  return render_columns(_title(summary), columns)
 
 
 def _title(summary: dict[str, Any]) -> str:

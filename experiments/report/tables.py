@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
+
+import rich.box
+import rich.table
+import rich.text
 
 from experiments.report.summary import REFERENCE
 
@@ -33,6 +37,53 @@ class Column(NamedTuple):
 
   title: str
   cells: list[Cell]
+
+
+def columns_of(
+  titles: Sequence[str], rows: Sequence[Sequence[str]]
+) -> list[Column]:
+  """Columns of plain texts, given row by row."""
+  return [
+    Column(title, [Cell(row[i]) for row in rows])
+    for i, title in enumerate(titles)
+  ]
+
+
+def render_columns(
+  title: str, columns: Sequence[Column], *, left: int = 1
+) -> rich.table.Table:
+  """A table for the terminal.
+
+  Args:
+    title: shown above.
+    columns: what is shown; the best cells stand out.
+    left: how many columns are set to the left, and never wrapped.
+
+  Returns:
+    The table; print it with a ``rich.console.Console``.
+  """
+  table = rich.table.Table(
+    title=title,
+    title_justify='left',
+    box=rich.box.SIMPLE_HEAD,
+    pad_edge=False,
+    collapse_padding=True,
+  )
+  for i, column in enumerate(columns):
+    table.add_column(
+      rich.text.Text(column.title),
+      justify='left' if i < left else 'right',
+      no_wrap=i < left,
+      overflow='fold',
+    )
+  for row in zip(*(column.cells for column in columns), strict=True):
+    table.add_row(
+      *(
+        rich.text.Text(cell.text, style='bold green' if cell.best else '')
+        for cell in row
+      )
+    )
+  return table
 
 
 def main_columns(summary: dict[str, Any]) -> list[Column]:

@@ -8,14 +8,17 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
-import rich.box
 import rich.console
-import rich.table
-import rich.text
 
 from experiments.report.page import render_template
 from experiments.report.statistics import MIN_SEEDS, Interval, decide, interval
-from experiments.report.tables import MISSING, Cell, Column
+from experiments.report.tables import (
+  MISSING,
+  Cell,
+  Column,
+  columns_of,
+  render_columns,
+)
 from mtljax import _files
 
 TEMPLATE = 'claims.html.j2'
@@ -239,14 +242,10 @@ def print_verdicts(
   verdicts: Sequence[Mapping[str, Any]], console: rich.console.Console
 ) -> None:
   """Prints the verdicts of ``summary.json``."""
-  table = plain_table('claims', 'claim', 'verdict')
-  table.add_column('measured', overflow='fold')
-  for verdict in verdicts:
-    table.add_row(
-      *(
-        rich.text.Text(verdict[key]) for key in ('claim', 'outcome', 'sentence')
-      )
-    )
+  rows = [(x['claim'], x['outcome'], x['sentence']) for x in verdicts]
+  columns = columns_of(('claim', 'verdict', 'measured'), rows)
+  table = render_columns('claims', columns, left=2)
+  table.columns[-1].justify = 'left'
   console.print(table)
 
 
@@ -257,26 +256,4 @@ def print_columns(
   left: int = 1,
 ) -> None:
   """Prints a table of the page, its first columns to the left."""
-  table = plain_table(title)
-  for i, column in enumerate(columns):
-    table.add_column(
-      column.title, justify='left' if i < left else 'right', no_wrap=i < left
-    )
-  for row in zip(*(column.cells for column in columns), strict=True):
-    table.add_row(
-      *(
-        rich.text.Text(cell.text, style='bold green' if cell.best else '')
-        for cell in row
-      )
-    )
-  console.print(table)
-
-
-def plain_table(title: str, *columns: str) -> rich.table.Table:
-  """A table for the terminal whose columns do not wrap."""
-  table = rich.table.Table(
-    title=title, title_justify='left', box=rich.box.SIMPLE_HEAD, pad_edge=False
-  )
-  for column in columns:
-    table.add_column(column, no_wrap=True)
-  return table
+  console.print(render_columns(title, columns, left=left))

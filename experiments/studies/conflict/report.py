@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import rich.console
-import rich.text
 
 from experiments.lab.diagnose import KINDS
 from experiments.report import conflict as conflicts
@@ -19,7 +18,7 @@ from experiments.report.conflict import (
   read_settings,
 )
 from experiments.report.results import read_results
-from experiments.report.tables import MISSING, Cell, Column
+from experiments.report.tables import MISSING, Cell, Column, columns_of
 from experiments.studies.conflict.claims import DRIFT, claims, outcomes
 
 NAME = 'conflict_study'
@@ -184,24 +183,27 @@ def print_tables(
   """Prints the last epoch of the single pairs, and the verdicts."""
   lines = [x for x in summary['epochs'] if not x['pairs'].startswith('mean')]
   last = max((x['epoch'] for x in lines), default=0)
-  table = verdicts_.plain_table(
-    f'epoch {last}, mean ± deviation', 'setting', 'pairs', *HEADINGS
-  )
   rows: dict[tuple[str, str], list[str]] = {}
   for x in lines:
     if x['epoch'] == last:
       rows.setdefault((x['setting'], x['pairs']), []).append(
         f'{x["mean"]:.3g} ± {x["sd"]:.2g}'
       )
-  for (setting, pairs), cells in rows.items():
-    table.add_row(
-      *(rich.text.Text(x) for x in (setting, TITLES[pairs], *cells))
-    )
-  console.print(table)
+  verdicts_.print_columns(
+    f'epoch {last}, mean ± deviation',
+    columns_of(
+      ('setting', 'pairs', *HEADINGS),
+      [(name, TITLES[pairs], *cells) for (name, pairs), cells in rows.items()],
+    ),
+    console,
+    left=2 + len(HEADINGS),
+  )
   verdicts_.print_verdicts(summary['verdicts'], console)
   parts = summary['outcomes']
   names = list(parts[0]) if parts else []
-  table = verdicts_.plain_table('the claims on parts of the data', *names)
-  for part in parts:
-    table.add_row(*(rich.text.Text(part[x] or MISSING) for x in names))
-  console.print(table)
+  verdicts_.print_columns(
+    'the claims on parts of the data',
+    columns_of(names, [[part[x] or MISSING for x in names] for part in parts]),
+    console,
+    left=len(names),
+  )

@@ -207,10 +207,7 @@ def _reliability(
     for form, kept in artifacts.items():
       count = sum(x[f'count/{task}'] for x in kept)
       confidence, accuracy = (
-        sum(
-          np.nan_to_num(x[f'{name}/{task}']) * x[f'count/{task}'] for x in kept
-        )
-        / np.maximum(count, 1)
+        _weighted(kept, f'{name}/{task}', f'count/{task}')
         for name in ('confidence', 'accuracy')
       )
 

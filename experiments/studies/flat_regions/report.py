@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import rich.console
-import rich.text
 
 from experiments.report import conflict as conflicts
 from experiments.report import files
@@ -20,8 +19,9 @@ from experiments.report.results import (
   read_rows,
 )
 from experiments.report.statistics import RESAMPLES
+from experiments.report.tables import columns_of
 from experiments.studies.flat_regions import claims, figures
-from experiments.studies.flat_regions import tables as table
+from experiments.studies.flat_regions import tables as grid_tables
 from experiments.studies.flat_regions.rows import PERCENT, Rows
 
 
@@ -49,7 +49,7 @@ def write_report(directory: pathlib.Path) -> dict[str, Any]:
     config.get('score', 'accuracy'),
   )
   verdicts = claims.verdicts(rows)
-  tables = table.make_tables(rows, results.tasks)
+  tables = grid_tables.make_tables(rows, results.tasks)
   summary = {
     'experiment': 'flat_regions',
     'preset': config['preset'],
@@ -84,11 +84,7 @@ def print_tables(
   """Prints the accuracies of the main variant, and the verdicts."""
   metric = summary['score']
   name = PERCENT[metric]
-  table = verdicts_.plain_table(
-    f'{name} %, mean over tasks and seeds', 'cell', name
-  )
-  for heading in table.CONTROLS.values():
-    table.add_column(heading, justify='right')
+  rows = []
   for line in summary['variants'].get('main', []):
     found = line['metrics'][metric]
     error = found['standard_error']
@@ -96,11 +92,17 @@ def print_tables(
       line['cell'],
       f'{found["mean"]:.2f} ± ' + ('-' if error is None else f'{error:.2f}'),
     ]
-    for control in table.CONTROLS:
+    for control in grid_tables.CONTROLS:
       found = line['differences'].get(control)
       cells.append(_difference(found) if found else '-')
-    table.add_row(*(rich.text.Text(cell) for cell in cells))
-  console.print(table)
+    rows.append(cells)
+  titles = ('cell', name, *grid_tables.CONTROLS.values())
+  verdicts_.print_columns(
+    f'{name} %, mean over tasks and seeds',
+    columns_of(titles, rows),
+    console,
+    left=2,
+  )
   verdicts_.print_verdicts(summary['verdicts'], console)
 
 
@@ -162,10 +164,10 @@ def _how(results: Results, rows: Rows) -> list[str]:
   return lines
 
 
-def _line(rows: Rows, line: table.Line) -> dict[str, Any]:
+def _line(rows: Rows, line: grid_tables.Line) -> dict[str, Any]:
   _, base, form, ascent, rho = line.key
-  names = [name for name, _, _ in table.shown(rows)]
-  found = {name: table.over_seeds(line, name) for name in names}
+  names = [name for name, _, _ in grid_tables.shown(rows)]
+  found = {name: grid_tables.over_seeds(line, name) for name in names}
   return {
     'cell': line.name,
     'base': base,
@@ -184,7 +186,7 @@ def _line(rows: Rows, line: table.Line) -> dict[str, Any]:
     },
     'differences': {
       control: verdicts_.plain_interval(x)
-      for control, x in table.differences(rows, line).items()
+      for control, x in grid_tables.differences(rows, line).items()
     },
   }
 

@@ -9,7 +9,6 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 import rich.console
-import rich.text
 
 from experiments.report import conflict as conflicts
 from experiments.report import verdicts as verdicts_
@@ -17,7 +16,7 @@ from experiments.report.conflict import read_settings
 from experiments.report.plots import Section, picture
 from experiments.report.results import data_of, read_results
 from experiments.report.statistics import interval
-from experiments.report.tables import MISSING, Cell, Column
+from experiments.report.tables import MISSING, Cell, Column, columns_of
 from experiments.studies.robustness.claims import (
   REFIT,
   ZERO_SHOT,
@@ -280,20 +279,21 @@ def print_tables(
 ) -> None:
   """Prints the deltas and the verdict; the zero-shot table is on the page."""
   tasks = summary['tasks']
-  table = verdicts_.plain_table(
-    'delta_t in hundredths, heads fitted again',
-    'network',
-    'method',
-    *(f'δ {task}' for task in tasks),
-  )
   cells = {
     Key(x['model'], x['method'], x['task']): _entry_text(x)
     for x in summary['deltas']
   }
-  for line in _lines(cells):
-    texts = [cells.get(Key(*line, task), MISSING) for task in tasks]
-    table.add_row(*(rich.text.Text(x) for x in (*line, *texts)))
-  console.print(table)
+  rows = [
+    (*line, *(cells.get(Key(*line, task), MISSING) for task in tasks))
+    for line in _lines(cells)
+  ]
+  titles = ('network', 'method', *(f'δ {task}' for task in tasks))
+  verdicts_.print_columns(
+    'delta_t in hundredths, heads fitted again',
+    columns_of(titles, rows),
+    console,
+    left=len(titles),
+  )
   verdicts_.print_verdicts(summary['verdicts'], console)
 
 
