@@ -48,11 +48,12 @@ def masked_stats(stats: TaskStats) -> TaskStats:
 
 
 def stay_unless(ok: jax.Array, new: Any, old: Any) -> Any:
-  """The new state, or the old one where a step was not finite.
+  """The new state, or the old one where a step, or the new one, is not finite.
 
   Counters and keys, scalars that are not floating, move on: one that depends on
   numbers would make a condition on it a batched one under `jax.vmap`.
   """
+  ok = ok & _tree.stays_finite(new, old)
 
   def one(n, o):
     counts = n.ndim == 0 and not jnp.issubdtype(n.dtype, jnp.floating)
@@ -68,7 +69,8 @@ def decide(
 ) -> AggregateState:
   """Runs the weighting; absent tasks get 0, non-finite statistics give NaN.
 
-  Of statistics that are not finite nothing enters the weighting's state.
+  What is not finite never enters the weighting's state, be it of statistics
+  that are not or of those that are, where the method is not defined.
   """
   stats = masked_stats(stats)
   weights, inner = weighting.update(stats, state.weighting_state)

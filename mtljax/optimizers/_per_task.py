@@ -104,6 +104,7 @@ def _per_task_optimizer(
         None if params is None else own_of(params, t),
         **extra_args,
       )
+      good &= _tree.stays_finite(new, state.own[t])
       if here is not None:
         good &= here
       new = _per_task.select_rows(good, new, state.own[t])
