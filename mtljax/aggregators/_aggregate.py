@@ -106,6 +106,20 @@ def observe(
   return state._replace(weighting_state=stay_unless(moved, after, before))
 
 
+def observe_inside(
+  weighting: Weighting, losses_after: jax.Array, state: Any
+) -> Any:
+  """`observe`, wherever in the state of a wrapper the weighting's is."""
+
+  def is_ours(x):
+    return isinstance(x, AggregateState)
+
+  def one(x):
+    return observe(weighting, losses_after, x) if is_ours(x) else x
+
+  return jax.tree.map(one, state, is_leaf=is_ours)
+
+
 def hold(new: AggregateState, old: AggregateState) -> AggregateState:
   """The new state with weights that can be held: the old ones if it has none.
 
@@ -411,6 +425,7 @@ def build(
     losses=None,
     cross_gramian=None,
     task_mask=None,
+    losses_after_follow=False,
     **extra_args,
   ):
     del extra_args
@@ -422,7 +437,7 @@ def build(
       info.name, reads_cross, cross_gramian, num_tasks
     )
     task_mask = _checks.checked_mask(task_mask, num_tasks)
-    if state.count is not None:
+    if state.count is not None and not losses_after_follow:
       # The optax face sees the losses after a step only at the next call.
       after = losses
       if task_mask is not None:

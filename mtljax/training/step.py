@@ -222,6 +222,7 @@ def make_train_step(
   _routes.check_memory(route, passes, chunk_size, loss_fn)
   _microbatch.check(microbatch_size, accumulate, route, _routes.base_of(method))
   base, due = _routes.amortised(_routes.base_of(method), every)
+  observer = _routes.observer(base)
   reads_cross = 'cross_gramian' in base.needs
   optimizer = _optimizer.checked(optimizer)
   labels = method.labels
@@ -294,7 +295,7 @@ def make_train_step(
       pullback = pull(state.params, args)
       _check_num_tasks(method, pullback)
       first = pullback  # model state and metrics are those of the clean pass
-      extra = {}
+      extra = {} if observer is None else {'losses_after_follow': True}
       if 'task_grads' in method.needs and method.perturb is None:
         extra['task_grad_fn'] = _task_grads.task_grad_fn(
           loss_fn, *args, has_aux=has_state
@@ -354,12 +355,12 @@ def make_train_step(
       value=jnp.sum(losses),
     )
     params = optax.apply_updates(state.params, updates)
-    if base.weighting is not None and base.weighting.observe is not None:
+    if observer is not None:
       whole = params if layout is None else layout.gather(params)
       after = _pullback.task_losses(
         loss_fn, whole, arguments(batch, key), has_aux=has_state
       )
-      method_state = _aggregate.observe(base.weighting, after, method_state)
+      method_state = _aggregate.observe_inside(observer, after, method_state)
     if method.perturb is not None:
       method_state = state.method_state._replace(inner_state=method_state)
     model_state, metrics = state.model_state, {}
