@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -402,12 +403,32 @@ def _metrics(
 
 
 def _rekey(state: Any, key: jax.Array) -> Any:
-  """Folds the run's key into every key that a method's state holds."""
-  leaves, treedef = jax.tree.flatten(state)
-  leaves = [
-    jax.random.fold_in(key, i)
-    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-    else leaf
-    for i, leaf in enumerate(leaves)
-  ]
-  return jax.tree.unflatten(treedef, leaves)
+  """Folds the run's key into every key that a method's state holds.
+
+  Numbers that `mtljax.inject_hyperparams` keeps are not counted: the draws are
+  those of the method with constants.
+  """
+  places, beside = itertools.count(), itertools.count(2**30)
+
+  def fold(tree, places):
+    def one(x):
+      if _is_injected(x):
+        fields = x._asdict().items()
+        return x._replace(
+          **{
+            name: fold(value, places if name == 'inner_state' else beside)
+            for name, value in fields
+          }
+        )
+      i = next(places)
+      is_key = jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
+      return jax.random.fold_in(key, i) if is_key else x
+
+    return jax.tree.map(one, tree, is_leaf=_is_injected)
+
+  return fold(state, places)
+
+
+def _is_injected(state: Any) -> bool:
+  """Whether it is a state of `optax.inject_hyperparams`."""
+  return hasattr(state, 'hyperparams') and hasattr(state, 'inner_state')

@@ -70,9 +70,10 @@ def test_on_the_optax_face_those_of_the_next_call():
     return jnp.stack([w[0] ** 2 + 1, 2 * w[1] ** 2 + 1, jnp.sum(w)])
 
   tx = mtl.flat_regions(mtl.aggregate(SEEING, T))
-  w = jnp.array([1.0, 2.0])
-  state = tx.init(w)
-  for w, after in ((w, [0.0, 0.0, 0.0]), (w / 2, [1.25, 3.0, 1.5])):
+  state = tx.init(jnp.zeros(2))
+  steps = [([1.0, 2.0], [0.0, 0.0, 0.0]), ([0.5, 1.0], [1.25, 3.0, 1.5])]
+  for point, after in steps:
+    w = jnp.array(point)
     losses, grads = mtl.value_and_task_grads(losses_of)(w)
     _, state = tx.update(
       grads, state, w, losses=losses, task_grad_fn=mtl.task_grad_fn(losses_of)
