@@ -205,6 +205,18 @@ def present(mask: jax.Array | None, leaf: jax.Array) -> jax.Array:
   return jnp.where(mask, leaf, jnp.zeros_like(leaf))
 
 
+def stays_finite(new: Any, old: Any) -> jax.Array:
+  """Whether every number of a state that was finite still is, shape ``()``.
+
+  What never was, such as weights that were never computed, may stay as it is.
+  """
+  ok = jnp.array(True)
+  for n, o in zip(jax.tree.leaves(new), jax.tree.leaves(old), strict=True):
+    if n is not o and jnp.issubdtype(n.dtype, jnp.inexact):
+      ok = ok & jnp.all(jnp.isfinite(n) | ~jnp.isfinite(o))
+  return ok
+
+
 def norm(leaves: Sequence[jax.Array]) -> jax.Array:
   """The Euclidean norm over all leaves, in the accumulator's dtype."""
   real = [as_real(x) for x in leaves]

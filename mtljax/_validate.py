@@ -95,6 +95,26 @@ def _bounds(
   return ' and '.join(parts)
 
 
+def refuse_narrow(**numbers: Any) -> None:
+  """Raises TypeError for a number that has been rounded, or made complex.
+
+  `optax.inject_hyperparams` casts all numbers to the dtype of the parameters.
+  """
+  for name, value in numbers.items():
+    if not isinstance(value, jax.Array) or value.ndim:
+      continue
+    dtype = value.dtype
+    if not jnp.issubdtype(dtype, jnp.inexact):
+      continue
+    wide = jnp.promote_types(dtype, jnp.float32)
+    if jnp.iscomplexobj(value) or wide != dtype:
+      raise TypeError(
+        f'{name} is a {dtype} number, as optax.inject_hyperparams makes of '
+        'those of parameters of that dtype; use mtl.inject_hyperparams, which '
+        'keeps them in float32.'
+      )
+
+
 def flag(name: str, value: Any, *, optional: bool = False) -> None:
   """Raises TypeError unless the value is a bool (or None, if optional)."""
   if isinstance(value, (bool, np.bool_)) or (value is None and optional):

@@ -14,9 +14,12 @@ from mtljax.training import make_train_step
 BAD_STEP = 3
 STEPS = 8
 BAD = pytest.mark.parametrize('bad', [jnp.nan, jnp.inf], ids=['nan', 'inf'])
-WHERE = pytest.mark.parametrize(
-  ('where', 'bad'), [('losses', jnp.nan), ('gradients', jnp.inf)]
-)
+WHERE = [
+  ('losses', jnp.nan),
+  ('losses', jnp.inf),
+  ('gradients', jnp.nan),
+  ('gradients', jnp.inf),
+]
 EVERY = pytest.mark.parametrize('m', METHODS, ids=lambda m: m.name)
 OPTIMIZERS = {
   'adatask': lambda: mtl.adatask(2, 0.1, labels=LABELS),
@@ -38,11 +41,13 @@ def inputs(step, where=None, bad=None):
   return grads, losses
 
 
-def train(tx, where=None, bad=None, bad_step=BAD_STEP, steps=STEPS):
+def train(
+  tx, where=None, bad=None, bad_step=BAD_STEP, steps=STEPS, update=None
+):
   """The updates, and the state, with a bad step or with none."""
   params = make_params()
   state = tx.init(params)
-  update = jax.jit(tx.update)
+  update = update or jax.jit(tx.update)
   out = []
   for i in range(steps):
     at = (where, bad) if i == bad_step else (None, None)
@@ -58,15 +63,17 @@ def floats(tree):
   ]
 
 
-@WHERE
 @EVERY
-def test_goes_on(m, where, bad):
-  updates, state = train(m(2, labels=LABELS), where, bad)
-  chex.assert_tree_all_finite((floats(state), updates[-1]))
-  assert any(jnp.any(x != 0) for x in jax.tree.leaves(updates[-1]))
-  if where == 'gradients':  # and the step itself is not made to look good
-    leaves = jax.tree.leaves(updates[BAD_STEP])
-    assert not all(bool(jnp.all(jnp.isfinite(x))) for x in leaves)
+def test_goes_on(m):
+  tx = m(2, labels=LABELS)
+  update = jax.jit(tx.update)
+  for where, bad in WHERE:
+    updates, state = train(tx, where, bad, update=update)
+    chex.assert_tree_all_finite((floats(state), updates[-1]))
+    assert any(jnp.any(x != 0) for x in jax.tree.leaves(updates[-1]))
+    if where == 'gradients':  # and the step itself is not made to look good
+      leaves = jax.tree.leaves(updates[BAD_STEP])
+      assert not all(bool(jnp.all(jnp.isfinite(x))) for x in leaves)
 
 
 @EVERY
@@ -158,19 +165,112 @@ def test_train_step(name, route, every):
   chex.assert_tree_all_finite(floats(state))
 
 
-@pytest.mark.parametrize('wrap', [mtl.every_k, mtl.freeze_after])
-def test_weights_that_were_due_at_the_bad_step(wrap):
+GOOD = jnp.array([[1.0, 0.0], [0.0, 2.0]])
+NAN = [jnp.nan, jnp.nan]
+
+
+@pytest.mark.parametrize(
+  ('steps', 'expected'),
+  [
+    # Due at the first step, the third and the fifth.
+    ('good bad bad good', [[0.8, 0.2], NAN, NAN, [0.8, 0.2]]),
+    # Without any to hold it is NaN until they are due, which is seen.
+    ('bad good good bad good', [NAN, NAN, [0.8, 0.2], NAN, [0.8, 0.2]]),
+  ],
+)
+def test_weights_of_every_k_that_were_due_at_the_bad_step(steps, expected):
+  tx = mtl.every_k(mtl.mgda(2), 2)
+  state = tx.init(jnp.zeros(2))
+  for step, weights in zip(steps.split(), expected, strict=True):
+    grads = GOOD if step == 'good' else GOOD.at[0, 0].set(jnp.nan)
+    _, state = tx.update(grads, state)
+    np.testing.assert_allclose(mtl.get_weights(state), weights, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+  ('steps', 'expected'),
+  [('good bad good', [0.8, 0.2]), ('bad bad good', NAN)],
+)
+def test_weights_of_freeze_after_that_were_due_at_the_bad_step(steps, expected):
   """The ones before are held on; without any it is NaN, which is seen."""
-  grads = jnp.array([[1.0, 0.0], [0.0, 2.0]])
-  bad = grads.at[0, 0].set(jnp.nan)
-  for first, expected in ((grads, [0.8, 0.2]), (bad, [jnp.nan, jnp.nan])):
-    tx = wrap(mtl.mgda(2), 1 if wrap is mtl.every_k else 2)
-    state = tx.init(jnp.zeros(2))
-    for g in (first, bad):
-      _, state = tx.update(g, state)
-    if wrap is mtl.freeze_after:
-      _, state = tx.update(grads, state)
-      np.testing.assert_allclose(mtl.get_weights(state), expected, rtol=1e-5)
+  tx = mtl.freeze_after(mtl.mgda(2), 2)
+  state = tx.init(jnp.zeros(2))
+  for step in steps.split():
+    grads = GOOD if step == 'good' else GOOD.at[0, 0].set(jnp.nan)
+    _, state = tx.update(grads, state)
+  np.testing.assert_allclose(mtl.get_weights(state), expected, rtol=1e-5)
+
+
+def of_tasks(params, batch):
+  """Two losses with a head each; what is bad comes with the batch."""
+  z = jnp.sin(params['trunk']) * batch['x']
+  losses = [
+    1 + (1 + t) * jnp.sum((z * params['heads'][t] - 0.3) ** 2) for t in range(2)
+  ]
+  return jnp.stack(losses) + batch['shift']
+
+
+HEADED = {
+  'trunk': jnp.array([0.5, -1.0]),
+  'heads': [jnp.array([0.7, 0.1]), jnp.array([-0.3, 0.9])],
+}
+OWNERS = {'trunk': 'shared', 'heads': [0, 1]}
+SHARP = {
+  'sam': mtl.sam,
+  'samo': mtl.samo,
+  'flat_regions': mtl.flat_regions,
+  'flat_regions_direct': lambda m: mtl.flat_regions(m, aggregation='direct'),
+  'flat_regions_second': lambda m: mtl.flat_regions(m, aggregation='second'),
+  'flat_regions_each': lambda m: mtl.flat_regions(m, aggregation='each'),
+  'gradient_norm': lambda m: mtl.gradient_norm_penalty(m, rho=0.1, alpha=0.5),
+}
+SHARPNESS = [
+  ('sam', mtl.gradnorm),
+  ('sam', mtl.moco),
+  ('samo', mtl.gradnorm),
+  ('flat_regions', mtl.gradnorm),
+  ('flat_regions', mtl.moco),
+  ('flat_regions', mtl.uncertainty),
+  ('flat_regions_direct', mtl.gradnorm),
+  ('flat_regions_second', mtl.nash_mtl),
+  ('flat_regions_each', mtl.nash_mtl),
+  ('gradient_norm', mtl.gradnorm),
+]
+
+
+@pytest.mark.parametrize(('wrap', 'inner'), SHARPNESS)
+def test_sharpness(wrap, inner):
+  """A loss that is not finite, or a gradient, by either of its two ways in."""
+  tx = SHARP[wrap](inner(2, labels=OWNERS))
+  grad_fn = mtl.value_and_task_grads(of_tasks, labels=OWNERS)
+
+  @jax.jit
+  def update(state, batch):
+    losses, grads = grad_fn(HEADED, batch)
+    return tx.update(
+      grads,
+      state,
+      HEADED,
+      losses=losses,
+      task_grad_fn=mtl.task_grad_fn(of_tasks, batch),
+    )
+
+  clean = {'x': jnp.array([1.0, 0.4]), 'shift': jnp.zeros(2)}
+  for where, bad in (
+    ('x', jnp.nan),
+    ('x', jnp.inf),
+    ('shift', jnp.nan),
+    ('shift', jnp.inf),
+    ('x', 1e30),
+  ):
+    state = tx.init(HEADED)
+    for i in range(5):
+      batch = {**clean, 'x': clean['x'] * (1 + 0.1 * i)}
+      if i == 2:
+        batch[where] = batch[where].at[1].set(bad)
+      updates, state = update(state, batch)
+    chex.assert_tree_all_finite((floats(state), updates))
+    assert any(jnp.any(x != 0) for x in jax.tree.leaves(updates))
 
 
 def test_famo_does_not_observe_the_step_that_was_not_taken():

@@ -48,11 +48,12 @@ def masked_stats(stats: TaskStats) -> TaskStats:
 
 
 def stay_unless(ok: jax.Array, new: Any, old: Any) -> Any:
-  """The new state, or the old one where a step was not finite.
+  """The new state, or the old one where a step, or the new one, is not finite.
 
   Counters and keys, scalars that are not floating, move on: one that depends on
   numbers would make a condition on it a batched one under `jax.vmap`.
   """
+  ok = ok & _tree.stays_finite(new, old)
 
   def one(n, o):
     counts = n.ndim == 0 and not jnp.issubdtype(n.dtype, jnp.floating)
@@ -68,7 +69,8 @@ def decide(
 ) -> AggregateState:
   """Runs the weighting; absent tasks get 0, non-finite statistics give NaN.
 
-  Of statistics that are not finite nothing enters the weighting's state.
+  What is not finite never enters the weighting's state, be it of statistics
+  that are not or of those that are, where the method is not defined.
   """
   stats = masked_stats(stats)
   weights, inner = weighting.update(stats, state.weighting_state)
@@ -102,6 +104,20 @@ def observe(
   moved = jnp.all(jnp.isfinite(state.weights))
   after = weighting.observe(losses_after, before)
   return state._replace(weighting_state=stay_unless(moved, after, before))
+
+
+def observe_inside(
+  weighting: Weighting, losses_after: jax.Array, state: Any
+) -> Any:
+  """`observe`, wherever in the state of a wrapper the weighting's is."""
+
+  def is_ours(x):
+    return isinstance(x, AggregateState)
+
+  def one(x):
+    return observe(weighting, losses_after, x) if is_ours(x) else x
+
+  return jax.tree.map(one, state, is_leaf=is_ours)
 
 
 def hold(new: AggregateState, old: AggregateState) -> AggregateState:
@@ -409,6 +425,7 @@ def build(
     losses=None,
     cross_gramian=None,
     task_mask=None,
+    losses_after_follow=False,
     **extra_args,
   ):
     del extra_args
@@ -420,7 +437,7 @@ def build(
       info.name, reads_cross, cross_gramian, num_tasks
     )
     task_mask = _checks.checked_mask(task_mask, num_tasks)
-    if state.count is not None:
+    if state.count is not None and not losses_after_follow:
       # The optax face sees the losses after a step only at the next call.
       after = losses
       if task_mask is not None:

@@ -136,7 +136,9 @@ def excess_mtl(
     relative = excess / jnp.where(baseline == 0, 1, baseline)
     if first_step == 'absolute':
       relative = jnp.where(is_first, excess, relative)
-    logits = state.log_weights + jnp.where(counts, step_size * relative, 0)
+    # Far beyond what the softmax tells apart, and never infinite.
+    rise = jnp.minimum(step_size * relative, 1e30)
+    logits = state.log_weights + jnp.where(counts, rise, 0)
     weights = jnp.where(ok, _loss_common.softmax(logits, mask), jnp.nan)
     weights = jnp.where(mask, weights, 0)
 

@@ -11,7 +11,6 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mtljax import _tree
 from mtljax._types import Aggregator
 
 
@@ -130,21 +129,3 @@ def inject_hyperparams(
     )
 
   return wrapped
-
-
-def refuse_narrow(name: str, value: Any) -> None:
-  """Raises TypeError for a number that has been rounded, or made complex.
-
-  `optax.inject_hyperparams` casts all numbers to the dtype of the parameters.
-  """
-  if not isinstance(value, jax.Array) or value.ndim:
-    return
-  dtype = value.dtype
-  if not jnp.issubdtype(dtype, jnp.inexact):
-    return
-  if jnp.iscomplexobj(value) or _tree.accumulator(dtype) != dtype:
-    raise TypeError(
-      f'{name} is a {dtype} number, as optax.inject_hyperparams makes of those '
-      'of parameters of that dtype; use mtl.inject_hyperparams, which keeps '
-      'them in float32.'
-    )

@@ -8,9 +8,9 @@ import textwrap
 from collections.abc import Callable
 from typing import Any
 
+from mtljax import _validate
 from mtljax._types import Aggregator, Weighting
 from mtljax.aggregators import _aggregate, _gradient_based
-from mtljax.aggregators._inject import refuse_narrow
 
 _OPTIONS_DOC = """\
   num_tasks: T, a Python int.
@@ -54,8 +54,7 @@ def _face(
   @functools.wraps(factory)
   def lifted(num_tasks: int, **kwargs: Any) -> Aggregator:
     kwargs = {**defaults, **kwargs}
-    for name, value in kwargs.items():
-      refuse_narrow(name, value)
+    _validate.refuse_narrow(**kwargs)
     rule = factory(**{k: v for k, v in kwargs.items() if k not in names})
     rest = {k: v for k, v in kwargs.items() if k in names}
     return build(rule, num_tasks, **rest)

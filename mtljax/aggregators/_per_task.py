@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mtljax import _labels, _validate
+from mtljax import _labels, _tree, _validate
 from mtljax.aggregators import _checks
 
 
@@ -42,8 +42,8 @@ def per_task(
   To the left of an aggregator plain optax sees the task axis as part of the
   parameters: `optax.clip_by_global_norm` would clip the norm over all tasks
   together. This lifts it, with a state a task (T times its memory), which
-  stands still where that task's gradient is not finite. Leaves that tasks own
-  pass through.
+  stands still where that task's gradient, or the new state, is not finite.
+  Leaves that tasks own pass through.
 
   Args:
     tx: the transformation.
@@ -96,7 +96,8 @@ def per_task(
 
     rows = shared_of(updates)
     shared, new = jax.vmap(update_one)(rows, state)
-    state = select_rows(jax.vmap(all_finite)(rows), new, state)
+    good = jax.vmap(all_finite)(rows) & jax.vmap(_tree.stays_finite)(new, state)
+    state = select_rows(good, new, state)
     shared = iter(shared)
     leaves = [
       next(shared) if label == _labels.SHARED else leaf

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
 import numpy as np
+
+from mtljax.aggregators import _aggregate, _gradient_based
+
+# Other people's states may have fields of the same names.
+_OURS = (_aggregate.AggregateState, _gradient_based.GradientState)
 
 
 def _children(node: Any) -> list[tuple[str, Any]]:
@@ -54,9 +59,18 @@ def _find(state: Any, field: str) -> Any | None:
   return None
 
 
+def _find_in_ours(state: Any, find: Callable[[Any], Any]) -> Any | None:
+  """What is found in the outermost state of a method that has it."""
+  for _, node in _outermost_first(state):
+    found = find(node) if isinstance(node, _OURS) else None
+    if found is not None:
+      return found
+  return None
+
+
 def find_weights(state: Any) -> jax.Array | None:
   """`get_weights`, or None where there are none."""
-  return _find(state, 'weights')
+  return _find_in_ours(state, lambda ours: _array(ours.weights))
 
 
 def get_weights(state: Any) -> jax.Array:
@@ -111,5 +125,8 @@ def get_stats(state: Any) -> dict[str, jax.Array]:
     >>> sorted(mtl.get_stats(state))
     ['gramian', 'residual']
   """
-  found = {name: _find(state, name) for name in ('gramian', 'residual')}
+  found = {
+    name: _find_in_ours(state, lambda ours, name=name: _find(ours, name))
+    for name in ('gramian', 'residual')
+  }
   return {name: value for name, value in found.items() if value is not None}

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import jax
 from jax.typing import ArrayLike
 
-from mtljax import weightings
+from mtljax import _validate, weightings
 from mtljax._types import Aggregator, Weighting
 from mtljax.aggregators import _aggregate
 
@@ -77,6 +77,7 @@ def cr_mogm(
     Manipulation and Beyond <https://openreview.net/forum?id=ScwfQ7hdwyP>`_,
     2022
   """
+  _validate.refuse_narrow(alpha=alpha)
   return _wrap(
     'cr_mogm',
     method,

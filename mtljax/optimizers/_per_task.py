@@ -104,6 +104,7 @@ def _per_task_optimizer(
         None if params is None else own_of(params, t),
         **extra_args,
       )
+      good &= _tree.stays_finite(new, state.own[t])
       if here is not None:
         good &= here
       new = _per_task.select_rows(good, new, state.own[t])
@@ -269,6 +270,7 @@ def adatask(
     Yang et al., `AdaTask: A Task-aware Adaptive Learning Rate Approach to
     Multi-task Learning <https://arxiv.org/abs/2211.15055>`_, 2023
   """
+  _validate.refuse_narrow(learning_rate=learning_rate, b1=b1, b2=b2, eps=eps)
   _signsgd.check_rate(learning_rate)
   _validate.in_range('b1', b1, 0, 1, open_high=True)
   _validate.in_range('b2', b2, 0, 1, open_high=True)

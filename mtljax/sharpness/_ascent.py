@@ -43,6 +43,7 @@ def normalized_ascent(rho: ArrayLike) -> optax.GradientTransformation:
     Foret et al., `Sharpness-Aware Minimization for Efficiently Improving
     Generalization <https://arxiv.org/abs/2010.01412>`_, 2021
   """
+  _validate.refuse_narrow(rho=rho)
   _validate.in_range('rho', rho, 0)
 
   def init_fn(params):
@@ -103,6 +104,7 @@ def adaptive_ascent(
     weights and does not scale biases; that of F-MTL scales all, with
     ``eta=0`` and ``rho=2``.
   """
+  _validate.refuse_narrow(rho=rho, eta=eta)
   _validate.in_range('rho', rho, 0)
   _validate.in_range('eta', eta, 0)
 

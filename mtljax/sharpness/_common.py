@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -39,9 +40,15 @@ def check_inner(name: str, method: Any) -> None:
     )
 
 
+def drops(method: Aggregator) -> bool:
+  """Whether the method looks for tasks to drop."""
+  conventions = method.conventions
+  return conventions is not None and conventions.nonfinite == 'drop_task'
+
+
 def refuse_drop_task(name: str, method: Aggregator) -> None:
   """Raises ValueError if the method looks for tasks to drop."""
-  if method.conventions and method.conventions.nonfinite == 'drop_task':
+  if drops(method):
     raise ValueError(
       f"{name}(method built with nonfinite='drop_task'): the gradient of the "
       f'sum, along which {name} moves, has no tasks to drop; use '
@@ -151,15 +158,17 @@ def summed_gradients(
 
 
 def stack_tasks(grads: Sequence[Any], labels: Sequence[_labels.Label]) -> Any:
-  """Per-task gradient trees, each of the parameters' shapes, as one tree."""
+  """Per-task gradient trees, each of the parameters' shapes, as one tree.
+
+  Owned leaves hold the sum over tasks: others than the owner may read them.
+  """
   per_task = [jax.tree.leaves(g) for g in grads]
 
   def gather(i, label):
+    rows = [leaves[i] for leaves in per_task]
     if label == _labels.SHARED:
-      return jnp.stack([leaves[i] for leaves in per_task])
-    if label == _labels.STACKED:
-      return jnp.stack([leaves[i][t] for t, leaves in enumerate(per_task)])
-    return per_task[label][i]
+      return jnp.stack(rows)
+    return functools.reduce(jnp.add, rows)
 
   return jax.tree.unflatten(
     jax.tree.structure(grads[0]),

@@ -196,9 +196,7 @@ def flat_regions(
   direct = aggregation == 'direct' or (
     aggregation == 'separate' and reads_no_gradients and rescale != 'unit'
   )
-  drop = bool(
-    method.conventions and method.conventions.nonfinite == 'drop_task'
-  )
+  drop = _common.drops(method)
 
   def init_fn(params):
     state = method.init(params)
@@ -250,6 +248,7 @@ def flat_regions(
         merge_shared=merge,
         merge_own=lambda there, here: there,
         mode=mode,
+        drop=drop,
       )
 
     if direct:

@@ -93,6 +93,7 @@ def gradient_norm_penalty(
     Generalization in Deep Learning <https://arxiv.org/abs/2202.03599>`_, 2022
   """
   _common.check_inner('gradient_norm_penalty', method)
+  _validate.refuse_narrow(rho=rho, alpha=alpha)
   _validate.in_range('rho', rho, 0)
   _validate.in_range('alpha', alpha, 0, 1)
   _validate.one_of('mode', mode, _points.MODES)
@@ -130,6 +131,7 @@ def gradient_norm_penalty(
       merge_shared=mix,
       merge_own=mix,
       mode=mode,
+      drop=_common.drops(method),
     )
     update, inner_state = method.update(
       jax.tree.unflatten(treedef, mixed),

@@ -13,6 +13,7 @@ from mtljax import _labels, _tree, _validate
 from mtljax._jaxprs import canonical_convolutions
 from mtljax._labels import Label
 from mtljax._types import Aggregator
+from mtljax.aggregators import _per_task
 from mtljax.sharpness import _ascent, _common
 from mtljax.sharpness._ascent import Ascent
 
@@ -36,6 +37,7 @@ def perturb_by_norms(
   perturb_heads: bool,
 ) -> Perturb:
   """What moves a task's parameters along its gradient, from checked options."""
+  _validate.refuse_narrow(rho_shared=rho_shared, rho_task=rho_task)
   _validate.in_range('rho_shared', rho_shared, 0)
   _validate.in_range('rho_task', rho_task, 0, optional=True)
   _validate.flag('perturb_heads', perturb_heads)
@@ -150,6 +152,53 @@ def read_first(leaves: Leaves, results: Leaves) -> Leaves:
   return [jnp.where(never, jnp.zeros_like(x), x) for x in leaves]
 
 
+def _add_own(
+  sums: list[tuple[jax.Array, jax.Array]],
+  grads: Sequence[jax.Array],
+  labels: Sequence[Label],
+  task: int,
+  drop: bool,
+) -> list[tuple[jax.Array, jax.Array]]:
+  """The owned leaves' gradients from their owners and from all others.
+
+  With ``drop``, a task has no part in others' leaves if it is not finite.
+  """
+  out = []
+  good = _per_task.all_finite(grads) if drop else True
+  owned = [
+    (g, label)
+    for g, label in zip(grads, labels, strict=True)
+    if label != _labels.SHARED
+  ]
+  for (own, others), (g, label) in zip(sums, owned, strict=True):
+    g = g.astype(own.dtype)
+    if label == _labels.STACKED:
+      mine, rest = own.at[task].set(g[task]), g.at[task].set(0)
+    elif label == task:
+      mine, rest = g, None
+    else:
+      mine, rest = own, g
+    if rest is not None:
+      others = others + jnp.where(good, rest, 0)
+    out.append((mine, others))
+  return out
+
+
+def _where_moved(
+  sums: tuple[jax.Array, jax.Array],
+  here: jax.Array,
+  label: Label,
+  moved: jax.Array,
+) -> jax.Array:
+  """The gradient there, or here if no task that reads the leaf has moved."""
+  own, others = sums
+  axes = tuple(range(1 if label == _labels.STACKED else 0, here.ndim))
+  read = jnp.any(others != 0, axis=axes) & jnp.any(moved)
+  where = read | (moved if label == _labels.STACKED else moved[label])
+  where = where.reshape(where.shape + (1,) * (here.ndim - where.ndim))
+  return jnp.where(where, own + others, here).astype(here.dtype)
+
+
 def replace_gradients(
   leaves: Sequence[jax.Array],
   labels: Sequence[Label],
@@ -161,19 +210,22 @@ def replace_gradients(
   merge_shared: Merge,
   merge_own: Merge,
   mode: Mode,
+  drop: bool,
 ) -> Leaves:
   """Per-task gradients, each merged with that at the task's own point.
 
   A task whose perturbation does not move it has the same gradient ``there`` as
-  ``here``, exactly. In the mode ``'map'``, ``merge(there, here)`` is written
-  over the task's row, so that no second stack of rows is needed.
+  ``here``, exactly. That of an owned leaf is the sum over the tasks, as where
+  others than its owner may read it; with ``drop`` without tasks that are not
+  finite. In the mode ``'map'``, ``merge(there,
+  here)`` is written over the task's row, so that no second stack is needed.
   """
   values, treedef = jax.tree.flatten(params)
   places = shared_of(values, labels)
 
   def task_fn(t):
-    def merged(here, leaves):
-      """The task's shared rows, and the leaves with its own replaced."""
+    def merged(here, sums):
+      """The task's shared rows, whether it moved, and sums of owned leaves."""
       own, own_places = own_of(leaves, labels, t), own_of(values, labels, t)
       moves, own_moves = perturb(here, own, places, own_places)
       point = move(values, labels, t, moves, own_moves)
@@ -182,37 +234,46 @@ def replace_gradients(
         moved = moved | jnp.any(a != b)
       _, grads = task_grad_fn(jax.tree.unflatten(treedef, point), t)
       grads = jax.tree.leaves(grads)
-
-      def pairs(there, here):
-        for a, b in zip(there, here, strict=True):
-          yield jnp.where(moved, a, b).astype(b.dtype), b
-
-      there, own_there = shared_of(grads, labels), own_of(grads, labels, t)
-      return (
-        [merge_shared(a, b) for a, b in pairs(there, here)],
-        put_own(
-          leaves, labels, t, [merge_own(a, b) for a, b in pairs(own_there, own)]
-        ),
-      )
+      rows = [
+        merge_shared(jnp.where(moved, a, b).astype(b.dtype), b)
+        for a, b in zip(shared_of(grads, labels), here, strict=True)
+      ]
+      return rows, moved, _add_own(sums, grads, labels, t, drop)
 
     return merged
 
   rows = shared_of(leaves, labels)
-  # What the loop carries of the other leaves; shared ones are in the rows.
-  own = put_shared(leaves, labels, [jnp.zeros(()) for _ in rows])
+  sums = [
+    (jnp.zeros_like(x), jnp.zeros_like(x))
+    for x, label in zip(leaves, labels, strict=True)
+    if label != _labels.SHARED
+  ]
   if mode == 'unroll':
-    found = []
+    found, moved = [], []
     for t in range(num_tasks):
-      row, own = task_fn(t)([x[t] for x in rows], own)
+      row, has_moved, sums = task_fn(t)([x[t] for x in rows], sums)
       found.append(row)
+      moved.append(has_moved)
     rows = [jnp.stack(leaf) for leaf in zip(*found, strict=True)]
-    return put_shared(own, labels, rows)
-  branches = [canonical_convolutions(task_fn(t)) for t in range(num_tasks)]
+    moved = jnp.stack(moved)
+  else:
+    branches = [canonical_convolutions(task_fn(t)) for t in range(num_tasks)]
 
-  def body(t, carry):
-    rows, own = carry
-    row, own = jax.lax.switch(t, branches, [x[t] for x in rows], own)
-    return [x.at[t].set(r) for x, r in zip(rows, row, strict=True)], own
+    def body(t, carry):
+      rows, moved, sums = carry
+      here = [x[t] for x in rows]
+      row, has_moved, sums = jax.lax.switch(t, branches, here, sums)
+      rows = [x.at[t].set(r) for x, r in zip(rows, row, strict=True)]
+      return rows, moved.at[t].set(has_moved), sums
 
-  rows, own = jax.lax.fori_loop(0, num_tasks, body, (rows, own))
+    start = (rows, jnp.zeros((num_tasks,), bool), sums)
+    rows, moved, sums = jax.lax.fori_loop(0, num_tasks, body, start)
+
+  sums = iter(sums)
+  own = [
+    x
+    if label == _labels.SHARED
+    else merge_own(_where_moved(next(sums), x, label, moved), x)
+    for x, label in zip(leaves, labels, strict=True)
+  ]
   return put_shared(own, labels, rows)

@@ -71,6 +71,7 @@ def sam(
   """
   _common.check_inner('sam', method)
   _common.refuse_drop_task('sam', method)
+  _validate.refuse_narrow(rho=rho)
   _validate.in_range('rho', rho, 0)
   rule = _ascent.make_rule(ascent, rho)
   num_tasks = method.num_tasks

@@ -141,6 +141,7 @@ def samo(
   """
   _common.check_inner('samo', method)
   _common.refuse_drop_task('samo', method)
+  _validate.refuse_narrow(rho=rho, beta=beta, smoothing=smoothing)
   _validate.in_range('rho', rho, 0)
   _validate.in_range('beta', beta, 0, 1)
   _validate.in_range('smoothing', smoothing, 0, open_low=True)

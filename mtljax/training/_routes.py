@@ -8,7 +8,7 @@ from typing import Literal
 import jax
 
 from mtljax import _validate
-from mtljax._types import Aggregator
+from mtljax._types import Aggregator, Weighting
 from mtljax.aggregators import _aggregate
 from mtljax.gradients import _pullback
 from mtljax.gradients._passes import Passes
@@ -23,6 +23,27 @@ ROUTES = ('auto', 'losses', 'jacobian', 'gramian', 'layerwise', 'features')
 def base_of(method: Aggregator) -> Aggregator:
   """The method whose statistics are taken: inside a wrapper that perturbs."""
   return method if method.perturb is None else method.inner
+
+
+def observer(method: Aggregator) -> Weighting | None:
+  """The rule that sees the losses after a step, inside any wrapper, or None.
+
+  Raises:
+    TypeError: its numbers are in a wrapper's state.
+  """
+  while method.weighting is None and method.inner is not None:
+    inner = method.inner
+    rule = inner.weighting
+    if rule and rule.observe and 'task_grads' not in method.needs:
+      raise TypeError(
+        f'{method.info.name} under mtl.inject_hyperparams sees the losses '
+        'after a step at the next call, on its batch; the train step shows it '
+        'those of the same batch, which is another method: give it numbers, or '
+        'use it in optax.chain.'
+      )
+    method = inner
+  rule = method.weighting
+  return rule if rule and rule.observe else None
 
 
 def only_jacobian(method: Aggregator) -> bool:
@@ -43,14 +64,6 @@ def choose_route(
   _validate.one_of('route', route, ROUTES)
   base = base_of(method)
   name = method.info.name
-  rule = None if method.inner is None else method.inner.weighting
-  if rule and rule.observe and 'task_grads' not in method.needs:
-    raise TypeError(
-      f'{name} under mtl.inject_hyperparams sees the losses after a step at '
-      'the next call, on its batch; the train step shows it those of the '
-      'same batch, which is another method: give it numbers, or use it in '
-      'optax.chain.'
-    )
   needs_rows = only_jacobian(base)
   if route == 'auto':
     one_pass = _pullback.has_one_pass(fun)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -222,6 +223,7 @@ def make_train_step(
   _routes.check_memory(route, passes, chunk_size, loss_fn)
   _microbatch.check(microbatch_size, accumulate, route, _routes.base_of(method))
   base, due = _routes.amortised(_routes.base_of(method), every)
+  observer = _routes.observer(base)
   reads_cross = 'cross_gramian' in base.needs
   optimizer = _optimizer.checked(optimizer)
   labels = method.labels
@@ -294,7 +296,7 @@ def make_train_step(
       pullback = pull(state.params, args)
       _check_num_tasks(method, pullback)
       first = pullback  # model state and metrics are those of the clean pass
-      extra = {}
+      extra = {} if observer is None else {'losses_after_follow': True}
       if 'task_grads' in method.needs and method.perturb is None:
         extra['task_grad_fn'] = _task_grads.task_grad_fn(
           loss_fn, *args, has_aux=has_state
@@ -354,12 +356,12 @@ def make_train_step(
       value=jnp.sum(losses),
     )
     params = optax.apply_updates(state.params, updates)
-    if base.weighting is not None and base.weighting.observe is not None:
+    if observer is not None:
       whole = params if layout is None else layout.gather(params)
       after = _pullback.task_losses(
         loss_fn, whole, arguments(batch, key), has_aux=has_state
       )
-      method_state = _aggregate.observe(base.weighting, after, method_state)
+      method_state = _aggregate.observe_inside(observer, after, method_state)
     if method.perturb is not None:
       method_state = state.method_state._replace(inner_state=method_state)
     model_state, metrics = state.model_state, {}
@@ -401,12 +403,32 @@ def _metrics(
 
 
 def _rekey(state: Any, key: jax.Array) -> Any:
-  """Folds the run's key into every key that a method's state holds."""
-  leaves, treedef = jax.tree.flatten(state)
-  leaves = [
-    jax.random.fold_in(key, i)
-    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-    else leaf
-    for i, leaf in enumerate(leaves)
-  ]
-  return jax.tree.unflatten(treedef, leaves)
+  """Folds the run's key into every key that a method's state holds.
+
+  Numbers that `mtljax.inject_hyperparams` keeps are not counted: the draws are
+  those of the method with constants.
+  """
+  places, beside = itertools.count(), itertools.count(2**30)
+
+  def fold(tree, places):
+    def one(x):
+      if _is_injected(x):
+        fields = x._asdict().items()
+        return x._replace(
+          **{
+            name: fold(value, places if name == 'inner_state' else beside)
+            for name, value in fields
+          }
+        )
+      i = next(places)
+      is_key = jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
+      return jax.random.fold_in(key, i) if is_key else x
+
+    return jax.tree.map(one, tree, is_leaf=_is_injected)
+
+  return fold(state, places)
+
+
+def _is_injected(state: Any) -> bool:
+  """Whether it is a state of `optax.inject_hyperparams`."""
+  return hasattr(state, 'hyperparams') and hasattr(state, 'inner_state')

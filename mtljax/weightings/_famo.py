@@ -107,7 +107,8 @@ def famo(
     if min_losses is not None:
       losses = losses - jnp.asarray(min_losses, losses.dtype)
     excess = losses + _OFFSET
-    return jnp.log(jnp.where(excess > 0, excess, jnp.nan))
+    valid = (excess > 0) & (excess < jnp.inf)
+    return jnp.log(jnp.where(valid, excess, jnp.nan))
 
   def init_fn(num_tasks, key=None):
     del key

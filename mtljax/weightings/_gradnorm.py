@@ -116,7 +116,8 @@ def gradnorm(
   ``min_weight``            bound, and a step may pass 0)
   a first loss of 0         its ratio is 1 until a loss is not 0, which is then
                             its first
-  a negative ratio          NaN from the next step on, unless alpha is whole
+  a negative ratio          NaN from the next step on, unless alpha is whole;
+                            in an aggregator they stand still in that step
   absent tasks              0, the smaller problem's answer for the rest; their
                             weight and Adam stand still
   NaN or infinity           NaN, from then on; in an aggregator only in that

@@ -68,7 +68,8 @@ def stch(
   input                     weights
   ========================  ==================================================
   one task                  the preference; 1 by default, 1 / L with a warm-up
-  a loss of zero or below   nothing special; NaN for all with a warm-up
+  a loss of zero or below   nothing special; with a warm-up NaN for all, and
+                            the step is no part of it
   absent tasks              0, the smaller problem's answer for the rest, with
                             their preferences as given. A task's warm-up counts
                             the steps it was present; those still in it have
@@ -177,11 +178,14 @@ def _with_warmup(
 
     nth = state.seen + 1 - (warmup_steps - nadir_steps)
     step = (losses - state.nadir) / jnp.maximum(nth, 1)
+    mean = jnp.where(nth == 1, losses, state.nadir + step)
     new = STCHState(
-      nadir=jnp.where(warm & (nth >= 1), state.nadir + step, state.nadir),
+      nadir=jnp.where(warm & (nth >= 1), mean, state.nadir),
       seen=jnp.minimum(state.seen + 1, warmup_steps),
     )
-    new = _loss_common.keep_absent(mask, new, state)
+    # A loss without a logarithm has no place in a nadir.
+    valid = jnp.all(~(losses <= 0) | ~mask)
+    new = _loss_common.keep_absent(mask & valid, new, state)
     return _loss_common.nan_unless(losses > 0, weights, mask), new
 
   return Weighting(

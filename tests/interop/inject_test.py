@@ -1,6 +1,7 @@
 """Numbers in the state give what constants give, for every method."""
 
 import functools
+import inspect
 
 import battery
 import chex
@@ -77,6 +78,45 @@ def test_numbers_that_optax_rounds_are_refused(dtype):
   tx = optax.inject_hyperparams(mtl.cagrad, static_args=STATIC)(2, c=0.3)
   with pytest.raises(TypeError, match='mtl.inject_hyperparams'):
     tx.init(jnp.zeros(2, dtype))
+
+
+WRAPPERS = {
+  'sam': (mtl.sam, {'rho': 0.1}),
+  'samo': (mtl.samo, {'rho': 0.1, 'beta': 0.3, 'smoothing': 0.01}),
+  'flat_regions': (mtl.flat_regions, {'rho_shared': 0.1}),
+  'gradient_norm_penalty': (
+    mtl.gradient_norm_penalty,
+    {'rho': 0.1, 'alpha': 0.3},
+  ),
+  'cr_mogm': (mtl.cr_mogm, {'alpha': 0.3}),
+}
+
+
+@pytest.mark.parametrize('dtype', [jnp.bfloat16, jnp.float16, jnp.complex64])
+@pytest.mark.parametrize(
+  ('wrapper', 'number'), [(w, n) for w in WRAPPERS for n in WRAPPERS[w][1]]
+)
+def test_numbers_of_wrappers_that_optax_rounds_are_refused(
+  wrapper, number, dtype
+):
+  build, numbers = WRAPPERS[wrapper]
+  method = mtl.mean(2)
+  static = set(inspect.signature(build).parameters) - {number}
+  tx = optax.inject_hyperparams(build, static_args=static)(method, **numbers)
+  with pytest.raises(TypeError, match=f'{number} .*mtl.inject_hyperparams'):
+    tx.init(jnp.zeros(2, dtype))
+  ours = mtl.inject_hyperparams(build)(method, **numbers)
+  assert ours.init(jnp.zeros(2, dtype)).hyperparams[number] == jnp.float32(
+    numbers[number]
+  )
+
+
+def test_the_rate_of_adatask_is_not_rounded_either():
+  tx = optax.inject_hyperparams(mtl.adatask, static_args=('num_tasks',))(
+    num_tasks=2, learning_rate=1e-3
+  )
+  with pytest.raises(TypeError, match='learning_rate is a bfloat16 number'):
+    tx.init(jnp.zeros(2, jnp.bfloat16))
 
 
 @PLAIN
@@ -171,3 +211,33 @@ def test_a_method_that_observes_is_not_another_in_the_train_step():
   tx = mtl.inject_hyperparams(mtl.famo)(2, learning_rate=0.1)
   with pytest.raises(TypeError, match='famo under mtl.inject_hyperparams'):
     make_train_step(tx, optax.sgd(0.1), STAGED)
+
+
+@pytest.mark.parametrize(
+  'build, numbers',
+  [
+    (mtl.rlw, {'scale': 1.0}),
+    (mtl.pcgrad, {'scale': 2.0}),
+    (mtl.graddrop, {'leak': 0.3}),
+    (lambda n, rho: mtl.sam(mtl.rlw(n), rho=rho), {'rho': 0.1}),
+    (lambda n, rho: mtl.samo(mtl.rlw(n), rho=rho), {'rho': 0.1}),
+    (lambda n, rho: mtl.flat_regions(mtl.rlw(n), rho_shared=rho), {'rho': 0.1}),
+  ],
+  ids=['rlw', 'pcgrad', 'graddrop', 'sam', 'samo', 'flat_regions'],
+)
+def test_a_random_method_draws_what_it_draws_with_constants(build, numbers):
+  ends = []
+  for make in (build, mtl.inject_hyperparams(build)):
+    tx = make(3, **numbers)
+    init, step, _ = make_train_step(
+      tx, optax.sgd(0.1), mtl.Staged(STAGED.trunk, [*STAGED.heads, third])
+    )
+    state = init(jnp.array([0.5, -0.3]), key=jax.random.key(3))
+    for _ in range(2):
+      state, _ = step(state, jnp.array([1.0, 2.0]))
+    ends.append(state.params)
+  np.testing.assert_allclose(*ends, rtol=1e-5)
+
+
+def third(w, z, x):
+  return jnp.sum((z + 2) ** 4)
