@@ -1,0 +1,111 @@
+"""Where a run is resumed, every writer is cut at the step that was saved."""
+
+import contextlib
+
+import jax
+import jax.numpy as jnp
+import optax
+import pytest
+from noise import Batches
+
+import mtljax as mtl
+from mtljax.training import (
+  Checkpointer,
+  JsonlWriter,
+  MultiWriter,
+  Probe,
+  fit,
+  make_train_step,
+)
+
+
+class Plain:
+  """A writer without marks: the step alone says where to cut."""
+
+  def __init__(self):
+    self.steps = []
+
+  def write(self, step, scalars, **tags):
+    del scalars, tags
+    self.steps.append(step)
+
+  def truncate_after(self, step):
+    self.steps = [n for n in self.steps if n <= step]
+
+  def flush(self):
+    pass
+
+  def close(self):
+    pass
+
+
+def task_losses(params, x):
+  return jnp.stack([jnp.mean((x @ params) ** 2), jnp.mean(x @ params - 1)])
+
+
+TRAIN = make_train_step(mtl.mean(2), optax.sgd(0.01), task_losses)
+
+
+class Stop(Exception):
+  pass
+
+
+def run(out, writer, probe_writer, num_steps, stop_at=None, **options):
+  def stop(step, *_):
+    if step == stop_at:
+      raise Stop
+
+  stopped = contextlib.nullcontext() if stop_at is None else pytest.raises(Stop)
+  with Checkpointer(out / 'checkpoints') as checkpointer, stopped:
+    return fit(
+      TRAIN.step,
+      TRAIN.init(jnp.ones(3), key=jax.random.key(0)),
+      Batches(0),
+      num_steps=num_steps,
+      task_names=('a', 'b'),
+      log_every=1,
+      eval_every=5,
+      writer=writer,
+      checkpointer=checkpointer,
+      progress=False,
+      probe=Probe(
+        fn=lambda state, batch: {'mean': jnp.mean(batch)},
+        every=5,
+        writer=probe_writer,
+      ),
+      callback=stop,
+      **options,
+    )
+
+
+def test_a_step_measured_just_after_the_checkpoint_is_measured_once(tmp_path):
+  """Steps 1, 6 and 11 are measured; 6 follows the checkpoint of step 5."""
+  writer, probe = Plain(), Plain()
+  run(tmp_path, writer, probe, 12, stop_at=8)
+  assert (writer.steps, probe.steps) == ([1, 2, 3, 4, 5, 6, 7], [1, 6])
+  result = run(tmp_path, writer, probe, 12)
+  assert result.resumed_from == 5
+  assert writer.steps == [*range(1, 13)]
+  assert probe.steps == [1, 6, 11]
+
+
+@pytest.mark.parametrize('several', [False, True])
+def test_a_run_that_is_resumed_twice_finds_its_files_as_marked(
+  tmp_path, several
+):
+  def at(name):
+    writer = JsonlWriter(tmp_path / name)
+    return MultiWriter([writer, Plain()]) if several else writer
+
+  def steps(name):
+    lines = (tmp_path / name).read_text().splitlines()
+    return [int(line.split('"step": ')[1].split(',')[0]) for line in lines]
+
+  for stop_at in (8, 13, None):
+    writers = at('metrics.jsonl'), at('probe.jsonl')
+    with contextlib.ExitStack() as stack:
+      for writer in writers:
+        stack.enter_context(contextlib.closing(writer))
+      run(tmp_path, *writers, 17, stop_at)
+  assert steps('metrics.jsonl') == [*range(1, 18)]
+  assert steps('probe.jsonl') == [1, 6, 11, 16]
