@@ -1,6 +1,7 @@
 """Where a run is resumed, every writer is cut at the step that was saved."""
 
 import contextlib
+import json
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +12,7 @@ from noise import Batches
 import mtljax as mtl
 from mtljax.training import (
   Checkpointer,
+  DamagedFileError,
   JsonlWriter,
   MultiWriter,
   Probe,
@@ -89,23 +91,46 @@ def test_a_step_measured_just_after_the_checkpoint_is_measured_once(tmp_path):
   assert probe.steps == [1, 6, 11]
 
 
-@pytest.mark.parametrize('several', [False, True])
-def test_a_run_that_is_resumed_twice_finds_its_files_as_marked(
-  tmp_path, several
-):
-  def at(name):
-    writer = JsonlWriter(tmp_path / name)
-    return MultiWriter([writer, Plain()]) if several else writer
+@pytest.fixture(params=[False, True], ids=['alone', 'among several'])
+def opened(request, tmp_path):
+  """The two files opened as writers, till the end of a ``with`` block."""
 
+  @contextlib.contextmanager
+  def both():
+    with contextlib.ExitStack() as stack:
+      files = [
+        stack.enter_context(contextlib.closing(JsonlWriter(tmp_path / name)))
+        for name in ('metrics.jsonl', 'probe.jsonl')
+      ]
+      yield [
+        MultiWriter([file, Plain()]) if request.param else file
+        for file in files
+      ]
+
+  return both
+
+
+def test_a_run_that_is_resumed_twice_finds_its_files_as_marked(
+  tmp_path, opened
+):
   def steps(name):
     lines = (tmp_path / name).read_text().splitlines()
-    return [int(line.split('"step": ')[1].split(',')[0]) for line in lines]
+    return [json.loads(line)['step'] for line in lines]
 
   for stop_at in (8, 13, None):
-    writers = at('metrics.jsonl'), at('probe.jsonl')
-    with contextlib.ExitStack() as stack:
-      for writer in writers:
-        stack.enter_context(contextlib.closing(writer))
+    with opened() as writers:
       run(tmp_path, *writers, 17, stop_at)
   assert steps('metrics.jsonl') == [*range(1, 18)]
   assert steps('probe.jsonl') == [1, 6, 11, 16]
+
+
+@pytest.mark.parametrize('name', ['metrics.jsonl', 'probe.jsonl'])
+def test_a_file_that_was_changed_is_not_gone_on_with(tmp_path, opened, name):
+  with opened() as writers:
+    run(tmp_path, *writers, 7)
+  path = tmp_path / name
+  changed = path.read_text().replace('"step": 1,', '"step": 2,', 1)
+  path.write_text(changed)
+  with opened() as writers, pytest.raises(DamagedFileError, match=name):
+    run(tmp_path, *writers, 12)
+  assert path.read_text() == changed
