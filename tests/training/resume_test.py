@@ -2,6 +2,8 @@
 
 import contextlib
 import json
+import os
+import signal
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +17,7 @@ from mtljax.training import (
   DamagedFileError,
   JsonlWriter,
   MultiWriter,
+  Preempted,
   Probe,
   fit,
   make_train_step,
@@ -65,7 +68,6 @@ def run(out, writer, probe_writer, num_steps, stop_at=None, **options):
       Batches(0),
       num_steps=num_steps,
       task_names=('a', 'b'),
-      log_every=1,
       eval_every=5,
       writer=writer,
       checkpointer=checkpointer,
@@ -75,8 +77,7 @@ def run(out, writer, probe_writer, num_steps, stop_at=None, **options):
         every=5,
         writer=probe_writer,
       ),
-      callback=stop,
-      **options,
+      **{'callback': stop, 'log_every': 1} | options,
     )
 
 
@@ -134,3 +135,42 @@ def test_a_file_that_was_changed_is_not_gone_on_with(tmp_path, opened, name):
   with opened() as writers, pytest.raises(DamagedFileError, match=name):
     run(tmp_path, *writers, 12)
   assert path.read_text() == changed
+
+
+def test_what_was_measured_before_a_signal_is_written(tmp_path):
+  """The lines of metrics under way come later; the probe's are lost if not."""
+
+  def callback(step, *_):
+    if step == 8:
+      os.kill(os.getpid(), signal.SIGTERM)
+
+  writer, probe = Plain(), Plain()
+  with pytest.raises(Preempted) as stopped:
+    run(tmp_path, writer, probe, 12, callback=callback, log_every=100)
+  assert stopped.value.step == 8
+  assert (writer.steps, probe.steps) == ([5], [1, 6])
+  result = run(tmp_path, writer, probe, 12, log_every=100)
+  assert result.resumed_from == 8
+  assert (writer.steps, probe.steps) == ([5, 10, 12], [1, 6, 11])
+
+
+@pytest.mark.parametrize('higher', [True, False])
+def test_the_best_step_is_the_first_with_the_best_score(tmp_path, higher):
+  """As the checkpointer has it; NaN is never the best."""
+  sign = 1 if higher else -1
+  scores = {3: float('nan'), 6: 1.0, 9: 2.0, 12: 2.0, 15: float('nan')}
+  with Checkpointer(tmp_path, higher_is_better=higher) as checkpointer:
+    result = fit(
+      TRAIN.step,
+      TRAIN.init(jnp.ones(3), key=jax.random.key(0)),
+      Batches(0),
+      num_steps=15,
+      task_names=('a', 'b'),
+      eval_every=3,
+      eval_fn=lambda state: {'score': sign * scores[int(state.step)]},
+      select=lambda metrics: metrics['score'],
+      checkpointer=checkpointer,
+      progress=False,
+    )
+    assert checkpointer.best_step() == result.best_step == 9
+  assert result.best_score == sign * 2.0
