@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import signal
+import time
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +20,7 @@ from mtljax.training import (
   MultiWriter,
   Preempted,
   Probe,
+  _seal,
   fit,
   make_train_step,
 )
@@ -174,3 +176,41 @@ def test_the_best_step_is_the_first_with_the_best_score(tmp_path, higher):
     )
     assert checkpointer.best_step() == result.best_step == 9
   assert result.best_score == sign * 2.0
+
+
+def test_lines_are_handed_over_and_the_checkpoint_is_whole(
+  tmp_path, monkeypatch
+):
+  """Before a save what a writer holds back is flushed, and `fit` waits."""
+
+  class Holding(Plain):
+    flushed = ()
+
+    def flush(self):
+      self.flushed = tuple(self.steps)
+
+  class Watching(Checkpointer):
+    def save(self, step, *args, **kwargs):
+      saved.append((step, writer.flushed))
+      super().save(step, *args, **kwargs)
+
+  def slow(*args):
+    time.sleep(0.3)
+    write(*args)
+
+  saved, writer, write = [], Holding(), _seal.write
+  monkeypatch.setattr(_seal, 'write', slow)
+  with Watching(tmp_path) as checkpointer:
+    fit(
+      TRAIN.step,
+      TRAIN.init(jnp.ones(3), key=jax.random.key(0)),
+      Batches(0),
+      num_steps=4,
+      task_names=('a', 'b'),
+      eval_every=2,
+      writer=writer,
+      checkpointer=checkpointer,
+      progress=False,
+    )
+    assert (tmp_path / '4.json').exists()
+  assert saved == [(2, (2,)), (4, (2, 4))]
