@@ -78,6 +78,12 @@ def _keep_first(kept: Any, x: Any, index: Any) -> Any:
   return jnp.where(index == 0, x, kept)
 
 
+def _wide(x: Any) -> Any:
+  """The dtype to add such leaves in."""
+  dtype = jnp.result_type(x)
+  return _tree.accumulator(dtype) if is_floating(x) else dtype
+
+
 def _mean_of_floating(count: int) -> optax.microbatching.Accumulator:
   """Means of floating leaves; of the others, the first part's."""
 
@@ -121,14 +127,20 @@ def averaged(
       args = (batch, *rest[:-1], keys[0]) if rest else (batch,)
       pullback = pull(params, args)
       grads = jax.tree.leaves(pullback.task_grads(passes))
-      return pullback.losses, summable.encode(pullback.aux), grads
+      found = pullback.losses, summable.encode(pullback.aux), grads
+      dtypes[:] = [jnp.result_type(x) for x in jax.tree.leaves(found)]
+      return jax.tree.map(lambda x: jnp.asarray(x, _wide(x)), found)
 
-    losses, aux, grads = optax.microbatching.microbatch(
+    dtypes: list[Any] = []
+    found = optax.microbatching.microbatch(
       one,
       argnums=(0, 1),
       microbatch_size=size,
       accumulator=_mean_of_floating(count),
     )(batch, keys)
+    leaves, treedef = jax.tree.flatten(found)
+    leaves = [x.astype(dtype) for x, dtype in zip(leaves, dtypes, strict=True)]
+    losses, aux, grads = jax.tree.unflatten(treedef, leaves)
     aux = summable.decode(aux)
     split = _pullback.make_split(loss_fn, params, labels)
     return _of_grads(split, losses, aux, grads)
@@ -178,8 +190,7 @@ def mean_update(
     keys = jax.random.split(key, count)
     first = jax.tree.map(lambda x: x[0], (parts, keys))
     shapes = jax.eval_shape(plain_direct, method_state, *first)[1:]
-    wide = lambda x: _tree.accumulator(x.dtype) if is_floating(x) else x.dtype
-    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, wide(x)), shapes)
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, _wide(x)), shapes)
 
     def body(carry, part):
       method_state, totals = carry

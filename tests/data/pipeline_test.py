@@ -130,6 +130,13 @@ def test_state_of_another_order_is_refused(arrays, make):
     make(arrays, batch_size=3, seed=1).set_state(state)
   with pytest.raises(ValueError, match='batch_size=3.*batch_size=2'):
     make(arrays, batch_size=2, seed=0).set_state(state)
+  with pytest.raises(ValueError, match='num_epochs=None.*num_epochs=2'):
+    make(arrays, batch_size=3, seed=0, num_epochs=2).set_state(state)
+  for size in (9, 11):
+    with pytest.raises(ValueError, match=f'num_examples={size}.*=10'):
+      make(arrays, batch_size=3, seed=0).set_state(
+        {**state, 'num_examples': size}
+      )
 
 
 @pytest.mark.parametrize('batch_size', [0, 11])

@@ -163,3 +163,38 @@ def test_every_form_without_a_state(fun, accumulate):
   )
   whole, _ = run(mtl.sum_losses(T, labels=LABELS), FORMS[fun], batch=data)
   chex.assert_trees_all_close(state.params, whole.params, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+  ('dtype', 'value'), [(jnp.bfloat16, 1.0), (jnp.float16, 100.0)]
+)
+@pytest.mark.parametrize('accumulate', ['gradients', 'updates'])
+def test_many_parts_in_half_precision(accumulate, dtype, value):
+  """256 ones are the most that bfloat16 adds up, and float16 overflows."""
+  parts = 1024
+
+  def loss(params, x, model_state, key):
+    del key
+    seen = jnp.mean(x)
+    losses = jnp.stack([jnp.sum(params * seen)] * 2)
+    return losses + seen, ({'seen': seen + model_state['seen']}, {'m': seen})
+
+  train = make_train_step(
+    mtl.mean(2),
+    optax.sgd(1.0),
+    loss,
+    has_state=True,
+    microbatch_size=1,
+    accumulate=accumulate,
+  )
+  state = train.init(
+    jnp.zeros(2, dtype),
+    key=jax.random.key(0),
+    model_state={'seen': jnp.zeros((), dtype)},
+  )
+  state, metrics = train.step(state, jnp.full((parts, 1), value, dtype))
+  assert state.params.dtype == state.model_state['seen'].dtype == dtype
+  assert metrics['losses'].dtype == metrics['m'].dtype == dtype
+  np.testing.assert_array_equal(state.params, jnp.full(2, -value, dtype))
+  np.testing.assert_array_equal(metrics['losses'], jnp.full(2, value, dtype))
+  assert metrics['m'] == state.model_state['seen'] == value

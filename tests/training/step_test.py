@@ -175,6 +175,25 @@ def test_first_phase_alone_moves_the_model_state():
   assert int(state.model_state['count']) == 1
 
 
+def test_what_a_sharp_step_reports_is_of_the_clean_pass():
+  def seeing(params, x, model_state, key):
+    del model_state, key
+    b = params['trunk']['b']
+    return plain(params, x), ({'b': b}, {'b': b})
+
+  method = mtl.sam(mtl.cagrad(T, labels=LABELS), rho=0.5)
+  train = make_train_step(method, optax.sgd(1e-3), seeing, has_state=True)
+  state = train.init(
+    PARAMS, key=jax.random.key(0), model_state={'b': jnp.zeros(6)}
+  )
+  state, metrics = train.step(state, BATCH)
+  clean = PARAMS['trunk']['b']
+  np.testing.assert_array_equal(state.model_state['b'], clean)
+  np.testing.assert_array_equal(metrics['b'], clean)
+  losses = plain(PARAMS, BATCH)
+  np.testing.assert_allclose(metrics['losses'], losses, rtol=1e-5)
+
+
 @pytest.mark.parametrize(
   'call, error, message',
   [

@@ -1,3 +1,4 @@
+import hashlib
 import json
 import math
 import struct
@@ -196,3 +197,34 @@ def test_multi_writer(tmp_path):
   writer.close()
   for path in paths:
     assert lines(path) == [{'kind': 'train', 'step': 1, 'x': 1}]
+
+
+def test_marks_count_what_the_file_held_before(tmp_path):
+  path = tmp_path / 'metrics.jsonl'
+  path.write_text('{"step": 1}\n')
+  writer = JsonlWriter(path)
+  writer.write(2, {})
+  writer.close()
+  text = path.read_bytes()
+  digest = hashlib.sha256(text).hexdigest()
+  assert writer.mark() == {'metrics.jsonl': {'lines': 2, 'sha256': digest}}
+  again = JsonlWriter(path)
+  again.truncate_after(9, writer.mark())
+  again.close()
+  assert again.mark() == writer.mark()
+  assert path.read_bytes() == text
+
+
+def test_files_of_one_name_have_no_mark(tmp_path):
+  """One mark cannot stand for both: the step says where to cut them."""
+  for folder in ('a', 'b'):
+    (tmp_path / folder).mkdir()
+  paths = [tmp_path / 'a/m.jsonl', tmp_path / 'b/m.jsonl', tmp_path / 'n.jsonl']
+  writers = [JsonlWriter(path) for path in paths]
+  writers[0].write(1, {'x': 0})
+  writer = MultiWriter(writers)
+  writer.write(2, {'x': 1})
+  assert set(writer.mark()) == {'n.jsonl'}
+  writer.truncate_after(2, writer.mark())
+  writer.close()
+  assert [len(lines(path)) for path in paths] == [2, 1, 1]
