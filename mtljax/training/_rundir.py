@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import datetime as dt
+import errno
 import json
 import logging
 import os
@@ -18,6 +19,7 @@ from mtljax.training._preempt import Preempted
 
 #: What `open_run` adds to a configuration.
 ADDED = ('identity', 'history', 'digest')
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
 # Of a sentence: differing keys, and letters of a value.
 _MOST_KEYS, _MOST_LETTERS = 20, 200
 
@@ -229,7 +231,20 @@ def exit_on_error() -> Iterator[None]:
     print(stopped, file=sys.stderr)
     raise
   except (OSError, ConfigMismatchError, FloatingPointError) as error:
-    sys.exit(f'error: {error}')
+    sys.exit(f'error: {_output_sentence(error) or error}')
+
+
+def _output_sentence(error: Any) -> str | None:
+  """Of an error of standard output, which does not know its name."""
+  if getattr(error, 'errno', None) not in _FULL or error.filename is not None:
+    return None
+  place = 'standard output'
+  with contextlib.suppress(OSError, ValueError):
+    place += f' ({os.readlink(f"/proc/self/fd/{sys.stdout.fileno()}")})'
+  return (
+    f'{place} cannot be written ({error.strerror}): send it to a terminal, or '
+    'to a file on a disk with free space'
+  )
 
 
 def _occupied(run: Run) -> list[pathlib.Path]:

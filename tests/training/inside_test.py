@@ -2,9 +2,12 @@
 
 import os
 import pathlib
+import subprocess
+import sys
 
 import pytest
 
+import mtljax
 from mtljax.training import (
   Checkpointer,
   ConfigMismatchError,
@@ -13,10 +16,12 @@ from mtljax.training import (
   _json,
   _lock,
   _seal,
+  exit_on_error,
   open_run,
 )
 from mtljax.training._rundir import in_words, lock_run
 
+ROOT = pathlib.Path(mtljax.__file__).parents[1]
 CONFIG = {'seed': 1, 'out': 'a'}
 IDENTITY = {'versions': {'jax': '1'}}
 
@@ -248,3 +253,45 @@ def test_nothing_is_written_by_a_fixed_name(tmp_path):
   writer.truncate_after(0)
   writer.close()
   assert outside.read_text() == 'theirs'
+
+
+FULL = """
+from mtljax.training import exit_on_error
+with exit_on_error():
+  print('x' * 100_000, flush=True)
+"""
+
+
+def test_a_full_device_is_named():
+  with open('/dev/full', 'w') as full:
+    found = subprocess.run(
+      [sys.executable, '-c', FULL],
+      stdout=full,
+      stderr=subprocess.PIPE,
+      text=True,
+      check=False,
+      env=os.environ | {'PYTHONPATH': str(ROOT)},
+    )
+  sentence = found.stderr.splitlines()[0]
+  assert sentence == (
+    'error: standard output (/dev/full) cannot be written (No space left on '
+    'device): send it to a terminal, or to a file on a disk with free space'
+  )
+  assert 'Traceback' not in found.stderr
+  with pytest.raises(SystemExit, match=r'error: \[Errno 28\].*metrics.jsonl'):
+    with exit_on_error():
+      raise OSError(28, 'full', 'metrics.jsonl')
+
+
+def test_a_full_folder_is_named(tmp_path):
+  """What is written in one piece is named by its own name."""
+  path = tmp_path / 'config.json'
+
+  def full(temporary):
+    with open('/dev/full', 'wb', buffering=0) as file:
+      file.write(b'x')
+
+  with pytest.raises(OSError) as caught:
+    _json.replace(path, full)
+  assert caught.value.filename == str(path)
+  assert list(tmp_path.iterdir()) == []
