@@ -2,8 +2,8 @@
 
 A manifest with the size and SHA-256 of every file is written last, so a folder
 with one was whole. A folder without, as ``tfds build`` makes it, is read
-through once: its records have checksums, and their number has to be that of its
-``dataset_info.json``.
+through once: its records have checksums, their number and their bytes have to
+be those of its ``dataset_info.json``, and that has to name the data set.
 """
 
 from __future__ import annotations
@@ -78,32 +78,70 @@ def check_manifest(folder: pathlib.Path, identity: str) -> str:
   return digest
 
 
-def check_records(info: tfds.core.DatasetInfo, splits: Sequence[str]) -> None:
-  """Reads every record of some splits, and counts them.
+def check_records(
+  info: tfds.core.DatasetInfo,
+  splits: Sequence[str],
+  *,
+  name: str,
+  config: str | None = None,
+) -> None:
+  """Reads every record of some splits, counts them, and adds their bytes.
+
+  Args:
+    info: what the metadata of the folder say.
+    splits: to read.
+    name: of the data set that it has to be.
+    config: its configuration; None: it has none, or it does not matter.
 
   Raises:
-    DamagedError: a file is missing or damaged, or has another number of records
-      than the metadata say.
+    DamagedError: a file is missing or damaged, has other records than the
+      metadata say, or the metadata are those of another data set.
   """
+  path = pathlib.Path(info.data_dir) / 'dataset_info.json'
+  try:
+    # What tfds has read is in part what its code says.
+    written = json.loads(path.read_text())
+    there, wanted = written['name'], name
+    if config is not None:
+      there, wanted = f'{there}/{written["configName"]}', f'{wanted}/{config}'
+  except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+    raise DamagedError(f'{path} cannot be read ({error})') from error
+  if there != wanted:
+    raise DamagedError(f'{path} is of {there}, not of {wanted}')
   for split in splits:
     if split not in info.splits:
       raise DamagedError(f'{info.data_dir} has no split {split}')
     found = info.splits[split]
-    for path, expected in zip(
+    records, on_disk = 0, 0
+    for file, expected in zip(
       found.filepaths, found.shard_lengths, strict=True
     ):
-      try:
-        reader = array_record_module.ArrayRecordReader(os.fspath(path))
-        count = len(reader.read_all())
-        reader.close()
-      # Its errors have no class of their own.
-      except Exception as error:
-        reason = str(error).splitlines()[0] if str(error) else 'no reason given'
-        raise DamagedError(f'{path} cannot be read ({reason})') from error
-      if count != expected:
+      lengths = _record_lengths(file)
+      if len(lengths) != expected:
         raise DamagedError(
-          f'{path} has {count} examples, and dataset_info.json says {expected}'
+          f'{file} has {len(lengths)} examples, and dataset_info.json says '
+          f'{expected}'
         )
+      records += sum(lengths)
+      on_disk += os.stat(file).st_size
+    # Writers of tfds that sort nothing count the bytes of the files.
+    if found.num_bytes not in (0, records, on_disk):
+      raise DamagedError(
+        f'{found.filepaths[0]} is of another data set: the examples of {split} '
+        f'have {records} bytes, and dataset_info.json says {found.num_bytes}'
+      )
+
+
+def _record_lengths(path: os.PathLike[str]) -> list[int]:
+  try:
+    reader = array_record_module.ArrayRecordReader(os.fspath(path))
+    lengths = [len(record) for record in reader.read_all()]
+    reader.close()
+  # Its errors have no class of their own.
+  except Exception as error:
+    reason = str(error).splitlines()[0] if str(error) else 'no reason given'
+    raise DamagedError(f'{path} cannot be read ({reason})') from error
+  return lengths
 
 
 @contextlib.contextmanager

@@ -5,12 +5,18 @@ from __future__ import annotations
 import gzip
 import os
 import pathlib
-from collections.abc import Iterator
+import zlib
+from collections.abc import Iterable, Iterator
 
 #: The files of the two splits, as UCI names them (gzipped there).
 FILES = {'train': 'census-income.data', 'test': 'census-income.test'}
 #: Rows of each.
 ROWS = {'train': 199_523, 'test': 99_762}
+#: SHA-256 of each, not gzipped, as a package registry has it.
+SHA256 = {
+  'train': '3676a81db7d3528f3f8b9f3c699d0f0aa28db45e6e994fa0b8ed38327539ee86',
+  'test': '98402b1ab879573d0a7f38a699a40258080e25e33d3401e7bf9c96d3fa0fab8c',
+}
 
 #: The 42 columns of a row, in order.
 COLUMNS = (
@@ -99,13 +105,14 @@ def read(path: str | os.PathLike[str]) -> Iterator[dict[str, str]]:
   A missing value is ``'?'``.
 
   Raises:
-    ValueError: a row has not 42 columns, or its last is no income.
+    ValueError: the file is damaged, a row has not 42 columns, or its last is no
+      income.
   """
   path = pathlib.Path(path)
   with path.open('rb') as file:
     zipped = file.read(2) == b'\x1f\x8b'
   with (gzip.open if zipped else open)(path, 'rt', encoding='utf-8') as file:
-    for number, line in enumerate(file, 1):
+    for number, line in enumerate(_whole(file, path), 1):
       if not line.strip():
         continue
       values = [value.strip() for value in line.split(',')]
@@ -116,3 +123,13 @@ def read(path: str | os.PathLike[str]) -> Iterator[dict[str, str]]:
           f'the last {" or ".join(map(repr, INCOMES))}.'
         )
       yield dict(zip(COLUMNS, values, strict=True))
+
+
+def _whole(file: Iterable[str], path: pathlib.Path) -> Iterator[str]:
+  try:
+    yield from file
+  except (EOFError, zlib.error, gzip.BadGzipFile, UnicodeDecodeError) as error:
+    raise ValueError(
+      f'{path} is damaged ({error}): put a whole one there, or fetch it again, '
+      'python -m mtljax.data.fetch census --force'
+    ) from error

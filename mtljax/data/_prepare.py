@@ -25,6 +25,7 @@ def prepare(
   progress: Callable[[str], object] | None = None,
   *,
   sizes: Mapping[str, int] | None = None,
+  compare: Callable[[Builder], None] | None = None,
 ) -> Builder:
   """Builds a data set unless it is there already, whole.
 
@@ -39,6 +40,10 @@ def prepare(
     splits: the splits that a complete data set has.
     progress: called with a line of text before anything slow is done.
     sizes: the examples of each split, where they are known.
+    compare: asked of a folder that says nothing of how it was made (``tfds
+      build`` makes such): raises a DamagedError if its examples are not those
+      that the builder makes, and FileNotFoundError or ModuleNotFoundError where
+      what they are made of is not here any more.
 
   Returns:
     The builder of the complete data set.
@@ -57,7 +62,9 @@ def prepare(
     aside, reason = None, ''
     if folder.exists():
       try:
-        return _check(make_builder, data_dir, folder, name, splits, sizes)
+        return _check(
+          make_builder, data_dir, folder, name, splits, sizes, compare, say
+        )
       except _cache.DamagedError as error:
         say(f'{error}: {name} is built again in {folder}.')
         reason = str(error)
@@ -72,7 +79,9 @@ def prepare(
       with _as_output_error(folder):
         _build(make_builder(data_dir))
         try:
-          return _check(make_builder, data_dir, folder, name, splits, sizes)
+          return _check(
+            make_builder, data_dir, folder, name, splits, sizes, None, say
+          )
         except _cache.DamagedError as error:
           shutil.rmtree(folder, ignore_errors=True)
           raise OSError(
@@ -103,7 +112,7 @@ def _place(
   return pathlib.Path(root).expanduser() / inside, name
 
 
-def _check(make_builder, data_dir, folder, name, splits, sizes):
+def _check(make_builder, data_dir, folder, name, splits, sizes, compare, say):
   """The builder of a folder that is whole, or raises a DamagedError."""
   identity = f'{name}/{folder.name}'
   manifest = _cache.has_manifest(folder)
@@ -119,12 +128,25 @@ def _check(make_builder, data_dir, folder, name, splits, sizes):
       f'{folder / "dataset_info.json"} cannot be read ({reason})'
     ) from error
   if not manifest:
-    _cache.check_records(builder.info, splits)
+    config = builder.builder_config
+    _cache.check_records(
+      builder.info,
+      splits,
+      name=builder.name,
+      config=config.name if config else None,
+    )
     for split, size in (sizes or {}).items():
       if found[split].num_examples != size:
         raise _cache.DamagedError(
           f'{folder} has {found[split].num_examples} examples in {split}, not '
           f'{size}'
+        )
+    if compare is not None:
+      try:
+        compare(builder)
+      except (FileNotFoundError, ModuleNotFoundError) as error:
+        say(
+          f'{folder} is taken as it is, without a look at its source: {error}'
         )
     # A folder that is only read is read through each time.
     with contextlib.suppress(OSError):

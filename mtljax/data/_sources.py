@@ -122,7 +122,7 @@ def _read_tfds(
   try:
     # What tfds reads from files has its split there; its mocks have none.
     if info is not None and split in info.splits:
-      _cache.check_records(info, [split])
+      _cache.check_records(info, [split], name=name)
   except _cache.DamagedError as error:
     raise ValueError(
       f'{error}: remove {info.data_dir} and prepare it again, '

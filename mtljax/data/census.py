@@ -43,15 +43,15 @@ from __future__ import annotations
 import os
 import socket
 import urllib.request
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
 
 from mtljax import _validate
+from mtljax.data import _cache, _prepare
 from mtljax.data import _census_columns as raw
-from mtljax.data import _prepare
 from mtljax.data._sources import SPLITS
 
 #: Rows of an example of the tfds data set, at most.
@@ -130,27 +130,36 @@ class Census(tfds.core.GeneratorBasedBuilder):
 
   def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[Any]]:
     fetch = f'{_FETCH} --data-dir {self.data_dir_root}'
-    paths = _raw_files(dl_manager, fetch)
-    train, test = (list(raw.read(paths[split])) for split in raw.FILES)
-    vocabularies = {
-      name: sorted({row[name] for row in train}) for name in raw.CATEGORICAL
-    }
-    numbers = np.array([[float(row[n]) for n in raw.NUMERIC] for row in train])
+    made, parts = _make(_raw_files(dl_manager, fetch))
     metadata: Any = self.info.metadata
-    metadata['vocabularies'] = vocabularies
-    metadata['mean'] = numbers.mean(0).tolist()
-    metadata['std'] = numbers.std(0).tolist()
-    order = np.random.default_rng(0).permutation(len(test))
-    half = len(test) // 2
-    parts = {
-      'train': train,
-      'validation': [test[i] for i in np.sort(order[:half])],
-      'test': [test[i] for i in np.sort(order[half:])],
-    }
+    metadata.update(made)
     return {
-      split: self._generate_examples(rows, vocabularies)
+      split: self._generate_examples(rows, made['vocabularies'])
       for split, rows in parts.items()
     }
+
+  def compare(self) -> None:
+    """Raises a DamagedError unless what is there is what would be built."""
+    folder = self.data_dir_root / 'downloads' / 'manual'
+    paths = {split: raw.find(folder, split) for split in raw.FILES}
+    if None in paths.values():
+      raise FileNotFoundError(f'{folder} does not have both raw files')
+    made, parts = _make({s: p for s, p in paths.items() if p is not None})
+    there: Any = self.info.metadata
+    if any(there.get(name) != value for name, value in made.items()):
+      raise _cache.DamagedError(
+        f'{self.data_path} has other vocabularies or moments than {folder}'
+      )
+    for split, rows in parts.items():
+      blocks = self.as_data_source(split=split)
+      examples = self._generate_examples(rows, made['vocabularies'])
+      for place, (start, example) in enumerate(examples):
+        found = blocks[place]
+        if not all(np.array_equal(found[k], example[k]) for k in example):
+          raise _cache.DamagedError(
+            f'{self.data_path} is of other rows than {folder}: those of '
+            f'{split} from {start} on differ'
+          )
 
   def _generate_examples(
     self, rows: Sequence[dict[str, str]], vocabularies: dict[str, list[str]]
@@ -163,12 +172,39 @@ class Census(tfds.core.GeneratorBasedBuilder):
       yield start, _encode(rows[start : start + BLOCK], places)
 
 
+def _make(
+  paths: Mapping[str, str | os.PathLike[str]],
+) -> tuple[dict[str, Any], dict[str, list[dict[str, str]]]]:
+  """Of the two raw files, the metadata, and the rows of each split."""
+  train, test = (list(raw.read(paths[split])) for split in raw.FILES)
+  numbers = np.array([[float(row[n]) for n in raw.NUMERIC] for row in train])
+  metadata = {
+    'vocabularies': {
+      name: sorted({row[name] for row in train}) for name in raw.CATEGORICAL
+    },
+    'mean': numbers.mean(0).tolist(),
+    'std': numbers.std(0).tolist(),
+  }
+  order = np.random.default_rng(0).permutation(len(test))
+  half = len(test) // 2
+  parts = {
+    'train': train,
+    'validation': [test[i] for i in np.sort(order[:half])],
+    'test': [test[i] for i in np.sort(order[half:])],
+  }
+  return metadata, parts
+
+
 def prepare_census(
   *,
   data_dir: str | os.PathLike[str] | None = None,
   progress: Callable[[str], object] | None = None,
 ) -> Census:
   """Builds the data set unless it is there already.
+
+  A directory from which a file is missing, cut or changed (its manifest has
+  their digests) is built again, and so is one without a manifest whose rows are
+  not those of the raw files beside it.
 
   Args:
     data_dir: the tfds directory; None is that of tfds
@@ -184,7 +220,11 @@ def prepare_census(
     ValueError: if a raw file is not in the raw format.
   """
   return _prepare.prepare(
-    lambda root: Census(data_dir=root), data_dir, SPLITS, progress
+    lambda root: Census(data_dir=root),
+    data_dir,
+    SPLITS,
+    progress,
+    compare=Census.compare,
   )
 
 

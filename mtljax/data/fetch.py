@@ -20,10 +20,12 @@ import gzip
 import hashlib
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 import tarfile
 import tempfile
+import zlib
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -45,6 +47,8 @@ class Artifact(NamedTuple):
     sha256: of the archive.
     members: the archive's data files, by the name that they get.
     rows: lines of each, by the same name.
+    digests: SHA-256 of each, not gzipped, by the same name; of those that have
+      none, the lines have to do.
   """
 
   name: str
@@ -52,6 +56,7 @@ class Artifact(NamedTuple):
   sha256: str
   members: Mapping[str, str]
   rows: Mapping[str, int]
+  digests: Mapping[str, str] = {}
 
 
 _IN_ARCHIVE = (
@@ -68,6 +73,10 @@ ARTIFACTS = {
     },
     {
       f'{name}.gz': _census_columns.ROWS[split]
+      for split, name in _census_columns.FILES.items()
+    },
+    {
+      f'{name}.gz': _census_columns.SHA256[split]
       for split, name in _census_columns.FILES.items()
     },
   )
@@ -96,6 +105,9 @@ def fetch(
 ) -> list[pathlib.Path]:
   """Puts an artifact's data files into a folder, gzipped.
 
+  Files that are there are read through: a damaged one, or another of its name,
+  is said and fetched again.
+
   Args:
     artifact: what to fetch.
     folder: made if it does not exist.
@@ -109,23 +121,19 @@ def fetch(
       could not be written; what was in the folder before is still there.
   """
   targets = {name: folder / name for name in artifact.members}
-  if not force and all(path.is_file() for path in targets.values()):
-    return list(targets.values())
   try:
+    if not force and _are_whole(artifact, targets):
+      return list(targets.values())
     folder.mkdir(parents=True, exist_ok=True)
     # Beside the targets, so that moving a file there is atomic.
     with tempfile.TemporaryDirectory(prefix='.fetch-', dir=folder) as scratch:
       archive = _download(artifact, pathlib.Path(scratch))
-      whole = {
-        name: _extract(archive, member, pathlib.Path(scratch, name))
-        for name, member in artifact.members.items()
-      }
-      for name, rows in whole.items():
-        if rows != artifact.rows[name]:
-          raise FetchError(
-            f'{artifact.members[name]} has {rows} lines, not '
-            f'{artifact.rows[name]}.'
-          )
+      for name, member in artifact.members.items():
+        path = pathlib.Path(scratch, name)
+        _extract(archive, member, path)
+        problem = _problem(artifact, name, path)
+        if problem:
+          raise FetchError(f'{member} {problem}.')
       for name, target in targets.items():
         os.replace(pathlib.Path(scratch, name), target)
   except OSError as error:
@@ -188,8 +196,37 @@ def _download(artifact: Artifact, scratch: pathlib.Path) -> pathlib.Path:
   return archive
 
 
-def _extract(archive: pathlib.Path, member: str, target: pathlib.Path) -> int:
-  """Copies one member of the archive, gzipped; returns its lines."""
+def _are_whole(artifact: Artifact, targets: Mapping[str, pathlib.Path]) -> bool:
+  """Whether all files are there as they should be; says what is not."""
+  if not all(path.is_file() for path in targets.values()):
+    return False
+  for name, path in targets.items():
+    problem = _problem(artifact, name, path)
+    if problem:
+      print(f'{path} {problem}: it is fetched again.', flush=True)
+      return False
+  return True
+
+
+def _problem(artifact: Artifact, name: str, path: pathlib.Path) -> str:
+  """What is wrong with a gzipped file; nothing if it is as it should be."""
+  lines, digest = 0, hashlib.sha256()
+  try:
+    with gzip.open(path) as file:
+      for line in file:
+        lines += 1
+        digest.update(line)
+  except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+    return f'is damaged ({error})'
+  if lines != artifact.rows[name]:
+    return f'has {lines} lines, not {artifact.rows[name]}'
+  if digest.hexdigest() != artifact.digests.get(name, digest.hexdigest()):
+    return f'has sha256 {digest.hexdigest()}, not {artifact.digests[name]}'
+  return ''
+
+
+def _extract(archive: pathlib.Path, member: str, target: pathlib.Path) -> None:
+  """Copies one member of the archive, gzipped."""
   print(f'Reading {member}', flush=True)
   with (
     tarfile.open(archive) as tar,
@@ -198,11 +235,7 @@ def _extract(archive: pathlib.Path, member: str, target: pathlib.Path) -> int:
     source = tar.extractfile(member)
     if source is None:
       raise FetchError(f'{member} is no file in {archive.name}.')
-    lines = 0
-    for line in source:
-      out.write(line)
-      lines += 1
-  return lines
+    shutil.copyfileobj(source, out)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -37,7 +37,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from mtljax.data import _prepare, _sources
+from mtljax.data import _cache, _prepare, _sources
 
 CANVAS = 36
 DIGIT = 28
@@ -162,6 +162,30 @@ class MultiDigits(tfds.core.GeneratorBasedBuilder):
     )
 
   def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[Any]]:
+    return {
+      split: self._generate_examples(examples)
+      for split, examples in self._examples().items()
+    }
+
+  def _generate_examples(
+    self, examples: Iterator[dict[str, Any]]
+  ) -> Iterator[tuple[int, dict[str, Any]]]:
+    for key, example in enumerate(examples):
+      yield key, {**example, 'image': _encode_png(example['image'])}
+
+  def compare(self) -> None:
+    """Raises a DamagedError unless what is there is what would be built."""
+    for split, examples in self._examples().items():
+      there = self.as_data_source(split=split)
+      for key, example in enumerate(examples):
+        found = there[key]
+        if not all(np.array_equal(found[k], example[k]) for k in example):
+          raise _cache.DamagedError(
+            f'{self.data_path} is of other pairs: example {key} of {split} is '
+            f'not that of {self.builder_config.name}'
+          )
+
+  def _examples(self) -> dict[str, Iterator[dict[str, Any]]]:
     config = self.builder_config
     digits = {
       name: _sources.digits_by_split(name, config.seed, self.data_dir_root)
@@ -169,7 +193,7 @@ class MultiDigits(tfds.core.GeneratorBasedBuilder):
     }
     left, right = _sources.SOURCES[config.source]
     return {
-      split: self._generate_examples(
+      split: self._pairs(
         digits[left][split],
         digits[right][split],
         getattr(config, f'num_{split}'),
@@ -178,33 +202,30 @@ class MultiDigits(tfds.core.GeneratorBasedBuilder):
       for number, split in enumerate(_sources.SPLITS)
     }
 
-  def _generate_examples(
+  def _pairs(
     self,
     left: _sources.Digits,
     right: _sources.Digits,
     size: int,
     seed: np.random.SeedSequence,
-  ) -> Iterator[tuple[int, dict[str, Any]]]:
+  ) -> Iterator[dict[str, Any]]:
     left_rng, right_rng = map(np.random.default_rng, seed.spawn(2))
     pairs = zip(
       _draw(len(left.labels), size, left_rng),
       _draw(len(right.labels), size, right_rng),
       strict=True,
     )
-    for key, (i, j) in enumerate(pairs):
+    for i, j in pairs:
       image = compose(
         left.images[i], right.images[j], self.builder_config.offset
       )
-      yield (
-        key,
-        {
-          'image': _encode_png(image),
-          'left': int(left.labels[i]),
-          'right': int(right.labels[j]),
-          'left_index': left.indices[i],
-          'right_index': right.indices[j],
-        },
-      )
+      yield {
+        'image': image[..., None],
+        'left': int(left.labels[i]),
+        'right': int(right.labels[j]),
+        'left_index': left.indices[i],
+        'right_index': right.indices[j],
+      }
 
 
 def compose(
@@ -243,7 +264,8 @@ def prepare_multi_digits(
 
   The files are written beside their place and moved there when complete, so a
   killed run leaves nothing that is read later. A directory from which a file is
-  missing, cut or changed (its manifest has their digests) is built again.
+  missing, cut or changed (its manifest has their digests) is built again, and
+  so is one without a manifest whose pairs are not those of the configuration.
 
   Args:
     config: what to build; None is the default, from ``'mnist_5k'``.
@@ -267,6 +289,7 @@ def prepare_multi_digits(
     _sources.SPLITS,
     progress,
     sizes={s: getattr(config, f'num_{s}') for s in _sources.SPLITS},
+    compare=MultiDigits.compare,
   )
 
 
@@ -297,5 +320,5 @@ def _draw(count: int, size: int, rng: np.random.Generator) -> np.ndarray:
 
 def _encode_png(image: np.ndarray) -> bytes:
   file = io.BytesIO()
-  Image.fromarray(image).save(file, 'PNG', compress_level=1)
+  Image.fromarray(image[..., 0]).save(file, 'PNG', compress_level=1)
   return file.getvalue()

@@ -6,19 +6,44 @@ import hashlib
 import json
 import os
 import pathlib
-from collections.abc import Callable, Mapping
+import stat
+from collections.abc import Mapping
 from typing import Any
+
+from mtljax import _files
 
 #: Bytes; no file of a run is near it.
 MOST = 64 * 2**20
+#: Levels; likewise. What walks through a value may recurse so far.
+DEEPEST = 64
+
+replace = _files.replace
 
 
 def loads(text: str | bytes, **kwargs: Any) -> Any:
   """`json.loads`, all of whose complaints are a ValueError."""
   try:
-    return json.loads(text, **kwargs)
+    found = json.loads(text, **kwargs)
   except RecursionError:
     raise ValueError('it is nested too deep') from None
+  braces = ('{', '[') if isinstance(text, str) else (b'{', b'[')
+  if sum(map(text.count, braces)) > DEEPEST:  # pyrefly: ignore
+    _check_depth(found)
+  return found
+
+
+def _check_depth(value: Any) -> None:
+  level = [value]
+  for _ in range(DEEPEST + 1):
+    level = [
+      inner
+      for outer in level
+      for inner in (outer.values() if isinstance(outer, dict) else outer)
+      if isinstance(inner, dict | list)
+    ]
+    if not level:
+      return
+  raise ValueError('it is nested too deep')
 
 
 def dumps(value: Any) -> str:
@@ -30,13 +55,16 @@ def read(path: str | os.PathLike[str], **kwargs: Any) -> Any:
   """The content of a JSON file.
 
   Raises:
-    ValueError: it is not JSON, or deeper or larger than a file of a run.
+    ValueError: it is no file, not JSON, or deeper or larger than a file of a
+      run.
     OSError: it cannot be read.
   """
   path = pathlib.Path(path)
-  size = path.stat().st_size
-  if size > MOST:
-    raise ValueError(f'it has {size:,} bytes, more than {MOST:,}')
+  status = path.stat()
+  if not stat.S_ISREG(status.st_mode):
+    raise ValueError('it is no file')
+  if status.st_size > MOST:
+    raise ValueError(f'it has {status.st_size:,} bytes, more than {MOST:,}')
   return loads(path.read_bytes(), **kwargs)
 
 
@@ -67,16 +95,6 @@ def unseal(value: Any) -> dict[str, Any]:
   if not isinstance(value, dict):
     raise ValueError('it is no object')
   rest = dict(value)
-  try:
-    if 'digest' in rest and rest.pop('digest') != digest(rest):
-      raise ValueError('its digest differs')
-  except RecursionError:
-    raise ValueError('it is nested too deep') from None
+  if 'digest' in rest and rest.pop('digest') != digest(rest):
+    raise ValueError('its digest differs')
   return rest
-
-
-def replace(path: pathlib.Path, write: Callable[[pathlib.Path], Any]) -> None:
-  """Writes a file beside it, then puts that in its place."""
-  temporary = path.with_name(path.name + '.tmp')
-  write(temporary)
-  os.replace(temporary, path)

@@ -35,7 +35,10 @@ class LockedError(OSError):
 
 
 class Lock:
-  """A lock that this process holds, until `release` or its end."""
+  """A lock that this process holds, until `release` or its end.
+
+  A forked child does not hold it, whether or not it outlives this process.
+  """
 
   def __init__(self, file: int, identity: tuple[int, int]):
     self._file = file
@@ -72,7 +75,8 @@ def acquire(folder: pathlib.Path) -> Lock | None:
   for trial in range(_TRIES):
     if trial:
       time.sleep(_PAUSE)
-    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+    file = os.open(path, flags, 0o666)
     try:
       identity = _identity(os.fstat(file))
       if identity in _held:
@@ -104,8 +108,9 @@ def held_by_other(folder: str | os.PathLike[str]) -> str | None:
   path = pathlib.Path(folder) / NAME
   if fcntl is None:
     return None
+  flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
   try:
-    file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    file = os.open(path, flags)
   except OSError:
     return None
   try:
@@ -145,11 +150,23 @@ def _sign(file: int) -> None:
 def _holder(path: pathlib.Path) -> str:
   try:
     found = _json.read(path)
-    return (
-      f'process {int(found["pid"])} on {found["host"]} (since {found["since"]})'
-    )
-  except (OSError, ValueError, KeyError, TypeError):
-    return 'another process'
+    pid, host, since = (found[key] for key in ('pid', 'host', 'since'))
+    known = type(pid) is int and 0 < pid < 2**31 and host.isprintable()
+    if known and len(host) <= 255 and dt.datetime.fromisoformat(since):
+      return f'process {pid} on {host} (since {since})'
+  except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    pass
+  return 'another process'
+
+
+def _forget() -> None:
+  """In a forked child, which would keep the lock after its parent's end."""
+  while _held:
+    os.close(_held.popitem()[1]._file)
+
+
+if hasattr(os, 'register_at_fork'):
+  os.register_at_fork(after_in_child=_forget)
 
 
 def _say_once(folder: pathlib.Path, why: str) -> None:

