@@ -39,6 +39,13 @@ def check_inner(name: str, method: Any) -> None:
     )
 
 
+def reads_no_gradients(method: Aggregator) -> bool:
+  """Whether its weights are of the losses alone, or of nothing."""
+  # What `mtljax.inject_hyperparams` makes keeps the rule inside.
+  said = method if method.inner is None else method.inner
+  return said.weighting is not None and said.needs <= {'losses'}
+
+
 def refuse_drop_task(name: str, method: Aggregator) -> None:
   """Raises ValueError if the method looks for tasks to drop."""
   if method.conventions and method.conventions.nonfinite == 'drop_task':
