@@ -44,7 +44,7 @@ def _call(name: str, num_tasks: int, grads):
   kwargs = _methods.options(name, num_tasks)
   if kwargs is None:
     return None
-  method = getattr(mtl, name)(num_tasks, **kwargs)
+  method = mtl.get_method(name)(num_tasks, **kwargs)
   params = jax.tree.map(lambda x: x[0], grads)
   state = method.init(params)
   losses = jnp.ones(num_tasks)

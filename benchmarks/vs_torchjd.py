@@ -70,7 +70,7 @@ def make_runner(
 ) -> tuple[Callable[[int], float], Any, str]:
   """``run(steps)`` in ms a step, the first losses, and the route taken."""
   params, model_state, labels = case.init()
-  method = getattr(mtl, name)(
+  method = mtl.get_method(name)(
     case.model.num_tasks, labels=labels, **OPTIONS.get(name, {})
   )
   init, step, route = make_train_step(

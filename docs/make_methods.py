@@ -27,7 +27,8 @@ to take when is on [another page](which_method.md).
 
 Each row is `mtl.<method>(num_tasks, ...)`, an optax transformation. Where it
 reads losses or a Gramian, `mtl.weightings.<method>(...)` is the rule inside it.
-Formulas, options and edge cases are in the docstrings: `help(mtl.cagrad)`.
+Formulas, options and edge cases are in the docstrings: `help(mtl.cagrad)`. What
+is in `mtl.contrib` is a reconstruction.
 
 """
 BOTTOM = """
@@ -85,7 +86,7 @@ def row(method: mtl.MethodSummary) -> list[str]:
     method.random,
   )
   return [
-    f'`{method.name}`',
+    f'`contrib.{method.name}`' if method.contrib else f'`{method.name}`',
     ', '.join(method.needs).replace('_', '-') or 'nothing',
     ', '.join(method.routes),
     method.invariance,

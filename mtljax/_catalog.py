@@ -5,21 +5,24 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from mtljax import optimizers
+from mtljax import _validate, optimizers
 from mtljax._types import Aggregator, Invariance
 from mtljax.aggregators import _methods
+from mtljax.contrib import _methods as _contrib_methods
 
 # What has no default, for two tasks.
 EXAMPLE_ARGUMENTS: dict[str, dict[str, Any]] = {
   'adatask': {'learning_rate': 1e-3},
   'fixed': {'weights': (1.0, 1.0)},
   'krum': {'num_byzantine': 0},
+  'per_task_optimizer': {'tx': optax.adam(1e-3)},
   'pivrg': {'scores': (1.0, 1.0)},
   'trimmed_mean': {'trim': 0},
 }
@@ -42,7 +45,8 @@ class MethodSummary:
   """One row of `methods`, for the method's default arguments.
 
   Attributes:
-    name: that of the function in `mtljax`.
+    name: that of the function in `mtljax`, or in `mtljax.contrib`.
+    contrib: whether it is in `mtljax.contrib`, so a reconstruction.
     needs: what it reads: ``'losses'``, ``'gramian'``, ``'cross_gramian'``,
       ``'gradients'``; none of them for constant and random weights.
     routes: how `mtljax.training.make_train_step` can get that, its default
@@ -60,6 +64,7 @@ class MethodSummary:
   """
 
   name: str
+  contrib: bool
   needs: tuple[str, ...]
   routes: tuple[str, ...]
   invariance: Invariance
@@ -103,24 +108,58 @@ def _cells(row: MethodSummary) -> tuple[str, ...]:
   )
 
 
-def method_names() -> tuple[str, ...]:
-  """The methods' names, sorted."""
-  found = [
-    name
-    for name, value in vars(_methods).items()
+def named_in(module: Any) -> dict[str, Callable[..., Aggregator]]:
+  """The methods that a module names, in its order."""
+  return {
+    name: value
+    for name, value in vars(module).items()
     if inspect.isfunction(value)
     and inspect.signature(value).return_annotation is Aggregator
-  ]
-  return tuple(sorted([*found, *OPTIMIZERS]))
+  }
+
+
+@functools.cache
+def _factories() -> dict[str, Callable[..., Aggregator]]:
+  found = {name: getattr(optimizers, name) for name in OPTIMIZERS}
+  found |= named_in(_methods) | named_in(_contrib_methods)
+  return dict(sorted(found.items()))
+
+
+def method_names() -> tuple[str, ...]:
+  """The methods' names, sorted."""
+  return tuple(_factories())
+
+
+def get_method(name: str) -> Callable[..., Aggregator]:
+  """The factory of a method by its name, as `methods` says it.
+
+  For command lines and tables; in code, write ``mtl.cagrad``.
+
+  Args:
+    name: such as ``'cagrad'``; those of `mtljax.contrib` by the same, plain
+      names.
+
+  Returns:
+    The function ``(num_tasks, ...) -> Aggregator``.
+
+  Raises:
+    ValueError: there is no such method; the message lists those that are.
+
+  Examples:
+    >>> import mtljax as mtl
+    >>> mtl.get_method('cagrad') is mtl.cagrad
+    True
+    >>> mtl.get_method('emtl') is mtl.contrib.emtl
+    True
+  """
+  _validate.one_of('name', name, method_names())
+  return _factories()[name]
 
 
 def example_method(name: str) -> Aggregator:
   """The method for two tasks, with examples of what has no default."""
-  if name == 'per_task_optimizer':
-    return optimizers.per_task_optimizer(optax.adam(1e-3), num_tasks=2)
-  where = optimizers if name in OPTIMIZERS else _methods
   arguments = EXAMPLE_ARGUMENTS.get(name, {})
-  return getattr(where, name)(num_tasks=2, **arguments)
+  return get_method(name)(num_tasks=2, **arguments)
 
 
 def _routes(method: Aggregator) -> tuple[str, ...]:
@@ -168,6 +207,7 @@ def _summary(name: str) -> MethodSummary:
   info = method.info
   return MethodSummary(
     name=name,
+    contrib=name in named_in(_contrib_methods),
     needs=tuple(sorted(method.needs)),
     routes=_routes(method),
     invariance=info.invariance,

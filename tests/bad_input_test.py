@@ -114,7 +114,7 @@ ARGUMENTS = [
 )
 def test_wrong_argument_is_refused_by_name(name, kwargs, words):
   with pytest.raises((TypeError, ValueError)) as caught:
-    getattr(mtl, name)(2, **kwargs).init(jnp.zeros(3))
+    mtl.get_method(name)(2, **kwargs).init(jnp.zeros(3))
   message = str(caught.value)
   assert words in message
   assert any(word in message for word in ('must', 'not one of', 'expected')), (
@@ -129,7 +129,7 @@ def test_every_argument_has_a_row():
     (m.name, k)
     for m in FIRST
     if '(' not in m.name  # a wrapper
-    for k in inspect.signature(getattr(mtl, m.name)).parameters
+    for k in inspect.signature(mtl.get_method(m.name)).parameters
     if k not in options | flags
   } - {(name, k) for name, kwargs, _ in ARGUMENTS for k in kwargs}
   assert not missing

@@ -129,7 +129,7 @@ def test_float64(m, x64):
 def test_inject_hyperparams(m):
   if '(' in m.name:
     return  # a wrapper takes a method that is built
-  factory = mtl.inject_hyperparams(getattr(mtl, m.name))
+  factory = mtl.inject_hyperparams(mtl.get_method(m.name))
   kwargs = {k: v[:2] if k in m.per_task else v for k, v in m.kwargs.items()}
   kwargs.update((k, f(2)) for k, f in m.by_size.items())
   tx = fill(factory(num_tasks=2, labels=LABELS, **kwargs))

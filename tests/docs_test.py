@@ -19,6 +19,7 @@ LISTED = re.findall(
   r'^- `mtljax\.(\w+)`: ', (DOCS / 'api.md').read_text(), re.M
 )
 SUBPACKAGES = {
+  'contrib',
   'weightings',
   'solvers',
   'training',

@@ -19,7 +19,7 @@ WITHOUT_REFERENCE = {'sum_losses', 'mean'}
 
 def factory_of(name):
   """The rule inside, where there is one: its docstring has all."""
-  return getattr(mtl.weightings, name, None) or getattr(mtl, name)
+  return inspect.unwrap(mtl.get_method(name))
 
 
 def doc_of(name):

@@ -118,11 +118,12 @@ CHOICES = [
 def build_calls():
   """A name and a function that builds, with the argument that is hostile."""
   for m in FIRST:
-    parameters = inspect.signature(
-      getattr(mtl, m.name, lambda **kwargs: None)
-    ).parameters
+    wrapped = '(' in m.name
+    parameters = (
+      {} if wrapped else inspect.signature(mtl.get_method(m.name)).parameters
+    )
     for name, value in itertools.product(parameters, NUMBERS):
-      if name not in NOT_NUMBERS | {'kwargs'}:
+      if name not in NOT_NUMBERS:
         yield (
           f'{m.name}({name}={value!r})',
           name,
@@ -132,12 +133,12 @@ def build_calls():
             else m.build(T, **{**m.kwargs, name: value})
           ),
         )
-    if m.name in dir(mtl):
+    if not wrapped:
       for size in SIZES:
         yield (
           f'{m.name}({size!r})',
           'num_tasks|T',
-          lambda m=m, size=size: getattr(mtl, m.name)(size, **valid(m)),
+          lambda m=m, size=size: mtl.get_method(m.name)(size, **valid(m)),
         )
   for factory, options in SHARED.items():
     for name, value in itertools.product(options, NUMBERS):

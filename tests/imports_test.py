@@ -21,7 +21,7 @@ LAYERS = [
   {'solvers'},
   {'weightings'},
   {'aggregators', 'gradients'},
-  {'sharpness', 'optimizers'},
+  {'contrib', 'sharpness', 'optimizers'},
   {'_catalog'},
   {'metrics', 'models', 'data'},
   {'training'},

@@ -98,7 +98,7 @@ def make_method(
     'adatask': {'learning_rate': learning_rate},
     'per_task_optimizer': {'tx': optimizer(learning_rate)},
   }.get(plain, {})
-  factory = getattr(mtl, plain)
+  factory = mtl.get_method(plain)
   inner = factory(num_tasks=num_tasks, labels=labels, **options)
   if wrapped:
     radius = {'flat': 'rho_shared', 'sam': 'rho'}[prefix]

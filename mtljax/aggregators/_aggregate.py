@@ -478,12 +478,19 @@ def build(
 
 
 def rebuild(method: Aggregator, weighting: Weighting) -> Aggregator:
-  """The same aggregator around another weighting."""
-  return build(
+  """The same aggregator around another weighting, which says its own facts."""
+  built = build(
     weighting,
     method.num_tasks,
     labels=method.labels,
     gramian_labels=method.gramian_labels,
     conventions=method.conventions,
     key=method.key,
+  )
+  return method._replace(
+    init=built.init,
+    update=built.update,
+    weighting=weighting,
+    needs=built.needs,
+    info=built.info,
   )

@@ -124,6 +124,8 @@ def inject_hyperparams(
       info=facts.info,
       labels=facts.labels,
       gramian_labels=facts.gramian_labels,
+      conventions=facts.conventions,
+      key=facts.key,
       inner=facts,
       update_from_sum=None if facts.update_from_sum is None else from_sum,
     )

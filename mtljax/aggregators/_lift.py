@@ -22,13 +22,22 @@ _EXAMPLE = """
 
 Examples:
   >>> import jax.numpy as jnp, mtljax as mtl
-  >>> tx = mtl.{name}(num_tasks=2{example})
+  >>> tx = {call}(num_tasks=2{example})
   >>> grads = {{'w': jnp.array([[1.0, 0.0, 0.0], [0.0, 2.0, 0.0]])}}
   >>> update, state = tx.update(grads, tx.init(None),{reads})
   >>> update['w'].shape, mtl.get_weights(state).shape
   ((3,), (2,))
 """
 
+# Where rules are written: where users find them, and where and how the methods.
+_PLACES = {
+  'mtljax.weightings': ('mtljax.weightings', 'mtljax.aggregators', 'mtl'),
+  'mtljax.contrib': (
+    'mtljax.contrib.weightings',
+    'mtljax.contrib',
+    'mtl.contrib',
+  ),
+}
 CROSS = '\n  ...   cross_gramian=mtl.cross_gramian(grads, grads)'
 
 
@@ -94,17 +103,19 @@ def lift(
 ) -> Callable[..., Aggregator]:
   """The optax face of a weighting's factory, with its own defaults."""
   name = factory.__name__
+  package = factory.__module__.rpartition('.')[0]
+  rules, home, face = _PLACES[package]
   doc = inspect.getdoc(factory) or ''
   before, _, after = doc.partition('Examples:\n')
   doc = before.rstrip() + '\n\n' + ''.join(after.split('\n\n', 1)[1:])
   doc = doc.replace('The `mtljax.Weighting`.', 'The `mtljax.Aggregator`.')
   doc = _with_options(doc, _aggregate.aggregate, defaults).rstrip()
   doc += (
-    f'\n\nThe optax face of `mtljax.weightings.{name}`: see `mtljax.aggregate`.'
-    + _EXAMPLE.format(name=name, example=_example, reads=_reads)
+    f'\n\nThe optax face of `{rules}.{name}`: see `mtljax.aggregate`.'
+    + _EXAMPLE.format(call=f'{face}.{name}', example=_example, reads=_reads)
   )
   lifted = _face(factory, _aggregate.aggregate, defaults, doc)
-  lifted.__module__ = 'mtljax.aggregators._methods'
+  lifted.__module__ = f'{home}._methods'
   return lifted
 
 

@@ -1,8 +1,10 @@
-"""Every method as ``mtl.<name>(num_tasks, ...)``: one line each."""
+"""Every method as ``mtl.<name>(num_tasks, ...)``: the one place that names it.
+
+`python docs/make_stubs.py` exports what stands here.
+"""
 
 from __future__ import annotations
 
-from mtljax import weightings
 from mtljax.aggregators import (
   _db_mtl,
   _excess_mtl,
@@ -11,42 +13,73 @@ from mtljax.aggregators import (
   _trimmed_mean,
 )
 from mtljax.aggregators._lift import CROSS, lift, lift_rule
+from mtljax.weightings import (
+  _aligned,
+  _bmtl,
+  _cagrad,
+  _conflict_free,
+  _dwa,
+  _fairgrad,
+  _famo,
+  _geometric,
+  _go4align,
+  _gradnorm,
+  _gradvac,
+  _imtl,
+  _imtl_hybrid,
+  _imtl_l,
+  _krum,
+  _linear,
+  _mgda,
+  _modo,
+  _nash,
+  _pcd,
+  _pcgrad,
+  _pivrg,
+  _rlw,
+  _sdmgrad,
+  _slaw,
+  _slw,
+  _stch,
+  _uncertainty,
+  _upgrad,
+  _uw_o,
+)
 
-sum_losses = lift(weightings.sum_losses)
-mean = lift(weightings.mean)
-fixed = lift(weightings.fixed, _example=', weights=[1.0, 0.5]')
-rlw = lift(weightings.rlw)
-uncertainty = lift(weightings.uncertainty)
-mgda = lift(weightings.mgda)
-pcgrad = lift(weightings.pcgrad)
-cagrad = lift(weightings.cagrad)
-imtl_g = lift(weightings.imtl_g)
-nash_mtl = lift(weightings.nash_mtl, max_norm=1.0)
-fairgrad = lift(weightings.fairgrad)
-aligned_mtl = lift(weightings.aligned_mtl)
-bmtl = lift(weightings.bmtl)
-conflict_free = lift(weightings.conflict_free)
-dual_proj = lift(weightings.dual_proj)
-dwa = lift(weightings.dwa)
-emtl = lift(weightings.emtl)
-famo = lift(weightings.famo)
-geometric = lift(weightings.geometric)
-go4align = lift(weightings.go4align)
-gradnorm = lift(weightings.gradnorm)
-gradvac = lift(weightings.gradvac)
-imtl = lift(weightings.imtl)
-imtl_l = lift(weightings.imtl_l)
-krum = lift(weightings.krum, _example=', num_byzantine=0')
-pcd = lift(weightings.pcd)
-pivrg = lift(weightings.pivrg, _example=', scores=[1.0, 0.5]')
-slaw = lift(weightings.slaw)
-slw = lift(weightings.slw)
-stch = lift(weightings.stch)
-upgrad = lift(weightings.upgrad)
-uw_o = lift(weightings.uw_o)
-uw_so = lift(weightings.uw_so)
-modo = lift(weightings.modo, _reads=CROSS)
-sdmgrad = lift(weightings.sdmgrad, _reads=CROSS)
+sum_losses = lift(_linear.sum_losses)
+mean = lift(_linear.mean)
+fixed = lift(_linear.fixed, _example=', weights=[1.0, 0.5]')
+rlw = lift(_rlw.rlw)
+uncertainty = lift(_uncertainty.uncertainty)
+mgda = lift(_mgda.mgda)
+pcgrad = lift(_pcgrad.pcgrad)
+cagrad = lift(_cagrad.cagrad)
+imtl_g = lift(_imtl.imtl_g)
+nash_mtl = lift(_nash.nash_mtl, max_norm=1.0)
+fairgrad = lift(_fairgrad.fairgrad)
+aligned_mtl = lift(_aligned.aligned_mtl)
+bmtl = lift(_bmtl.bmtl)
+conflict_free = lift(_conflict_free.conflict_free)
+dual_proj = lift(_upgrad.dual_proj)
+dwa = lift(_dwa.dwa)
+famo = lift(_famo.famo)
+geometric = lift(_geometric.geometric)
+go4align = lift(_go4align.go4align)
+gradnorm = lift(_gradnorm.gradnorm)
+gradvac = lift(_gradvac.gradvac)
+imtl = lift(_imtl_hybrid.imtl)
+imtl_l = lift(_imtl_l.imtl_l)
+krum = lift(_krum.krum, _example=', num_byzantine=0')
+pcd = lift(_pcd.pcd)
+pivrg = lift(_pivrg.pivrg, _example=', scores=[1.0, 0.5]')
+slaw = lift(_slaw.slaw)
+slw = lift(_slw.slw)
+stch = lift(_stch.stch)
+upgrad = lift(_upgrad.upgrad)
+uw_o = lift(_uw_o.uw_o)
+uw_so = lift(_uw_o.uw_so)
+modo = lift(_modo.modo, _reads=CROSS)
+sdmgrad = lift(_sdmgrad.sdmgrad, _reads=CROSS)
 graddrop = lift_rule(_graddrop.graddrop)
 trimmed_mean = lift_rule(_trimmed_mean.trimmed_mean)
 excess_mtl = lift_rule(_excess_mtl.excess_mtl)

@@ -32,7 +32,8 @@ def _wrap(
       f'are all that {name} acts on; of mtl.sam and mtl.flat_regions, wrap '
       'the method inside.'
     )
-  return _aggregate.rebuild(method, wrapper(method.weighting))
+  rule = method.weighting._replace(info=method.info)
+  return _aggregate.rebuild(method, wrapper(rule))
 
 
 def cr_mogm(

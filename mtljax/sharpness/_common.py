@@ -46,6 +46,13 @@ def drops(method: Aggregator) -> bool:
   return conventions is not None and conventions.nonfinite == 'drop_task'
 
 
+def reads_no_gradients(method: Aggregator) -> bool:
+  """Whether its weights are of the losses alone, or of nothing."""
+  # What `mtljax.inject_hyperparams` makes keeps the rule inside.
+  said = method if method.inner is None else method.inner
+  return said.weighting is not None and said.needs <= {'losses'}
+
+
 def refuse_drop_task(name: str, method: Aggregator) -> None:
   """Raises ValueError if the method looks for tasks to drop."""
   if drops(method):

@@ -187,9 +187,7 @@ def flat_regions(
   _validate.one_of('rescale', rescale, RESCALES)
   _validate.one_of('mode', mode, _points.MODES)
   num_tasks = method.num_tasks
-  reads_no_gradients = method.weighting is not None and method.needs <= {
-    'losses'
-  }
+  reads_no_gradients = _common.reads_no_gradients(method)
   pair = None
   if aggregation in ('second', 'each'):
     pair = _pairs.pair_method(aggregation, method)
@@ -313,5 +311,6 @@ def flat_regions(
     needs=method.needs | {'gradients', 'task_grads'},
     info=method.info,
     labels=method.labels,
+    gramian_labels=method.gramian_labels,
     inner=method,
   )

@@ -148,5 +148,6 @@ def gradient_norm_penalty(
     needs=method.needs | {'gradients', 'task_grads'},
     info=method.info,
     labels=method.labels,
+    gramian_labels=method.gramian_labels,
     inner=method,
   )

@@ -119,6 +119,7 @@ def sam(
     needs=method.needs | {'gradients', 'task_grads'},
     info=method.info,
     labels=method.labels,
+    gramian_labels=method.gramian_labels,
     inner=method,
     perturb=perturb,
   )

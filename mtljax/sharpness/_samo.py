@@ -241,6 +241,7 @@ def samo(
     needs=method.needs | {'gradients', 'task_grads'},
     info=method.info,
     labels=method.labels,
+    gramian_labels=method.gramian_labels,
     inner=method,
     update_from_sum=from_sum,
   )

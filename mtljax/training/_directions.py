@@ -1,18 +1,165 @@
-"""The update that a method makes of a pass, by each route."""
+"""From a batch to the update that a method makes of it, by each route."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 
 from mtljax import _labels, _tree
+from mtljax._jaxprs import canonical_convolutions
 from mtljax._types import Aggregator, TaskStats
 from mtljax.aggregators import _aggregate
-from mtljax.gradients import _gramian
-from mtljax.gradients._passes import Passes
+from mtljax.gradients import _gramian, _pullback, _task_grads
 from mtljax.gradients._pullback import Pullback
+from mtljax.training import _microbatch, _model_state, _parts
+from mtljax.training._plan import Plan
+from mtljax.training.state import TrainState
+
+Cross = Callable[[], jax.Array]
+
+
+class Part(NamedTuple):
+  """What a step works on.
+
+  Attributes:
+    batch: the examples that it steps on.
+    key: what their loss may draw from.
+    cross: gives the cross-Gramian of the examples before them; None where the
+      method does not read it.
+  """
+
+  batch: Any
+  key: jax.Array
+  cross: Cross | None
+
+
+def split(plan: Plan, state: TrainState, batch: Any) -> Part:
+  """The batch, without the parts that only the weights are taken of."""
+  key = jax.random.fold_in(state.key, state.step)
+  if plan.layout is not None:
+    batch = plan.layout.keep(batch, plan.layout.batch(batch))
+  if 'cross_gramian' not in plan.base.needs:
+    return Part(batch, key, None)
+  *pair, batch = _parts.split_batch(batch, plan.loss_fn, 3)
+  *keys, key = jax.random.split(key, 3)
+  return Part(
+    batch, key, functools.partial(_cross_gramian, plan, state, pair, keys)
+  )
+
+
+def of_part(
+  plan: Plan, state: TrainState, part: Part
+) -> tuple[Any, Any, jax.Array, Any]:
+  """The base's next state, its update, the losses and their auxiliary output.
+
+  The losses and what comes with them are those before any perturbation.
+  """
+  make = functools.partial(_when_due, plan, state, part.cross)
+  if plan.averages('updates'):
+    make = _microbatch.mean_update(make, plan.microbatch_size)
+  return make(plan.base_state(state.method_state), part.batch, part.key)
+
+
+def _when_due(plan, state, cross, base_state, batch, key):
+  """The update, its weights computed anew at the steps that ask for it."""
+  if plan.due is None:
+    return _of_batch(plan, state, cross, False, base_state, batch, key)
+  # Whole, forward pass and all: of one that they shared, every step would keep
+  # what only those that are due need.
+  fresh, held = (
+    canonical_convolutions(
+      functools.partial(_of_batch, plan, state, cross, held)
+    )
+    for held in (False, True)
+  )
+  return jax.lax.cond(plan.due(state.step), fresh, held, base_state, batch, key)
+
+
+def _of_batch(plan, state, cross, held, base_state, batch, key):
+  """The update, of weights computed anew or held."""
+  args = plan.loss_arguments(batch, state.model_state, key)
+  clean = pullback = _pull(plan, state, state.params, args)
+  _check_num_tasks(plan.method, clean)
+  extra: dict[str, Any] = {}
+  if plan.observer is not None:
+    extra['losses_after_follow'] = True
+  if plan.method.perturb is not None:
+    params = plan.method.perturb(state.params, clean.summed())
+    pullback = _pull(plan, state, params, args)
+  elif 'task_grads' in plan.method.needs:
+    extra['task_grad_fn'] = _task_grads.task_grad_fn(
+      plan.loss_fn, *args, has_aux=plan.has_state
+    )
+  update, base_state = _of_pass(
+    plan,
+    pullback,
+    base_state,
+    params=state.params,
+    held=held,
+    cross=cross,
+    extra=extra,
+  )
+  return base_state, update, clean.losses, clean.aux
+
+
+def _pull(plan: Plan, state: TrainState, params: Any, args: Any) -> Pullback:
+  """The losses at ``params``, and the way back from them."""
+  pull = functools.partial(_pull_at_once, plan, state)
+  if plan.averages('gradients'):
+    pull = _microbatch.averaged(
+      pull,
+      plan.loss_fn,
+      plan.method.labels,
+      plan.microbatch_size,
+      plan.passes,
+    )
+  return pull(params, args)
+
+
+def _pull_at_once(plan, state, params, args):
+  """The same by one forward pass."""
+  make = functools.partial(
+    _pullback.make_pullback,
+    plan.loss_fn,
+    labels=plan.method.labels,
+    has_aux=plan.has_state,
+    watch=plan.route == 'layerwise',
+  )
+  if plan.has_state:
+    make = _model_state.of_pullback(make, plan.loss_fn, state.model_state)
+  layout = plan.layout
+  if layout is None:
+    return make(params, args)
+  place = layout.place(params, plan.method.labels)
+  pullback = make(layout.gather(params), args, place=place)
+  return layout.split_rows(pullback, params)
+
+
+def _check_num_tasks(method: Aggregator, pullback: Pullback) -> None:
+  found = pullback.losses.shape[0]
+  if found != method.num_tasks:
+    raise ValueError(
+      f'num_tasks={method.num_tasks}: the method was built for '
+      f'{method.num_tasks} tasks and the loss has {found}.'
+    )
+
+
+def _cross_gramian(plan, state, batches, keys):
+  """Inner products between the gradients of two batches, shape ``(T, T)``."""
+  first, second = (
+    _pull(
+      plan,
+      state,
+      state.params,
+      plan.loss_arguments(batch, state.model_state, key),
+    )
+    for batch, key in zip(batches, keys, strict=True)
+  )
+  marked = _gramian.marked_leaves(first, plan.base.gramian_labels)
+  return _gramian.products(first, second, plan.passes, marked)
 
 
 def _weighted_update(
@@ -28,54 +175,41 @@ def _weighted_update(
   return pullback.split.merge(_aggregate.clip(conventions, shared), own)
 
 
-def _gramian_and_combine(method, pullback, route, passes, chunk_size):
+def _gramian_and_combine(plan, pullback):
   """The Gramian, if the method reads it, and how to weigh the shared leaves."""
-  if 'gramian' not in method.needs:
+  if 'gramian' not in plan.base.needs:
     return None, pullback.combined
-  if route == 'features':
+  if plan.route == 'features':
     return _tree.gramian_of(pullback.features()), pullback.combined
-  marked = _gramian.marked_leaves(pullback, method.gramian_labels)
-  return _gramian.gramian_and_combine(pullback, passes, marked, chunk_size)
+  marked = _gramian.marked_leaves(pullback, plan.base.gramian_labels)
+  return _gramian.gramian_and_combine(
+    pullback, plan.passes, marked, plan.chunk_size
+  )
 
 
-def cross_gramian(
-  method: Aggregator, first: Pullback, second: Pullback, *, passes: Passes
-) -> jax.Array:
-  """Inner products between the gradients of two passes, shape ``(T, T)``."""
-  marked = _gramian.marked_leaves(first, method.gramian_labels)
-  return _gramian.products(first, second, passes, marked)
-
-
-def direction(
-  method: Aggregator,
+def _of_pass(
+  plan: Plan,
   pullback: Pullback,
   state: Any,
   *,
   params: Any,
-  route: str,
-  passes: Passes,
-  chunk_size: int | None,
   held: bool,
-  holds: bool,
-  cross: Callable[[], jax.Array] | None,
+  cross: Cross | None,
   extra: dict[str, Any],
 ) -> tuple[Any, Any]:
-  """The update that the method makes of this pass, and its next state.
+  """The update that the base makes of this pass, and its next state.
 
   Args:
-    method: the aggregator.
+    plan: of the step.
     pullback: the pass to step on.
-    state: the method's state.
+    state: the base's state.
     params: the parameters.
-    route: one of the routes, not ``'auto'``.
-    passes: how T backward passes run.
-    chunk_size: the tasks in a block of the Gramian; None: all.
     held: whether the weights are those of the step before.
-    holds: whether those of this step are held after it.
     cross: gives the cross-Gramian, called only where the weights are computed;
       None if the method does not read it.
-    extra: further arguments of the method's ``update``.
+    extra: further arguments of the base's ``update``.
   """
+  method = plan.base
   if method.update_from_sum is not None:
     return method.update_from_sum(
       pullback.summed(), state, params, losses=pullback.losses, **extra
@@ -83,41 +217,48 @@ def direction(
   if held:
     weights = state.weights
     return _weighted_update(method, pullback, pullback.combined, weights), state
-  if route == 'jacobian' and method.weighting is None:
+  if method.weighting is None:
     if cross is not None:
       extra = {**extra, 'cross_gramian': cross()}
     return method.update(
-      pullback.task_grads(passes),
+      pullback.task_grads(plan.passes),
       state,
       params,
       losses=pullback.losses,
       **extra,
     )
-  if route == 'jacobian':
-    # Not `update`: its `observe` waits for the next call, the step's does not.
-    labels, tree = list(pullback.split.labels), pullback.task_grads(passes)
-    leaves, new = _aggregate.apply(
-      method.weighting,
-      method.conventions,
-      labels,
-      _labels.flatten_gramian_labels(method.gramian_labels, labels, tree),
-      jax.tree.leaves(tree),
-      pullback.losses,
-      None if cross is None else cross(),
-      None,
-      state,
-    )
-    update = jax.tree.unflatten(pullback.split.treedef, leaves)
-    return update, _aggregate.hold(new, state) if holds else new
+  by_route = _by_rows if plan.route == 'jacobian' else _by_weights
+  update, new = by_route(plan, pullback, state, cross)
+  return update, new if plan.due is None else _aggregate.hold(new, state)
 
-  gramian, combined = _gramian_and_combine(
-    method, pullback, route, passes, chunk_size
+
+def _by_rows(plan, pullback, state, cross):
+  """The update from the tasks' gradients."""
+  # Not `update`: its `observe` waits for the next call, the step's does not.
+  method = plan.base
+  labels, tree = list(pullback.split.labels), pullback.task_grads(plan.passes)
+  leaves, new = _aggregate.apply(
+    method.weighting,
+    method.conventions,
+    labels,
+    _labels.flatten_gramian_labels(method.gramian_labels, labels, tree),
+    jax.tree.leaves(tree),
+    pullback.losses,
+    None if cross is None else cross(),
+    None,
+    state,
   )
+  return jax.tree.unflatten(pullback.split.treedef, leaves), new
+
+
+def _by_weights(plan, pullback, state, cross):
+  """The update by weights and weighted passes; no task's gradient is kept."""
+  gramian, combined = _gramian_and_combine(plan, pullback)
   stats = TaskStats(
     losses=pullback.losses,
     gramian=gramian,
     cross_gramian=None if cross is None else cross(),
   )
-  new = _aggregate.decide(method.weighting, stats, state)
-  update = _weighted_update(method, pullback, combined, new.weights)
-  return update, _aggregate.hold(new, state) if holds else new
+  new = _aggregate.decide(plan.base.weighting, stats, state)
+  update = _weighted_update(plan.base, pullback, combined, new.weights)
+  return update, new

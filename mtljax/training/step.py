@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import itertools
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -13,21 +12,14 @@ import jax.numpy as jnp
 import optax
 
 from mtljax import _labels, _params, _tree
-from mtljax._jaxprs import canonical_convolutions
 from mtljax._types import Aggregator, Weighting
 from mtljax.aggregators import _aggregate, get_stats
 from mtljax.aggregators._reading import find_weights
-from mtljax.gradients import _pullback, _task_grads
+from mtljax.gradients import _pullback
 from mtljax.gradients._passes import Mode, make_passes
-from mtljax.gradients._pullback import LossFn, Pullback
-from mtljax.training import (
-  _directions,
-  _microbatch,
-  _model_state,
-  _optimizer,
-  _parts,
-  _routes,
-)
+from mtljax.gradients._pullback import LossFn
+from mtljax.training import _directions, _microbatch, _optimizer, _routes
+from mtljax.training._plan import Plan, as_aggregator
 from mtljax.training._routes import ROUTES as ROUTES
 from mtljax.training._routes import Route
 from mtljax.training.sharding import Layout
@@ -46,53 +38,6 @@ class TrainStep(NamedTuple):
   init: Callable[..., TrainState]
   step: Callable[[TrainState, Any], tuple[TrainState, dict[str, jax.Array]]]
   route: str
-
-
-def _as_aggregator(
-  method: Aggregator | Weighting,
-  fun: LossFn,
-  labels: Any,
-  num_tasks: int | None,
-) -> Aggregator:
-  if isinstance(method, Aggregator):
-    if labels is not None and labels != method.labels:
-      raise ValueError(
-        'labels differ from those the aggregator was built with; give them '
-        'once, to the aggregator.'
-      )
-    if num_tasks not in (None, method.num_tasks):
-      raise ValueError(
-        f'num_tasks={num_tasks}: the method was built for {method.num_tasks} '
-        'tasks; leave num_tasks to it.'
-      )
-    return method
-  if isinstance(method, Weighting):
-    num_tasks = num_tasks or _pullback.loss_num_tasks(fun)
-    if num_tasks is None:
-      raise ValueError(
-        'num_tasks=None: a plain loss function does not tell how many tasks '
-        'there are; pass num_tasks.'
-      )
-    return _aggregate.aggregate(method, num_tasks, labels=labels)
-  if isinstance(method, optax.GradientTransformation):
-    raise TypeError(
-      'method is an optax chain, which hides whether it wants per-task '
-      'gradients; pass the aggregator (such as mtl.cagrad(num_tasks=2)) as '
-      'method= and what follows it as optimizer=.'
-    )
-  raise TypeError(
-    f'method={method!r} must be an aggregator such as mtl.cagrad(num_tasks=2) '
-    'or a weighting such as mtl.weightings.cagrad().'
-  )
-
-
-def _check_num_tasks(method: Aggregator, pullback: Pullback) -> None:
-  found = pullback.losses.shape[0]
-  if found != method.num_tasks:
-    raise ValueError(
-      f'num_tasks={method.num_tasks}: the method was built for '
-      f'{method.num_tasks} tasks and the loss has {found}.'
-    )
 
 
 def make_train_step(
@@ -215,173 +160,126 @@ def make_train_step(
     >>> print(route, metrics['losses'], metrics['weights'])
     layerwise [ 4. 16.] [1. 0.]
   """
-  method = _as_aggregator(method, loss_fn, labels, num_tasks)
+  method = as_aggregator(method, loss_fn, labels, num_tasks)
   passes = make_passes(mode, batch_size)
   if microbatch_size is not None and accumulate == 'gradients':
     route = 'jacobian' if route == 'auto' else route
   route = _routes.choose_route(method, route, loss_fn, layout is not None)
   _routes.check_memory(route, passes, chunk_size, loss_fn)
-  _microbatch.check(microbatch_size, accumulate, route, _routes.base_of(method))
-  base, due = _routes.amortised(_routes.base_of(method), every)
-  observer = _routes.observer(base)
-  reads_cross = 'cross_gramian' in base.needs
+  base = _routes.base_of(method)
+  _microbatch.check(microbatch_size, accumulate, route, base)
+  base, due = _routes.amortised(base, every)
   optimizer = _optimizer.checked(optimizer)
-  labels = method.labels
   if layout is not None:
     layout.check_tasks(method.num_tasks, passes.mode, loss_fn)
-
-  def init_method(params):
-    state = base.init(params)
-    if method.perturb is None:
-      return state
-    return method.init(params)._replace(inner_state=state)
+  plan = Plan(
+    loss_fn=loss_fn,
+    method=method,
+    base=base,
+    optimizer=optimizer,
+    route=route,
+    passes=passes,
+    due=due,
+    observer=_routes.observer(base),
+    chunk_size=chunk_size,
+    microbatch_size=microbatch_size,
+    accumulate=accumulate,
+    has_state=has_state,
+    layout=layout,
+  )
 
   def init(params, *, key, model_state=None):
-    _params.check_no_module(params)
-    _params.check_no_module(model_state, 'model_state')
-    key, method_key = jax.random.split(key)
-    # The step donates the state; what the caller passed in stays theirs.
-    params, model_state = jax.tree.map(
-      lambda x: jnp.array(x, copy=True),
-      (params, {} if model_state is None else model_state),
-    )
-    return TrainState(
-      step=jnp.zeros((), jnp.int32),
-      params=params,
-      model_state=model_state,
-      opt_state=_optimizer.init(optimizer, params),
-      method_state=_rekey(init_method(params), method_key),
-      key=key,
-    )
+    return _init(plan, params, model_state, key)
 
   def step(state, batch):
-    key = jax.random.fold_in(state.key, state.step)
-    if layout is not None:
-      batch = layout.keep(batch, layout.batch(batch))
-
-    def arguments(part, key):
-      return (part, state.model_state, key) if has_state else (part,)
-
-    def pull(params, args):
-      make = functools.partial(
-        _pullback.make_pullback,
-        loss_fn,
-        labels=labels,
-        has_aux=has_state,
-        watch=route == 'layerwise',
-      )
-      if has_state:
-        make = _model_state.of_pullback(make, loss_fn, state.model_state)
-      if layout is None:
-        return make(params, args)
-      place = layout.place(params, labels)
-      pullback = make(layout.gather(params), args, place=place)
-      return layout.split_rows(pullback, params)
-
-    cross = None
-    if reads_cross:
-      one, two, batch = _parts.split_batch(batch, loss_fn, 3)
-      key_one, key_two, key = jax.random.split(key, 3)
-
-      def cross():
-        return _directions.cross_gramian(
-          base,
-          pull(state.params, arguments(one, key_one)),
-          pull(state.params, arguments(two, key_two)),
-          passes=passes,
-        )
-
-    def make_direction(held, method_state, batch, key):
-      args = arguments(batch, key)
-      pullback = pull(state.params, args)
-      _check_num_tasks(method, pullback)
-      first = pullback  # model state and metrics are those of the clean pass
-      extra = {} if observer is None else {'losses_after_follow': True}
-      if 'task_grads' in method.needs and method.perturb is None:
-        extra['task_grad_fn'] = _task_grads.task_grad_fn(
-          loss_fn, *args, has_aux=has_state
-        )
-      params = state.params
-      if method.perturb is not None:
-        params = method.perturb(params, pullback.summed())
-        pullback = pull(params, args)
-      direction, method_state = _directions.direction(
-        base,
-        pullback,
-        method_state,
-        params=state.params,
-        route=route,
-        passes=passes,
-        chunk_size=chunk_size,
-        held=held,
-        holds=due is not None,
-        cross=cross,
-        extra=extra,
-      )
-      return method_state, direction, first.losses, first.aux
-
-    def direct(method_state, batch, key):
-      """The update that the method makes of a batch."""
-      if due is None:
-        return make_direction(False, method_state, batch, key)
-      # Whole, forward pass and all: of one that they shared, every step would
-      # keep what only those that are due need.
-      fresh, held = (
-        canonical_convolutions(functools.partial(make_direction, held))
-        for held in (False, True)
-      )
-      return jax.lax.cond(
-        due(state.step), fresh, held, method_state, batch, key
-      )
-
-    accumulated = direct
-    if microbatch_size is not None and accumulate == 'updates':
-      accumulated = _microbatch.mean_update(direct, microbatch_size)
-    elif microbatch_size is not None:
-      pull = _microbatch.averaged(
-        pull, loss_fn, labels, microbatch_size, passes
-      )
-
-    method_state = state.method_state
-    if method.perturb is not None:
-      method_state = method_state.inner_state
-    method_state, direction, losses, aux = accumulated(method_state, batch, key)
-    if layout is not None:
-      direction = layout.update(direction, state.params, route)
-    updates, opt_state = _optimizer.update(
-      optimizer,
-      _tree.conjugate(direction),
-      state.opt_state,
-      state.params,
-      value=jnp.sum(losses),
-    )
-    params = optax.apply_updates(state.params, updates)
-    if observer is not None:
-      whole = params if layout is None else layout.gather(params)
-      after = _pullback.task_losses(
-        loss_fn, whole, arguments(batch, key), has_aux=has_state
-      )
-      method_state = _aggregate.observe_inside(observer, after, method_state)
-    if method.perturb is not None:
-      method_state = state.method_state._replace(inner_state=method_state)
-    model_state, metrics = state.model_state, {}
-    if has_state:
-      model_state, metrics = aux
-    new = dataclasses.replace(
-      state,
-      step=state.step + 1,
-      params=params,
-      model_state=model_state,
-      opt_state=opt_state,
-      method_state=method_state,
-    )
-    metrics = _metrics(losses, method_state, metrics)
-    if layout is not None:
-      new = layout.keep(new, layout.state(new))
-      metrics = layout.keep(metrics, layout.whole)
-    return new, metrics
+    return _step(plan, state, batch)
 
   return TrainStep(init, jax.jit(step, donate_argnums=0), route)
+
+
+def _init(plan: Plan, params: Any, model_state: Any, key: Any) -> TrainState:
+  _params.check_no_module(params)
+  _params.check_no_module(model_state, 'model_state')
+  key, method_key = jax.random.split(key)
+  # The step donates the state; what the caller passed in stays theirs.
+  params, model_state = jax.tree.map(
+    lambda x: jnp.array(x, copy=True),
+    (params, {} if model_state is None else model_state),
+  )
+  return TrainState(
+    step=jnp.zeros((), jnp.int32),
+    params=params,
+    model_state=model_state,
+    opt_state=_optimizer.init(plan.optimizer, params),
+    method_state=_rekey(_init_method(plan, params), method_key),
+    key=key,
+  )
+
+
+def _init_method(plan: Plan, params: Any) -> Any:
+  """The method's state, of the base that the step runs in its place."""
+  base_state = plan.base.init(params)
+  if plan.method.perturb is None:
+    return base_state
+  return plan.with_base_state(plan.method.init(params), base_state)
+
+
+def _step(
+  plan: Plan, state: TrainState, batch: Any
+) -> tuple[TrainState, dict[str, jax.Array]]:
+  part = _directions.split(plan, state, batch)
+  base_state, direction, losses, aux = _directions.of_part(plan, state, part)
+  params, opt_state = _descend(plan, state, direction, losses)
+  base_state = _observe(plan, state, part, params, base_state)
+  model_state, metrics = aux if plan.has_state else (state.model_state, {})
+  new = dataclasses.replace(
+    state,
+    step=state.step + 1,
+    params=params,
+    model_state=model_state,
+    opt_state=opt_state,
+    method_state=plan.with_base_state(state.method_state, base_state),
+  )
+  metrics = _metrics(losses, new.method_state, metrics)
+  if plan.layout is not None:
+    new = plan.layout.keep(new, plan.layout.state(new))
+    metrics = plan.layout.keep(metrics, plan.layout.whole)
+  return new, metrics
+
+
+def _descend(
+  plan: Plan, state: TrainState, direction: Any, losses: jax.Array
+) -> tuple[Any, Any]:
+  """The parameters and the optimizer's state after its step."""
+  if plan.layout is not None:
+    direction = plan.layout.update(direction, state.params, plan.route)
+  updates, opt_state = _optimizer.update(
+    plan.optimizer,
+    _tree.conjugate(direction),
+    state.opt_state,
+    state.params,
+    value=jnp.sum(losses),
+  )
+  return optax.apply_updates(state.params, updates), opt_state
+
+
+def _observe(
+  plan: Plan,
+  state: TrainState,
+  part: _directions.Part,
+  params: Any,
+  base_state: Any,
+) -> Any:
+  """The base's state, once it has seen the losses after the step."""
+  if plan.observer is None:
+    return base_state
+  losses = _pullback.task_losses(
+    plan.loss_fn,
+    params if plan.layout is None else plan.layout.gather(params),
+    plan.loss_arguments(part.batch, state.model_state, part.key),
+    has_aux=plan.has_state,
+  )
+  return _aggregate.observe_inside(plan.observer, losses, base_state)
 
 
 def _metrics(

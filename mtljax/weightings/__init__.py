@@ -5,7 +5,6 @@ from mtljax.weightings._bmtl import bmtl
 from mtljax.weightings._cagrad import cagrad
 from mtljax.weightings._conflict_free import conflict_free
 from mtljax.weightings._dwa import dwa
-from mtljax.weightings._emtl import emtl
 from mtljax.weightings._fairgrad import fairgrad
 from mtljax.weightings._famo import famo
 from mtljax.weightings._geometric import geometric
@@ -42,7 +41,6 @@ __all__ = [
   'cr_mogm',
   'dual_proj',
   'dwa',
-  'emtl',
   'every_k',
   'fairgrad',
   'famo',

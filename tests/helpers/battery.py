@@ -40,7 +40,7 @@ class Method:
   def build(self, num_tasks, **kwargs):
     """With arguments of one's own."""
     plain = self.name.rpartition('(')[2].rpartition(' ')[2].removesuffix(')')
-    return fill(self.around(getattr(mtl, plain)(num_tasks, **kwargs)))
+    return fill(self.around(mtl.get_method(plain)(num_tasks, **kwargs)))
 
 
 def fill(tx):

@@ -28,7 +28,7 @@ def arguments(m):
 @PLAIN
 @pytest.mark.parametrize('dtype', [jnp.float32, jnp.bfloat16])
 def test_numbers_are_those_of_a_constant(m, dtype):
-  tx = mtl.inject_hyperparams(getattr(mtl, m.name))(
+  tx = mtl.inject_hyperparams(mtl.get_method(m.name))(
     num_tasks=2, labels=battery.LABELS, **arguments(m)
   )
   out, state = battery.run(battery.fill(tx), 2, dtype)
@@ -123,7 +123,7 @@ def test_the_rate_of_adatask_is_not_rounded_either():
 def test_numbers_of_optax_are_those_of_a_constant_or_refused(m):
   static = [s for s in STATIC if s not in ('gramian_labels',)]
   kwargs = arguments(m)
-  tx = optax.inject_hyperparams(getattr(mtl, m.name), static_args=static)(
+  tx = optax.inject_hyperparams(mtl.get_method(m.name), static_args=static)(
     num_tasks=2, labels=battery.LABELS, **kwargs
   )
   try:

@@ -84,7 +84,7 @@ import mtljax as mtl
       'fixed.*fit 2 tasks only',
     ),
     (
-      lambda: mtl.flat_regions(mtl.emtl(3), aggregation='each'),
+      lambda: mtl.flat_regions(mtl.contrib.emtl(3), aggregation='each'),
       ValueError,
       "emtl.*reads losses.*use 'separate'",
     ),

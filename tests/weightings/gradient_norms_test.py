@@ -6,6 +6,7 @@ import numpy as np
 import optax
 import pytest
 
+import mtljax as mtl
 from mtljax import weightings
 from mtljax._types import TaskStats
 
@@ -33,7 +34,7 @@ def test_slw_makes_norms_equal(x64):
 
 def test_emtl_hard_makes_contributions_equal(x64):
   losses = np.array([3.0, 0.1, 7.0])
-  emtl = weightings.emtl()
+  emtl = mtl.contrib.weightings.emtl()
   weights, _ = emtl.update(stats_of(NORMS, losses), emtl.init(3))
   np.testing.assert_allclose(np.sum(weights), 3, rtol=1e-12)
   contributions = losses / (weights * NORMS)
@@ -43,7 +44,7 @@ def test_emtl_hard_makes_contributions_equal(x64):
 @pytest.mark.parametrize('strength', [0.0, 0.3, 1.0, 20.0])
 def test_emtl_soft_is_the_minimum_of_its_objective(strength, x64):
   losses = jnp.array([3.0, 0.1, 7.0])
-  emtl = weightings.emtl(form='soft', strength=strength)
+  emtl = mtl.contrib.weightings.emtl(form='soft', strength=strength)
   weights, _ = emtl.update(stats_of(NORMS, losses), emtl.init(3))
   np.testing.assert_allclose(np.sum(weights), 3, rtol=1e-12)
   if strength == 0:
@@ -59,7 +60,7 @@ def test_emtl_soft_is_the_minimum_of_its_objective(strength, x64):
 
 
 def test_emtl_edge_cases(x64):
-  emtl = weightings.emtl()
+  emtl = mtl.contrib.weightings.emtl()
   update = jax.jit(emtl.update)
   weights, _ = update(stats_of([1.0, 0.0, 2.0], [1.0, 5.0, 2.0]), emtl.init(3))
   np.testing.assert_allclose(weights, [1, 0, 1])
@@ -164,15 +165,15 @@ def test_gradnorm_leaves_an_absent_task_alone(x64):
 
 def test_arguments_are_checked():
   for make in (
-    lambda: weightings.emtl(form='medium'),
-    lambda: weightings.emtl(form='soft', strength=-1.0),
+    lambda: mtl.contrib.weightings.emtl(form='medium'),
+    lambda: mtl.contrib.weightings.emtl(form='soft', strength=-1.0),
     lambda: weightings.gradnorm(alpha=-0.5),
     lambda: weightings.gradnorm(learning_rate=-1.0),
     lambda: weightings.gradnorm(min_weight=-1.0),
   ):
     with pytest.raises(ValueError, match='='):
       make()
-  for name in ('emtl', 'gradnorm'):
-    weighting = getattr(weightings, name)()
+  for rule in (mtl.contrib.weightings.emtl, weightings.gradnorm):
+    weighting = rule()
     with pytest.raises(ValueError, match='losses'):
       weighting.update(TaskStats(gramian=jnp.eye(2)), weighting.init(2))

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import mtljax as mtl
 from mtljax import weightings
 from mtljax._types import TaskStats
 
@@ -17,8 +18,8 @@ METHODS = {
   'aligned_median': lambda: weightings.aligned_mtl(scale_mode='median'),
   'conflict_free': lambda: weightings.conflict_free(),
   'dual_proj': lambda: weightings.dual_proj(),
-  'emtl': lambda: weightings.emtl(),
-  'emtl_soft': lambda: weightings.emtl(form='soft'),
+  'emtl': lambda: mtl.contrib.weightings.emtl(),
+  'emtl_soft': lambda: mtl.contrib.weightings.emtl(form='soft'),
   'gradnorm': lambda: weightings.gradnorm(),
   'gradvac': lambda: weightings.gradvac(),
   'imtl': lambda: weightings.imtl(),

@@ -1,4 +1,4 @@
-"""EMTL: relative contributions of the tasks made equal; a reconstruction."""
+"""EMTL, reconstructed: relative contributions of the tasks made equal."""
 
 from __future__ import annotations
 
@@ -39,15 +39,15 @@ def _weights(
 def emtl(
   *, form: Literal['hard', 'soft'] = 'hard', strength: ArrayLike = 1.0
 ) -> Weighting:
-  r"""Equitable multi-task learning (EMTL): a reconstruction.
+  r"""EMTL, reconstructed from its abstract: equal relative contributions.
 
-  The paper's abstract defines the relative contribution of task t as the value
-  of its loss over the norm of its gradient, :math:`r_t = L_t / \|g_t\|`, and
-  regularises the variance of the contributions over the tasks. Its algorithm
-  has not been published as code and is **not** what this is: the weights here
-  are reconstructed from that idea. In the hard form :math:`w_t g_t` is as long
-  as the others in proportion to its loss, so :math:`L_t / \|w_t g_t\|` is
-  equal for all tasks:
+  The abstract of equitable multi-task learning defines the relative
+  contribution of task t as the value of its loss over the norm of its gradient,
+  :math:`r_t = L_t / \|g_t\|`, and regularises the variance of the contributions
+  over the tasks. Its algorithm has not been published as code and is **not**
+  what this is: the weights here follow that idea alone. In the hard form
+  :math:`w_t g_t` is as long as the others in proportion to its loss, so
+  :math:`L_t / \|w_t g_t\|` is equal for all tasks:
 
   .. math:: w_t = T\, \frac{r_t}{\sum_s r_s}
 
@@ -93,7 +93,7 @@ def emtl(
 
   Examples:
     >>> import jax.numpy as jnp, mtljax as mtl
-    >>> weighting = mtl.weightings.emtl()
+    >>> weighting = mtl.contrib.weightings.emtl()
     >>> stats = mtl.TaskStats(
     ...   gramian=jnp.diag(jnp.array([1.0, 4.0])), losses=jnp.array([1.0, 6.0])
     ... )

@@ -1,0 +1,14 @@
+"""Reconstructions: methods whose authors' definition is not public.
+
+What is reconstructed stands in the first line of each docstring. The methods
+are called as the others, ``mtl.contrib.<name>(num_tasks, ...)``, and the rules
+inside are in ``mtl.contrib.weightings``. They may change when a definition is
+published.
+"""
+
+from mtljax.contrib import weightings as weightings
+from mtljax.contrib._methods import emtl as emtl
+
+__all__ = [
+  'emtl',
+]
