@@ -8,7 +8,9 @@ import sys
 from docutils import nodes
 from latex2mathml import converter
 from sphinx.application import Sphinx
-from sphinx.util import math as sphinx_math
+from sphinx.util import logging
+
+_log = logging.getLogger(__name__)
 
 HERE = pathlib.Path(__file__).parent
 sys.path[:0] = [str(HERE.parent), str(HERE)]
@@ -44,6 +46,8 @@ add_module_names = False
 autodoc_member_order = 'bysource'
 autodoc_typehints = 'signature'
 autodoc_class_signature = 'mixed'
+autodoc_type_aliases = {'ArrayLike': 'ArrayLike'}  # which is a long union
+python_use_unqualified_type_names = True
 autosummary_ignore_module_all = False
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
@@ -52,16 +56,22 @@ viewcode_line_numbers = True
 myst_heading_anchors = 3
 
 
+def _mathml(tex: str, node: nodes.Element, display: str) -> str:
+  drawn = converter.convert(
+    tex.replace(r'\arg', r'\operatorname{arg}'), display=display
+  )
+  if '\\' in drawn:
+    _log.warning('a formula is not understood: %s', tex, location=node)
+  return drawn
+
+
 def _visit_math(self, node: nodes.Element) -> None:
-  self.body.append(converter.convert(node.astext()))
+  self.body.append(_mathml(node.astext(), node, 'inline'))
   raise nodes.SkipNode
 
 
 def _visit_displayed_math(self, node: nodes.Element) -> None:
-  tex = node.astext()
-  if r'\\' in tex or '&' in tex:
-    tex = sphinx_math.wrap_displaymath(tex, None, numbering=False)
-  drawn = converter.convert(tex, display='block')
+  drawn = _mathml(node.astext(), node, 'block')
   self.body.append(f'<div class="math">{drawn}</div>\n')
   raise nodes.SkipNode
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -151,35 +151,27 @@ def draw_method(
     save(fig, path)
 
 
-def draw_all(
+def draw_small(
   path: pathlib.Path,
-  found: Mapping[str, Trajectory],
+  trajectory: Trajectory,
   ground: tuple[np.ndarray, np.ndarray],
-  columns: int = 6,
 ) -> None:
-  """Small multiples: a square a method."""
-  rows = -(-len(found) // columns)
-  with mpl.rc_context({**STYLE, 'font.size': 7}):
-    fig = figure.Figure(
-      figsize=(1.5 * columns, 1.62 * rows), layout='constrained'
-    )
-    every = fig.subplots(rows, columns).flat
-    for axes, (name, trajectory) in zip(every, found.items(), strict=False):
-      draw_paths(axes, trajectory, ground, size=0.6)
-      axes.set(xticks=[], yticks=[])
-      axes.set_title(name, fontsize=7, pad=2)
-    for axes in every:
-      axes.set_axis_off()
+  """Where one method went, for a page of many."""
+  with mpl.rc_context(STYLE):
+    fig = figure.Figure(figsize=(1.6, 1.6), layout='constrained')
+    axes = fig.subplots()
+    draw_paths(axes, trajectory, ground, size=0.7)
+    axes.set(xticks=[], yticks=[])
     save(fig, path)
 
 
-def draw(overview: pathlib.Path, names: Sequence[str]) -> None:
-  """A picture a method beside the one of all."""
+def draw(folder: pathlib.Path, names: Sequence[str]) -> None:
+  """Two pictures a method: ``<name>.svg``, and a small one."""
   ground = landscape()
-  found = {name: run(name) for name in names}
-  for name, trajectory in found.items():
-    draw_method(overview.with_name(f'{name}.svg'), trajectory, ground)
-  draw_all(overview, found, ground)
+  for name in names:
+    trajectory = run(name)
+    draw_method(folder / f'{name}.svg', trajectory, ground)
+    draw_small(folder / f'{name}_small.svg', trajectory, ground)
 
 
 def save(fig: figure.Figure, path: pathlib.Path) -> None:

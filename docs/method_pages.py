@@ -6,6 +6,8 @@ import inspect
 import pathlib
 import re
 import textwrap
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import draw_toy
 
@@ -15,7 +17,8 @@ from mtljax import _catalog
 HERE = pathlib.Path(__file__).parent
 GENERATED = HERE / 'generated'
 PAGES = GENERATED / 'methods'
-OVERVIEW = GENERATED / 'images' / 'all.svg'
+IMAGES = GENERATED / 'images'
+DONE = IMAGES / 'done'  # written last: all pictures are as old or younger
 READS = {
   'losses': 'the losses',
   'gramian': 'the Gramian of the gradients',
@@ -67,20 +70,27 @@ def facts(method: mtl.MethodSummary) -> list[tuple[str, str]]:
   return [(key, text) for key, text in found if text]
 
 
+def signature(fun: Callable[..., Any]) -> str:
+  """Names and defaults; the types are told with the arguments."""
+  found = inspect.signature(fun)
+  bare = [
+    p.replace(annotation=inspect.Parameter.empty)
+    for p in found.parameters.values()
+  ]
+  return str(inspect.Signature(bare))
+
+
 def rule(name: str) -> str:
   """How the weighting inside is called, with its example."""
   if name not in mtl.weightings.__all__:
     return ''
   factory = getattr(mtl.weightings, name)
-  signature = inspect.signature(factory).replace(
-    return_annotation=inspect.Signature.empty
-  )
   doc = inspect.getdoc(factory) or ''
   example = re.search(r'^Examples?:\n((?:  .*\n|\n)+)', doc, re.M)
   assert example is not None, f'{name} has no example'
   return RULE.format(
     name=name,
-    signature=signature,
+    signature=signature(factory),
     example=textwrap.dedent(example[1]).strip(),
   )
 
@@ -114,7 +124,7 @@ squares are starts, dots ends. Lines of equal mean loss; the thick line is the
 Pareto front, the star the minimum of the mean.
 
 ```{{eval-rst}}
-.. autofunction:: mtljax.{name}
+.. autofunction:: mtljax.{name}{signature}
 ```
 {rule}"""
 
@@ -140,6 +150,7 @@ def render(method: mtl.MethodSummary) -> str:
     how=how(method),
     steps=draw_toy.STEPS,
     rate=draw_toy.RATE,
+    signature=signature(getattr(mtl, method.name)),
     rule=rule(method.name),
   )
 
@@ -151,19 +162,27 @@ def write(path: pathlib.Path, text: str) -> None:
     path.write_text(text)
 
 
+def gallery(names: Sequence[str]) -> str:
+  """A small picture a method, each a link to its page."""
+  return '\n'.join(
+    f'- [![{name}](generated/images/{name}_small.svg) {name}]'
+    f'(generated/methods/{name}.md)'
+    for name in names
+  )
+
+
 def make() -> None:
   """All pages, and their pictures where the library is younger than they."""
+  names = [method.name for method in mtl.methods()]
   for method in mtl.methods():
     write(PAGES / f'{method.name}.md', render(method))
+  write(GENERATED / 'gallery.txt', gallery(names))
   sources = [*pathlib.Path(mtl.__file__).parent.rglob('*.py')]
-  sources += [
-    pathlib.Path(draw_toy.__file__),
-    pathlib.Path(draw_toy.toy.__file__),
-  ]
+  sources += map(pathlib.Path, (draw_toy.__file__, draw_toy.toy.__file__))
   newest = max(path.stat().st_mtime for path in sources)
-  # The overview is written last.
-  if not OVERVIEW.exists() or OVERVIEW.stat().st_mtime < newest:
-    draw_toy.draw(OVERVIEW, [method.name for method in mtl.methods()])
+  if not DONE.exists() or DONE.stat().st_mtime < newest:
+    draw_toy.draw(IMAGES, names)
+    DONE.touch()
 
 
 def linked(text: str) -> str:

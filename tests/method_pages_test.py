@@ -35,7 +35,7 @@ def test_page_says_what_the_library_knows(made, method):
   )
   assert (facts['randomness'] == 'none') != method.random
   assert method.paper.rpartition(', ')[2] in page
-  assert f'.. autofunction:: mtljax.{method.name}\n' in page
+  assert f'.. autofunction:: mtljax.{method.name}(' in page
   has_rule = method.name in mtl.weightings.__all__
   assert (f'mtljax.weightings.{method.name}(' in page) == has_rule
   assert ('>>> ' in page) == has_rule
@@ -74,8 +74,26 @@ def test_trajectory_is_that_of_a_plain_loop(made):
 @pytest.mark.parametrize('name', ['graddrop', 'adatask', 'modo'])
 def test_pictures_are_drawn(made, name, tmp_path, monkeypatch):
   monkeypatch.setattr(made.draw_toy, 'STEPS', 20)
-  made.draw_toy.draw(tmp_path / 'all.svg', [name])
-  for picture in ('all', name):
+  made.draw_toy.draw(tmp_path, [name])
+  assert f'{name}_small.svg' in made.gallery([name])
+  for picture in (name, f'{name}_small'):
     svg = (tmp_path / f'{picture}.svg').read_text()
     assert svg.count('<path') > 20
     assert '<dc:date>' not in svg
+
+
+def test_figure_is_taken_out_of_a_report(made):
+  take = importlib.import_module('take_figures').take
+  page = (
+    '<svg viewBox="0 0 1 1" aria-hidden="true"></svg><p>between</p>\n'
+    '<svg role="img" aria-label="a &lt; b" viewBox="0 0 1 1">\n'
+    '  <path style="stroke: currentColor"/>'
+    '<circle class="mover"><animate/></circle></svg>\n'
+    '<svg role="img" aria-label="other" viewBox="0 0 1 1"></svg>'
+  )
+  assert take(page, 'a < b') == (
+    '<svg xmlns="http://www.w3.org/2000/svg" role="img" aria-label="a &lt; b" '
+    'viewBox="0 0 1 1"><path style="stroke: #222222"/></svg>\n'
+  )
+  with pytest.raises(ValueError, match="title='c' is none of .* a < b, other"):
+    take(page, 'c')
