@@ -27,8 +27,8 @@ to take when is on [another page](which_method.md).
 
 Each row is `mtl.<method>(num_tasks, ...)`, an optax transformation. Where it
 reads losses or a Gramian, `mtl.weightings.<method>(...)` is the rule inside it.
-Formulas, options and edge cases are in the docstrings: `help(mtl.cagrad)`. What
-is in `mtl.contrib` is a reconstruction.
+Formulas, options and edge cases are in the docstrings, `help(mtl.cagrad)`, and
+on a page for each method. What is in `mtl.contrib` is a reconstruction.
 
 """
 BOTTOM = """
@@ -73,6 +73,13 @@ direction and a zeroth-order estimate of its own (Ban et al., 2025,
 <https://arxiv.org/abs/2507.07883>); `mtl.gradient_norm_penalty` mixes the
 gradients here and there (Zhao et al., 2022,
 <https://arxiv.org/abs/2202.03599>). See [sharpness](sharpness.md).
+
+```{toctree}
+:hidden:
+:glob:
+
+generated/methods/*
+```
 """
 
 

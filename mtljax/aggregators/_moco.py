@@ -82,8 +82,8 @@ def moco(
   ========================  ==================================================
   one task                  1; the update is :math:`\beta` times its gradient
                             in the first step
-  zero, equal, antiparallel nothing special: it is one step of descent
-  rows, 0 in the hull
+  zero or equal rows        nothing special: it is one step of descent
+  0 in the hull             the same, and so of antiparallel rows
   rows of unlike length     a long row loses its weight in one step, if
                             :math:`\gamma \|y\|^2` is over 1
   absent tasks              0; the others share 1 and move as in the smaller

@@ -125,18 +125,20 @@ def open_run(
   >>> message.split(': ')[1]
   'seed (there 1, now 2)'
 
-  | the folder | ``resume=True`` | ``resume=False`` |
-  |---|---|---|
-  | missing or empty | new run | new run |
-  | same configuration | resumes | moved aside, new run |
-  | another configuration | `ConfigMismatchError` | moved aside, new run |
-  | another identity | `ConfigMismatchError` | moved aside, new run |
-  | another identity, finished | as it is | moved aside, new run |
-  | no identity (an older version) | resumes, said | moved aside, new run |
-  | checkpoints, no configuration | `ConfigMismatchError` | moved aside |
-  | a configuration changed by hand | `ConfigMismatchError` | moved aside |
-  | a link in it | `OutputError` | moved aside |
-  | another process has it | `LockedError` | `LockedError` |
+  ==============================  =====================  ====================
+  the folder                      ``resume=True``        ``resume=False``
+  ==============================  =====================  ====================
+  missing or empty                new run                new run
+  same configuration              resumes                moved aside, new run
+  another configuration           `ConfigMismatchError`  moved aside, new run
+  another identity                `ConfigMismatchError`  moved aside, new run
+  another identity, finished      as it is               moved aside, new run
+  no identity (an older version)  resumes, said          moved aside, new run
+  checkpoints, no configuration   `ConfigMismatchError`  moved aside
+  a configuration edited by hand  `ConfigMismatchError`  moved aside
+  a link in it                    `OutputError`          moved aside
+  another process has it          `LockedError`          `LockedError`
+  ==============================  =====================  ====================
   """
   run = Run(path=pathlib.Path(directory), resumed=False)
   values = json.loads(json.dumps(config, default=str))

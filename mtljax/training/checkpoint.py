@@ -57,16 +57,20 @@ class Checkpointer:
   >>> state['w'], data_state
   (Array([0., 1., 2.], dtype=float32), {'next': 8})
 
-  | case | result |
-  |---|---|
-  | killed while saving | that step never existed; the one before is used |
-  | a file cut, changed or missing | skipped with a message in `skipped` |
-  | every checkpoint damaged | `CheckpointError`, never a silent fresh start |
-  | disk full | `CheckpointError` at the next call; older ones are intact |
-  | score None or NaN | kept as last, never as best |
-  | the seal deleted by hand | taken for a save cut short, and skipped |
-  | another tree, shape or dtype | `ValueError` naming the leaves |
-  | leaves of size zero | not written, made anew |
+  ==============================  ==============================================
+  case                            result
+  ==============================  ==============================================
+  killed while saving             that step never existed; the one before is
+                                  used
+  a file cut, changed or missing  skipped with a message in `skipped`
+  every checkpoint damaged        `CheckpointError`, never a silent fresh start
+  disk full                       `CheckpointError` at the next call; older ones
+                                  are intact
+  score None or NaN               kept as last, never as best
+  the seal deleted by hand        taken for a save cut short, and skipped
+  another tree, shape or dtype    `ValueError` naming the leaves
+  leaves of size zero             not written, made anew
+  ==============================  ==============================================
   """
 
   def __init__(

@@ -111,12 +111,14 @@ class Layout:
     rules: path patterns, as of `mtljax.label_params`, to the spec of parameters
       that are not to follow ``kind``; the first that matches counts.
 
-  | case | result |
-  |---|---|
-  | no axis divides | the parameter is whole everywhere |
-  | a rule that no path matches | `ValueError` |
-  | a rule's axis does not divide | `ValueError` |
-  | a batch that does not divide | `ValueError` |
+  =============================  =================================
+  case                           result
+  =============================  =================================
+  no axis divides                the parameter is whole everywhere
+  a rule that no path matches    `ValueError`
+  a rule's axis does not divide  `ValueError`
+  a batch that does not divide   `ValueError`
+  =============================  =================================
 
   Examples:
     >>> layout = Layout(make_mesh(), kind='fsdp')

@@ -47,8 +47,9 @@ def fairgrad(*, alpha: ArrayLike = 2.0) -> Weighting:
   zero rows                 0 for them, the smaller problem's answer for the
                             rest
   equal rows                equal
-  0 in the hull (Pareto     there is no solution: finite weights whose
-  stationary, antiparallel) combination is bounded, with a residual of order 1
+  0 in the hull             Pareto stationary, as of antiparallel rows: there is
+                            no solution; finite weights whose combination is
+                            bounded, with a residual of order 1
   absent tasks              0, the smaller problem's answer for the rest
   NaN or infinity           NaN
   ========================  ==================================================

@@ -60,8 +60,8 @@ def modo(*, learning_rate: ArrayLike = 0.1, rho: ArrayLike = 0.1) -> Weighting:
   input                     weights
   ========================  ==================================================
   one task                  1
-  zero, equal, antiparallel nothing special: it is one step of descent
-  rows, 0 in the hull
+  zero or equal rows        nothing special: it is one step of descent
+  0 in the hull             the same, and so of antiparallel rows
   rows of unlike length     a row much longer than the others loses its weight
                             in one step, if :math:`\gamma \|g\|^2` is over 2
   absent tasks              0; the others share 1 and move as in the smaller

@@ -41,9 +41,10 @@ def nash_mtl() -> Weighting:
   zero rows                 0 for them, the smaller problem's answer for the
                             rest; their heads are not trained in that step
   equal rows                equal
-  0 in the hull (Pareto     there is no solution: finite weights that combine
-  stationary, antiparallel) to an update shorter than sqrt(T), with a residual
-                            of order 1
+  0 in the hull             Pareto stationary, as of antiparallel rows: there is
+                            no solution; finite weights that combine to an
+                            update shorter than sqrt(T), with a residual of
+                            order 1
   absent tasks              0, the smaller problem's answer for the rest
   NaN or infinity           NaN
   ========================  ==================================================

@@ -95,8 +95,9 @@ def pivrg(
   zero rows                 0 for them; they count among the factors, so the
                             rest has the smaller problem's direction
   equal rows                as unlike as the factors
-  0 in the hull (Pareto     there is no solution: finite weights whose
-  stationary, antiparallel) combination is bounded, with a residual of order 1
+  0 in the hull             Pareto stationary, as of antiparallel rows: there is
+                            no solution; finite weights whose combination is
+                            bounded, with a residual of order 1
   absent tasks              0, the smaller problem's answer for the rest; a
                             window counts the steps a task is present
   NaN or infinity           NaN; in a loss, until its window is replaced; in

@@ -110,8 +110,8 @@ def sdmgrad(
   input                     weights
   ========================  ==================================================
   one task                  1
-  zero, equal, antiparallel nothing special: these are steps of descent
-  rows, 0 in the hull
+  zero or equal rows        nothing special: these are steps of descent
+  0 in the hull             the same, and so of antiparallel rows
   rows of unlike length     a row much longer than the others is left with
                             :math:`\lambda p_t / (1 + \lambda)`, if
                             :math:`\gamma \|g\|^2` is over 2

@@ -1,0 +1,127 @@
+"""The site that was built, in a headless Chromium: no word in the console."""
+
+import functools
+import http.server
+import pathlib
+import re
+import shutil
+import subprocess
+import threading
+from typing import ClassVar
+
+import pytest
+
+SITE = pathlib.Path(__file__).parents[1] / 'site'
+CHROMIUM = shutil.which('chromium') or shutil.which('chromium-browser')
+PAGES = ('index.html', 'generated/methods/cagrad.html', 'gallery.html')
+
+pytestmark = pytest.mark.skipif(
+  CHROMIUM is None, reason='no chromium is installed'
+)
+built = pytest.mark.skipif(
+  not (SITE / 'index.html').exists(),
+  reason='not built: sphinx-build -W -b html docs site',
+)
+
+
+class Handler(http.server.SimpleHTTPRequestHandler):
+  """Serves files, and keeps what was asked for and is not there."""
+
+  missing: ClassVar[list[str]] = []
+
+  def log_message(self, *args):
+    del args
+
+  def send_error(self, code, *args, **kwargs):
+    if not self.path.endswith('favicon.ico'):  # asked for by itself
+      self.missing.append(f'{code}: {self.path}')
+    super().send_error(code, *args, **kwargs)
+
+
+@pytest.fixture
+def serve():
+  """Serves a folder, and gives its address."""
+  servers = []
+  Handler.missing.clear()
+
+  def start(folder):
+    handler = functools.partial(Handler, directory=folder)
+    server = http.server.ThreadingHTTPServer(('127.0.0.1', 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    servers.append(server)
+    return f'http://127.0.0.1:{server.server_port}'
+
+  yield start
+  for server in servers:
+    server.shutdown()
+    server.server_close()
+
+
+def visit(address, profile, width=390):
+  """What a page says to the console and lacks, and its tree when loaded."""
+  command = [
+    CHROMIUM,
+    '--headless',
+    '--no-sandbox',
+    '--disable-gpu',
+    '--enable-logging=stderr',
+    f'--user-data-dir={profile}',
+    f'--window-size={width},900',
+    '--virtual-time-budget=3000',
+    '--dump-dom',
+    address,
+  ]
+  done = subprocess.run(
+    command, capture_output=True, text=True, timeout=120, check=True
+  )
+  said = re.findall(r'CONSOLE[:(]\d+\)?\] (.*)', done.stderr)
+  return said + Handler.missing, done.stdout
+
+
+@pytest.mark.parametrize(
+  'body, word',
+  [
+    ('<script>console.error("heard")</script>', 'heard'),
+    ('<script>nothing.at.all</script>', 'nothing is not defined'),
+    ('<img src="missing.svg">', '404'),
+  ],
+)
+def test_what_a_page_says_is_heard(serve, tmp_path, body, word):
+  page = f'<link rel="icon" href="data:,">{body}'
+  (tmp_path / 'index.html').write_text(page)
+  said, _ = visit(serve(tmp_path), tmp_path / 'profile')
+  assert any(word in line for line in said), said
+
+
+@built
+@pytest.mark.parametrize('page', PAGES)
+def test_page_says_nothing(serve, tmp_path, page):
+  said, tree = visit(f'{serve(SITE)}/{page}', tmp_path / 'profile')
+  assert said == []
+  assert '<article' in tree
+  assert tree.count('<input class="sidebar-search"') == 1
+
+
+@built
+def test_search_finds_a_method(serve, tmp_path):
+  address = f'{serve(SITE)}/search.html?q=cagrad'
+  said, tree = visit(address, tmp_path / 'profile')
+  assert said == []
+  assert 'generated/methods/cagrad.html' in tree
+
+
+@built
+@pytest.mark.parametrize('page', PAGES)
+def test_page_is_as_wide_as_a_phone(serve, tmp_path, page):
+  """The page in a frame of 390 pixels does not scroll sideways."""
+  frame = tmp_path / 'frame'
+  shutil.copytree(SITE, frame, ignore=shutil.ignore_patterns('.doctrees'))
+  (frame / 'frame.html').write_text(
+    '<link rel="icon" href="data:,">'
+    f'<iframe src="{page}" width="390" height="800" onload="'
+    "document.title = 'wide ' + "
+    'this.contentDocument.documentElement.scrollWidth"></iframe>'
+  )
+  _, tree = visit(f'{serve(frame)}/frame.html', tmp_path / 'profile', 800)
+  (width,) = re.findall(r'<title>wide (\d+)</title>', tree)
+  assert int(width) <= 390
