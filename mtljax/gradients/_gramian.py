@@ -75,7 +75,7 @@ def gramian_and_combine(
 def _of_tasks(pullback, passes, marked, tasks=None):
   """The Gramian of some tasks (None: of all), and how they combine if kept."""
   if pullback.layers is not None:
-    layers = pullback.layers(passes, tasks)
+    layers = pullback.layers(passes, tasks, loops=True)
     return _layerwise.gramian_and_combine(layers, marked)
   rows = _pick(pullback.rows(passes, tasks), marked)
   return _tree.gramian_of(rows), None

@@ -32,6 +32,8 @@ class Layers:
     widest: bytes of the largest value in the program.
     rows: by the leaf's number, gradients ``(T, *p.shape)`` of the others.
     signals: by the leaf's number, gradients ``(T, ...)`` at the layer's output.
+    sums: by the leaf's number, inner products ``(T, T)`` of those that a loop
+      reads slice by slice, of which no gradients are kept.
     map_tasks: ``map_tasks(fun, stacked)``: a function of one task's part of
       an array ``(T, ...)``, for all tasks, stacked.
   """
@@ -43,6 +45,7 @@ class Layers:
   widest: int
   rows: Mapping[int, jax.Array]
   signals: Mapping[int, jax.Array]
+  sums: Mapping[int, jax.Array]
   map_tasks: Callable[..., jax.Array]
 
   def use(self, i: int) -> Use:
@@ -92,7 +95,10 @@ def products(
   total = 0.0
   for i, use in enumerate(marked):
     layer, other = first.layers[i], second.layers[i]
-    if use and layer is None:
+    if use and i in first.sums:
+      assert first is second  # between two passes there are rows
+      total += first.sums[i]
+    elif use and layer is None:
       total += _tree.leaf_products(first.rows[i], second.rows[i])
     elif use:
       pairs = (layer, first.side(i)), (other, second.side(i))
@@ -109,9 +115,11 @@ def gramian_and_combine(
     The Gramian ``(T, T)``, and a function from weights ``(T,)`` to the weighted
     sum of the shared leaves that needs no backward pass; None where it would
     keep more than T copies of the largest leaf and of the largest value in the
-    program, or leaves are not marked.
+    program, leaves are not marked, or loops have added up their products.
   """
   gramian = products(layers, layers, marked)
+  if layers.sums:
+    return gramian, None
   held = [*layers.rows.values(), *layers.signals.values()]
   largest = max(x.nbytes for x in layers.params) + layers.widest
   if not all(marked) or sum(x.nbytes for x in held) > len(gramian) * largest:

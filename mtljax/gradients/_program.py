@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from jax.extend import core
 
 from mtljax._jaxprs import CALLS, inner, run_equation
-from mtljax.gradients import _proven
+from mtljax.gradients import _loops, _proven
 
 
 class Op(NamedTuple):
@@ -74,6 +74,20 @@ class Use:
     return jax.vjp(lambda p: self.output(p, inputs), param)[1](signal)[0]
 
 
+class Slices(NamedTuple):
+  """A parameter of which a loop reads one slice an iteration.
+
+  Attributes:
+    place: the number of the loop among `Program.ops`.
+    position: which of its inputs is the parameter.
+    origin: what was done to the parameter before.
+  """
+
+  place: int
+  position: int
+  origin: Origin
+
+
 @dataclasses.dataclass(frozen=True)
 class Program:
   """A traced function of a list of parameters and of anything else.
@@ -89,7 +103,9 @@ class Program:
     widest: bytes of the largest output of an operation, of known size.
     uses: for each parameter, its site; None if it meets the data elsewhere,
       more than once or never, is an output, or enters something that is not
-      one operation (a scan, say) or is not proven (see `_proven`).
+      one operation (a loop, say) or is not proven (see `_proven`).
+    slices: for each parameter, the loop that reads it; None if that reads it
+      whole, or it is read elsewhere too.
   """
 
   ops: tuple[Op, ...]
@@ -100,11 +116,20 @@ class Program:
   signals: tuple[jax.ShapeDtypeStruct, ...]
   widest: int
   uses: tuple[Use | None, ...]
+  slices: tuple[Slices | None, ...]
 
   def __call__(
-    self, inputs: Sequence[Any], taps: Sequence[Any]
+    self,
+    inputs: Sequence[Any],
+    taps: Sequence[Any],
+    sums: Mapping[int, jax.Array],
   ) -> tuple[list[Any], list[tuple[Any, ...]]]:
-    """Runs it, with ``taps`` added to the outputs of the sites.
+    """Runs it.
+
+    Args:
+      inputs: its inputs.
+      taps: what is added to the outputs of the sites.
+      sums: by the parameter's number, where the products of its slices go.
 
     Returns:
       The outputs, and what went into each site.
@@ -112,10 +137,18 @@ class Program:
     env = dict(self.consts) | dict(enumerate(inputs))
     read = lambda x: x.val if isinstance(x, core.Literal) else env[x]
     tap_of = dict(zip(self.sites, taps, strict=True))
+    loops: dict[int, dict[int, jax.Array]] = {}
+    for i, total in sums.items():
+      found = self.slices[i]
+      assert found is not None
+      loops.setdefault(found.place, {})[found.position] = total
     seen = {}
     for i, op in enumerate(self.ops):
       values = [read(x) for x in op.ins]
-      outs = op(*values)
+      if i in loops:
+        outs = _loops.run(op.eqn, values, loops[i])
+      else:
+        outs = op(*values)
       if i in tap_of:
         seen[i] = tuple(values)
         outs = [outs[0] + tap_of[i]]
@@ -175,7 +208,9 @@ class _Tracer:
     if not found:
       return outs
     if len(outs) != 1 or any(core.jaxprs_in_params(eqn.params)):
-      self.opaque.update(o.param for _, o in found)
+      sliced = [x for x in found if _loops.reads_slices(eqn, x[0])]
+      self.opaque.update(o.param for _, o in found if (_, o) not in sliced)
+      self.entries[len(self.ops) - 1] = sliced
     elif not jnp.issubdtype(eqn.outvars[0].aval.dtype, jnp.inexact):
       pass  # no gradient comes back
     elif _proven.is_move(eqn):
@@ -201,8 +236,8 @@ def trace(
     kinds: the names of the operations that are sites.
 
   Returns:
-    The program, whose inputs are the flattened arguments, and the structure of
-    the function's output.
+    The program, whose inputs are the flattened arguments, and the shapes of the
+    function's output.
   """
   closed, shape = jax.make_jaxpr(fun, return_shape=True)(list(params), *rest)
   jaxpr = closed.jaxpr
@@ -215,9 +250,16 @@ def trace(
   entries = [
     (i, position, origin)
     for i, position, origin in entries
-    if times[origin.param] == 1
-    and origin.param not in opaque
-    and tracer.ops[i].eqn.primitive.name in kinds
+    if times[origin.param] == 1 and origin.param not in opaque
+  ]
+  slices: list[Slices | None] = [None] * len(params)
+  for i, position, origin in entries:
+    if _proven.is_loop(tracer.ops[i].eqn):
+      slices[origin.param] = Slices(i, position, origin)
+  entries = [
+    (i, position, origin)
+    for i, position, origin in entries
+    if tracer.ops[i].eqn.primitive.name in kinds
     and _proven.is_product(tracer.ops[i].eqn)
   ]
   sites = tuple(dict.fromkeys(i for i, *_ in entries))
@@ -234,8 +276,9 @@ def trace(
     signals=tuple(jax.ShapeDtypeStruct(a.shape, a.dtype) for a in avals),
     widest=max(map(_num_bytes, tracer.ops), default=0),
     uses=tuple(uses),
+    slices=tuple(slices),
   )
-  return program, jax.tree.structure(shape)
+  return program, shape
 
 
 def _num_bytes(op: Op) -> int:

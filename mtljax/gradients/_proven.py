@@ -84,6 +84,33 @@ PRODUCTS = {
   ),
 }
 
+# The options of a loop whose slices are known.
+LOOP = (
+  'jaxpr',
+  'length',
+  'num_carry',
+  'num_consts',
+  'reverse',
+  'unroll',
+)
+
+
+def is_real(aval: Any) -> bool:
+  """Whether it is an array of real floats, of known size, on no mesh."""
+  dtype = getattr(aval, 'dtype', None)
+  if dtype is None or dtype.name not in REAL or not is_static(aval.shape):
+    return False
+  return bool(aval.size) and aval.sharding.mesh.empty
+
+
+def is_loop(eqn: core.JaxprEqn) -> bool:
+  """Whether it is a loop that does nothing but compute, of known length."""
+  if eqn.primitive.name != 'scan' or eqn.effects:
+    return False
+  p = eqn.params
+  known = set(p) <= set(LOOP) or all(not p[name] for name in set(p) - set(LOOP))
+  return known and isinstance(p['length'], int) and p['length'] > 0
+
 
 def is_move(eqn: core.JaxprEqn) -> bool:
   """Whether the entries of its input are those of its output, moved."""

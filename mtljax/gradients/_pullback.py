@@ -161,26 +161,31 @@ class _Pass(NamedTuple):
   """A function of shared and owned leaves, evaluated, and the way back.
 
   ``pull`` takes the gradient at the output and gives the shared leaves, the
-  owned ones and the signals at the program's sites (none if not watched).
+  owned ones, the signals at the program's sites (none if not watched), and the
+  products with other tasks' of the slices that loops read.
   """
 
   out: Any
-  pull: Callable[[Any], tuple[list[jax.Array], list[jax.Array], list[Any]]]
+  pull: Callable[[Any], tuple[Any, ...]]
   aux: Any
   program: _program.Program | None = None
   inputs: Sequence[tuple[Any, ...]] = ()
 
 
-def _evaluate(fun, shared, own, watch, tell) -> _Pass:
-  """Evaluates ``fun(shared, own) -> (out, aux)``; with ``tell``, traced."""
+def _evaluate(fun, shared, own, watch, tell, num_tasks=None) -> _Pass:
+  """Evaluates ``fun(shared, own) -> (out, aux)``; with ``tell``, traced.
+
+  The output is the losses, unless ``num_tasks`` is given.
+  """
   if not watch:
     out, pull, aux = jax.vjp(fun, shared, own, has_aux=True)
-    return _Pass(out, _ready(lambda c: (*pull(c), []), out, tell), aux)
-  program, treedef = _program.trace(fun, shared, own, kinds=_kernels.READERS)
+    return _Pass(out, _ready(lambda c: (*pull(c), [], {}), out, tell), aux)
+  program, shape = _program.trace(fun, shared, own, kinds=_kernels.READERS)
+  num_tasks = num_tasks or shape[0].shape[0]
 
-  def watched(shared, own, taps):
-    outs, inputs = program([*shared, *own], taps)
-    out, aux = jax.tree.unflatten(treedef, outs)
+  def watched(shared, own, taps, sums):
+    outs, inputs = program([*shared, *own], taps, sums)
+    out, aux = jax.tree.unflatten(jax.tree.structure(shape), outs)
     return out, (aux, inputs)
 
   taps = [
@@ -189,7 +194,15 @@ def _evaluate(fun, shared, own, watch, tell) -> _Pass:
     )
     for i, s in zip(program.sites, program.signals, strict=True)
   ]
-  out, pull, (aux, inputs) = jax.vjp(watched, shared, own, taps, has_aux=True)
+  # A block of tasks (`chunk_size`) may hold some of them twice.
+  sums = {
+    i: jnp.zeros(2 * num_tasks, _tree.accumulator(shared[i].dtype))
+    for i, found in enumerate(program.slices)
+    if found is not None
+  }
+  out, pull, (aux, inputs) = jax.vjp(
+    watched, shared, own, taps, sums, has_aux=True
+  )
   return _Pass(out, _ready(pull, out, tell), aux, program, inputs)
 
 
@@ -208,25 +221,32 @@ def _layers(passed, shared, cotangents, num_tasks, place, also=None):
   if passed.program is None:
     return None
   more, beside = also or ([], ())
-  uses = [
-    None if i in beside else use for i, use in enumerate(passed.program.uses)
-  ]
+  uses, slices = (
+    [None if i in beside else x for i, x in enumerate(found)]
+    for found in (passed.program.uses, passed.program.slices)
+  )
 
-  def layers(passes, tasks=None, pays=None, like=None):
+  def layers(passes, tasks=None, pays=None, like=None, loops=False):
     count = num_tasks if tasks is None else len(tasks)
     pays = pays or (lambda x: _kernels.is_cheaper(x, count))
     found = _layerwise.choose_layers(uses, pays, like)
+    # All tasks go through a loop together, which others may not.
+    loops = loops and place is None and passes.batch_size is None
+    loops = loops and passes.mode in ('unroll', 'vmap')
+    added = [i for i, x in enumerate(slices) if loops and x is not None]
 
     def pull(c):
-      rows, _, signals = passed.pull(c)
+      rows, _, signals, sums = passed.pull(c)
       rows = rows if place is None else place.row(rows)
       return (
-        {i: rows[i] for i, x in enumerate(found) if x is None},
+        {i: x for i, x in enumerate(rows) if not (found[i] or i in added)},
         {i: signals[uses[i].site] for i, x in enumerate(found) if x},
+        {i: sums[i] for i in added},
       )
 
     some = take(cotangents, tasks)
-    rows, signals = map_tasks(pull, some, count, passes, place)
+    together = Passes('vmap') if added else passes
+    rows, signals, sums = map_tasks(pull, some, count, together, place)
     rows |= {i: rows[i] + take(more[i], tasks) for i in beside}
     return _layerwise.Layers(
       params=shared,
@@ -236,6 +256,7 @@ def _layers(passed, shared, cotangents, num_tasks, place, also=None):
       widest=passed.program.widest,
       rows=rows,
       signals=signals,
+      sums={i: x[:, :count] for i, x in sums.items()},
       map_tasks=lambda fun, x: map_tasks(fun, x, count, passes),
     )
 
@@ -310,7 +331,7 @@ def _staged(fun, split, shared, own, args, has_aux, watch, place) -> Pullback:
 
   num_tasks = len(fun.heads)
   tell = bool(own) and num_tasks > 1
-  passed = _evaluate(trunk, shared, own, watch, tell)
+  passed = _evaluate(trunk, shared, own, watch, tell, num_tasks)
   features, (trunk_aux, rest) = passed.out, passed.aux
 
   losses, head_aux, d_shared, d_own, d_features, found = [], [], [], [], [], []
