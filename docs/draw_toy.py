@@ -15,7 +15,7 @@ from matplotlib import figure
 from matplotlib.axes import Axes
 
 import mtljax as mtl
-from experiments import _toy_problem as toy
+from experiments.studies.toy import problem as toy
 from mtljax import _catalog
 from mtljax.diagnostics.plots import COLORS
 
