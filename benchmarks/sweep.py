@@ -26,7 +26,7 @@ import optax
 import tyro
 
 import mtljax as mtl
-from experiments.suites import digits
+from experiments.suites.digits import SUITE
 from mtljax import models
 from mtljax.training import make_sweep, make_train_step
 
@@ -63,7 +63,7 @@ def lenet() -> tuple[Any, ...]:
   }
   model = models.multi_lenet()
   params, model_state = model.init(jax.random.key(0), batch['image'])
-  losses = [digits.task_loss(task) for task in model.tasks]
+  losses = [task.loss for task in SUITE.tasks_of(model.tasks)]
   labels = mtl.label_params(
     params, shared=model.shared, tasks=model.task_patterns
   )
