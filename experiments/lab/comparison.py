@@ -7,7 +7,7 @@ import functools
 import itertools
 import pathlib
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import optax
@@ -53,7 +53,7 @@ METHODS = (
 
 
 @dataclasses.dataclass(frozen=True)
-class ComparisonConfig(Options):
+class ComparisonConfig(Options, diagnose.DiagnoseOptions):
   """Compares multi-task methods on a suite."""
 
   preset: str = free('quick')
@@ -105,14 +105,6 @@ class ComparisonConfig(Options):
   or fsdp (batch, parameters and optimizer)."""
   distributed: bool = free(False)
   """Be one of several processes, one a host; see docs/scaling.md."""
-  diagnose: tuple[Literal['conflict'], ...] = ()
-  """Measured inside training, in runs/<method>/seed_<k>/probe.jsonl. conflict:
-  cosine, magnitude similarity, scalar product and share of opposite signs of
-  gradients of tasks on a sample and of samples in a task."""
-  diagnose_every: int = 5
-  """Steps between these measurements."""
-  diagnose_samples: int = 8
-  """Samples of a batch that are compared."""
   log_every: int = 20
   """Steps between lines of metrics."""
   tensorboard: bool = free(True)
@@ -162,7 +154,7 @@ def check(config: ComparisonConfig, suite: Suite) -> None:
       f'--diagnose and --layout {config.layout}: single samples are not spread '
       'over devices; use --layout none.'
     )
-  diagnose.check(config)
+  diagnose.check(config, config.batch_size)
   diagnose.check_network(config, config.model, network)
   check_widths(config.hidden_sizes, config.head_sizes)
   for name in ('seeds', 'epochs', 'batch_size', 'log_every'):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -20,36 +21,26 @@ MOST_TASKS = 8
 Probe = Callable[[Any, Any], Mapping[str, Any]]
 
 
-class DiagnoseOptions(Protocol):
-  """What an experiment can be asked for with ``--diagnose``."""
+@dataclasses.dataclass(frozen=True)
+class DiagnoseOptions:
+  """What is measured inside training."""
 
-  @property
-  def diagnose(self) -> tuple[str, ...]:
-    """What is measured."""
-    ...
-
-  @property
-  def diagnose_every(self) -> int:
-    """Steps between measurements."""
-    ...
-
-  @property
-  def diagnose_samples(self) -> int:
-    """Samples of a batch that are compared."""
-    ...
-
-  @property
-  def batch_size(self) -> int:
-    """Examples a step."""
-    ...
+  diagnose: tuple[Literal['conflict'], ...] = ()
+  """Measured inside training, in runs/<method>/seed_<k>/probe.jsonl. conflict:
+  cosine, magnitude similarity, scalar product and share of opposite signs of
+  gradients of tasks on a sample and of samples in a task."""
+  diagnose_every: int = 5
+  """Steps between these measurements."""
+  diagnose_samples: int = 8
+  """Samples of a batch that are compared."""
 
 
-def check(config: DiagnoseOptions) -> None:
+def check(config: DiagnoseOptions, batch_size: int) -> None:
   """Raises ValueError for what cannot be measured inside training."""
   _validate.in_range('--diagnose-every', config.diagnose_every, 1)
   if config.diagnose:
     _validate.in_range(
-      '--diagnose-samples', config.diagnose_samples, 1, config.batch_size
+      '--diagnose-samples', config.diagnose_samples, 1, batch_size
     )
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
-from typing import Literal
 
 from experiments import suites
 from experiments.lab import diagnose
@@ -39,7 +38,7 @@ NORMS = ('separate', 'joint')
 
 
 @dataclasses.dataclass(frozen=True)
-class FlatRegionsConfig(Options):
+class FlatRegionsConfig(Options, diagnose.DiagnoseOptions):
   """Tests the claims of task-based flat regions (F-MTL)."""
 
   preset: str = free('quick')
@@ -97,12 +96,6 @@ class FlatRegionsConfig(Options):
   shuffled apart)."""
   probe_batches: int = 16
   """Batches whose gradients are compared after each epoch."""
-  diagnose: tuple[Literal['conflict'], ...] = ()
-  """Measured inside training: conflict, as in multi_digits."""
-  diagnose_every: int = 5
-  """Steps between these measurements."""
-  diagnose_samples: int = 8
-  """Samples of a batch that are compared."""
   log_every: int = 25
   """Steps between lines of metrics."""
   cost_rounds: int = 7
@@ -212,7 +205,7 @@ def check(config: FlatRegionsConfig) -> None:
   for name in ('probe_batches', 'cost_rounds', 'min_seeds'):
     _validate.in_range(flag(name), getattr(config, name), 1)
   _validate.in_range('--learning-rate', config.learning_rate, 0, open_low=True)
-  diagnose.check(config)
+  diagnose.check(config, config.batch_size)
   diagnose.check_network(config, config.model, network)
   check_widths(config.hidden_sizes, ())
   _validate.in_range('--rho', config.rho, 0)

@@ -18,7 +18,7 @@ import dataclasses
 import functools
 import pathlib
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
 import rich.console
 
@@ -42,7 +42,7 @@ from mtljax.data import corruptions
 
 
 @dataclasses.dataclass(frozen=True)
-class RobustnessConfig(Options):
+class RobustnessConfig(Options, diagnose.DiagnoseOptions):
   """Compares what corrupted images leave of multi- and single-task networks."""
 
   preset: str = free('quick')
@@ -81,12 +81,6 @@ class RobustnessConfig(Options):
   """Of Adam on the heads; it falls to zero along a cosine."""
   min_seeds: int = free(3)
   """With fewer seeds nothing is decided."""
-  diagnose: tuple[Literal['conflict'], ...] = ()
-  """Measured inside training: conflict, as in multi_digits."""
-  diagnose_every: int = 5
-  """Steps between these measurements."""
-  diagnose_samples: int = 8
-  """Samples of a batch that are compared."""
   log_every: int = 25
   """Steps between lines of metrics."""
   data: DataOptions = dataclasses.field(
