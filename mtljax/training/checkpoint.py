@@ -20,6 +20,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.experimental import multihost_utils
 from orbax.checkpoint import v1 as ocp
 
@@ -67,6 +68,7 @@ class Checkpointer:
   | the seal deleted by hand | taken for a save cut short, and skipped |
   | another tree, shape or dtype | `ValueError` naming the leaves |
   | leaves of size zero | not written, made anew |
+  | 64 bits while x64 is off | a numpy array, in the dtype that was saved |
   """
 
   def __init__(
@@ -133,6 +135,10 @@ class Checkpointer:
         _seal.remove(self.directory, {step})
       _meet()
       self._stale -= {step}
+      # Orbax knows numpy's arrays, and not its scalars.
+      state = jax.tree.map(
+        lambda x: np.asarray(x) if isinstance(x, np.generic) else x, state
+      )
       state = jax.tree.map(lambda x: x if x.size else None, state)
       saving = ocp.save_async(self.directory / str(step), state)
     except Exception as error:  # noqa: BLE001
@@ -258,9 +264,7 @@ class Checkpointer:
     return jax.tree.unflatten(
       treedef,
       [
-        jnp.zeros(x.shape, x.dtype, device=_abstract(x).sharding)
-        if abstract is None
-        else next(rest)
+        _zeros(x) if abstract is None else next(rest)
         for x, abstract in zip(leaves, wanted, strict=True)
       ],
     )
@@ -324,7 +328,22 @@ def _leaves(tree: Any) -> dict[str, str]:
   return leaves
 
 
-def _abstract(x: Any) -> jax.ShapeDtypeStruct:
+def _is_too_wide(x: Any) -> bool:
+  """Whether it has a type that jax has no arrays of, but numpy has."""
+  if jnp.issubdtype(x.dtype, jax.dtypes.extended):
+    return False
+  return jax.dtypes.canonicalize_dtype(x.dtype) != x.dtype
+
+
+def _zeros(x: Any) -> jax.Array | np.ndarray:
+  if _is_too_wide(x):
+    return np.zeros(x.shape, x.dtype)
+  return jnp.zeros(x.shape, x.dtype, device=_abstract(x).sharding)
+
+
+def _abstract(x: Any) -> jax.ShapeDtypeStruct | np.ndarray:
+  if _is_too_wide(x):
+    return np.empty(x.shape, x.dtype)
   sharding = getattr(x, 'sharding', None)
   sharding = sharding or jax.sharding.SingleDeviceSharding(
     jax.local_devices()[0]
