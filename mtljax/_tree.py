@@ -225,6 +225,22 @@ def norm(leaves: Sequence[jax.Array]) -> jax.Array:
   )
 
 
+def _check_rows(grads: Any, labels: Sequence[Any], what: str) -> None:
+  """Raises ValueError unless axis 0 of the shared leaves is one task axis."""
+  names, leaves = _labels.path_names(grads), jax.tree.leaves(grads)
+  first = None
+  for name, leaf, label in zip(names, leaves, labels, strict=True):
+    if label != _labels.SHARED:
+      continue
+    first = first or leaf.shape[:1]
+    if not leaf.shape or leaf.shape[:1] != first:
+      tasks = f'the first has {first[0]} tasks' if first else 'it has none'
+      raise ValueError(
+        f'{what}: leaf {name!r} has shape {leaf.shape}; axis 0 of the shared '
+        f"parameters' gradients is the task, and {tasks}."
+      )
+
+
 def gramian(grads: Any, *, labels: _labels.Labels | None = None) -> jax.Array:
   """Inner products between the tasks' gradients on the shared parameters.
 
@@ -239,6 +255,7 @@ def gramian(grads: Any, *, labels: _labels.Labels | None = None) -> jax.Array:
 
   Raises:
     TypeError: a leaf does not hold floating or complex numbers.
+    ValueError: a shared leaf has no task axis, or one of another length.
 
   Examples:
     >>> import jax.numpy as jnp
@@ -249,6 +266,7 @@ def gramian(grads: Any, *, labels: _labels.Labels | None = None) -> jax.Array:
   """
   check_numbers(grads, 'grads')
   flat = _labels.flatten_labels(labels, grads)
+  _check_rows(grads, flat, 'grads')
   leaves = jax.tree.leaves(grads)
   return gramian_of(
     [x for x, label in zip(leaves, flat, strict=True) if label == 'shared']
@@ -284,7 +302,8 @@ def cross_gramian(
     ``M = J_1 J_2^T``, shape ``(T, T)``, float32 or wider.
 
   Raises:
-    ValueError: the two trees differ in structure or shapes.
+    ValueError: the two trees differ in structure or shapes, or a shared leaf
+      has no task axis.
 
   Examples:
     >>> import jax.numpy as jnp
@@ -311,6 +330,7 @@ def cross_gramian(
         'both are per-task gradients of the same parameters.'
       )
   flat = _labels.flatten_labels(labels, grads_1)
+  _check_rows(grads_1, flat, 'grads_1')
   used = _labels.flatten_gramian_labels(gramian_labels, flat, grads_1)
   return products_of(
     [x for x, use in zip(leaves_1, used, strict=True) if use],

@@ -16,7 +16,8 @@ import numpy as np
 def one_of(name: str, value: Any, valid: Iterable[Any]) -> None:
   """Raises ValueError with the valid values, and the closest, if none fits."""
   valid = list(valid)
-  if value in valid:
+  # An array would be compared with each, entry by entry.
+  if not isinstance(value, (jax.Array, np.ndarray)) and value in valid:
     return
   close = difflib.get_close_matches(
     str(value), [str(v) for v in valid], n=1, cutoff=0.4
@@ -61,7 +62,12 @@ def in_range(
   bounds = _bounds(low, high, open_low, open_high, bounded)
   if array is None or array.ndim > vector:
     kind = 'a number or a vector of numbers' if vector else 'a number'
-    raise TypeError(f'{name}={value!r} must be {kind}, {bounds}.')
+    why = f'{bounds}.'
+    if array is not None:
+      why = f'{bounds}; it has shape {array.shape}.'
+    elif isinstance(value, numbers.Real) and not isinstance(value, bool):
+      why = f'{bounds}; give float({name}).'
+    raise TypeError(f'{name}={value!r} must be {kind}, {why}')
   below = array <= low if open_low else array < low
   above = array >= high if open_high else array > high
   if not np.all(np.isfinite(array)) or np.any(below | above):
@@ -123,11 +129,19 @@ def flag(name: str, value: Any, *, optional: bool = False) -> None:
   raise TypeError(f'{name}={value!r} must be {kinds}.')
 
 
-def integer(name: str, value: Any, low: int) -> None:
-  """Raises ValueError unless the value is an int of at least ``low``."""
+def integer(name: str, value: Any, low: int) -> int:
+  """Returns the int, or raises ValueError unless it is at least ``low``.
+
+  One number of an integer type, in an array, is an int as well.
+  """
   integral = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+  if isinstance(value, (jax.Array, np.ndarray)):
+    concrete = not isinstance(value, jax.core.Tracer)
+    integral = concrete and value.ndim == 0
+    integral = integral and jnp.issubdtype(value.dtype, jnp.integer)
   if not integral or value < low:
     raise ValueError(f'{name}={value!r} must be an int of at least {low}.')
+  return int(value)
 
 
 def num_tasks(value: Any) -> int:

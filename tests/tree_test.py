@@ -108,3 +108,17 @@ def test_long_rows_have_derivatives(monkeypatch):
   np.testing.assert_allclose(
     of(_tree.leaf_products), of(_tree._einsum), rtol=1e-3, atol=1e-3
   )
+
+
+@pytest.mark.parametrize(
+  ('second', 'shape'),
+  [(jnp.ones(()), r'\(\)'), (jnp.ones((3, 2)), r'\(3, 2\)')],
+)
+def test_a_leaf_without_the_task_axis_is_named(second, shape):
+  grads = {'a': jnp.ones((2, 4)), 'b': second}
+  with pytest.raises(ValueError, match=f"'b' has shape {shape}"):
+    mtl.gramian(grads)
+  with pytest.raises(ValueError, match=f"'b' has shape {shape}"):
+    mtl.cross_gramian(grads, grads)
+  with pytest.raises(ValueError, match=r"'a' has shape \(\)"):
+    mtl.cross_gramian({'a': jnp.ones(())}, {'a': jnp.ones(())})

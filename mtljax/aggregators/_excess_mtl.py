@@ -105,7 +105,7 @@ def excess_mtl(
   """
   _validate.in_range('step_size', step_size, 0)
   _validate.one_of('first_step', first_step, ('relative', 'absolute'))
-  _validate.integer('warmup_steps', warmup_steps, 0)
+  warmup_steps = _validate.integer('warmup_steps', warmup_steps, 0)
 
   def init_fn(num_tasks, shared, key):
     del key

@@ -131,7 +131,7 @@ def trimmed_mean(*, trim: int = 1) -> _base.GradientRule:
     Yin et al., `Byzantine-Robust Distributed Learning: Towards Optimal
     Statistical Rates <https://arxiv.org/abs/1803.01498>`_, 2018
   """
-  _validate.integer('trim', trim, 0)
+  trim = _validate.integer('trim', trim, 0)
 
   def init_fn(num_tasks, shared, key):
     del num_tasks, shared, key

@@ -49,7 +49,7 @@ def make_passes(mode: str, batch_size: int | None = None) -> Passes:
     mode = 'unroll' if jax.default_backend() == 'cpu' else 'vmap'
     mode = 'map' if mode == 'vmap' and batch_size is not None else mode
   if batch_size is not None:
-    _validate.integer('batch_size', batch_size, 1)
+    batch_size = _validate.integer('batch_size', batch_size, 1)
     if mode == 'vmap':
       raise ValueError(
         f"batch_size={batch_size}: mode='vmap' runs all tasks together; for "

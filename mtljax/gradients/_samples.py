@@ -177,7 +177,7 @@ def value_and_sample_gramian(
      [-2.  4.]]
   """
   if chunk_size is not None:
-    _validate.integer('chunk_size', chunk_size, 1)
+    chunk_size = _validate.integer('chunk_size', chunk_size, 1)
   if layerwise:
     _pullback.check_one_pass(fun, 'the layer-wise Gramian')
   passes = make_passes('auto')

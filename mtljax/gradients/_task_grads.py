@@ -189,7 +189,7 @@ def value_and_gramian(
   """
   passes = make_passes(mode, batch_size)
   if chunk_size is not None:
-    _validate.integer('chunk_size', chunk_size, 1)
+    chunk_size = _validate.integer('chunk_size', chunk_size, 1)
     _pullback.check_one_pass(fun, f'chunk_size={chunk_size}')
   if layerwise:
     _pullback.check_one_pass(fun, 'the layer-wise Gramian')

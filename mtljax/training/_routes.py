@@ -112,7 +112,7 @@ def amortised(
   The step's own counter takes the place of that of a wrapper, so that the
   gradients of the other steps are skipped too.
   """
-  _validate.integer('every', every, 1)
+  every = _validate.integer('every', every, 1)
   reuse = None if method.weighting is None else method.weighting.reuse
   needs_rows = only_jacobian(method)
   if every > 1 and needs_rows:
@@ -144,7 +144,7 @@ def check_memory(
     )
   if chunk_size is None:
     return
-  _validate.integer('chunk_size', chunk_size, 1)
+  chunk_size = _validate.integer('chunk_size', chunk_size, 1)
   _pullback.check_one_pass(fun, f'chunk_size={chunk_size}')
   if route not in ('gramian', 'layerwise'):
     raise ValueError(

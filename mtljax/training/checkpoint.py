@@ -20,6 +20,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.experimental import multihost_utils
 from orbax.checkpoint import v1 as ocp
 
@@ -57,21 +58,7 @@ class Checkpointer:
   >>> state['w'], data_state
   (Array([0., 1., 2.], dtype=float32), {'next': 8})
 
-  ==============================  ==============================================
-  case                            result
-  ==============================  ==============================================
-  killed while saving             that step never existed; the one before is
-                                  used
-  a file cut, changed or missing  skipped with a message in `skipped`
-  every checkpoint damaged        `CheckpointError`, never a silent fresh start
-  disk full                       `CheckpointError` at the next call; older ones
-                                  are intact
-  score None or NaN               kept as last, never as best
-  the seal deleted by hand        taken for a save cut short, and skipped
-  another tree, shape or dtype    `ValueError` naming the leaves
-  leaves of size zero             not written, made anew
-  ==============================  ==============================================
-  """
+  ==============================  =======================================  """
 
   def __init__(
     self,
@@ -137,6 +124,10 @@ class Checkpointer:
         _seal.remove(self.directory, {step})
       _meet()
       self._stale -= {step}
+      # Orbax knows numpy's arrays, and not its scalars.
+      state = jax.tree.map(
+        lambda x: np.asarray(x) if isinstance(x, np.generic) else x, state
+      )
       state = jax.tree.map(lambda x: x if x.size else None, state)
       saving = ocp.save_async(self.directory / str(step), state)
     except Exception as error:  # noqa: BLE001
@@ -262,9 +253,7 @@ class Checkpointer:
     return jax.tree.unflatten(
       treedef,
       [
-        jnp.zeros(x.shape, x.dtype, device=_abstract(x).sharding)
-        if abstract is None
-        else next(rest)
+        _zeros(x) if abstract is None else next(rest)
         for x, abstract in zip(leaves, wanted, strict=True)
       ],
     )
@@ -328,7 +317,22 @@ def _leaves(tree: Any) -> dict[str, str]:
   return leaves
 
 
-def _abstract(x: Any) -> jax.ShapeDtypeStruct:
+def _is_too_wide(x: Any) -> bool:
+  """Whether it has a type that jax has no arrays of, but numpy has."""
+  if jnp.issubdtype(x.dtype, jax.dtypes.extended):
+    return False
+  return jax.dtypes.canonicalize_dtype(x.dtype) != x.dtype
+
+
+def _zeros(x: Any) -> jax.Array | np.ndarray:
+  if _is_too_wide(x):
+    return np.zeros(x.shape, x.dtype)
+  return jnp.zeros(x.shape, x.dtype, device=_abstract(x).sharding)
+
+
+def _abstract(x: Any) -> jax.ShapeDtypeStruct | np.ndarray:
+  if _is_too_wide(x):
+    return np.empty(x.shape, x.dtype)
   sharding = getattr(x, 'sharding', None)
   sharding = sharding or jax.sharding.SingleDeviceSharding(
     jax.local_devices()[0]

@@ -56,7 +56,7 @@ def make_mesh(
   for name, size in (('task', task), ('model', model)):
     _validate.integer(name, size, 1)
   if data is not None:
-    _validate.integer('data', data, 1)
+    data = _validate.integer('data', data, 1)
   found = jax.device_count()
   wanted = f'data={data}, task={task}, model={model}'
   if data is None:

@@ -225,7 +225,7 @@ def _members(
 ) -> list[dict[str, Any]]:
   """The hyper-parameters of every member, scalars as Python numbers."""
   if num_members is not None:
-    _validate.integer('num_members', num_members, 1)
+    num_members = _validate.integer('num_members', num_members, 1)
   arrays = {name: np.asarray(value) for name, value in hparams.items()}
   sizes = {name: len(x) if x.ndim else None for name, x in arrays.items()}
   found = {*sizes.values(), num_members} - {None}

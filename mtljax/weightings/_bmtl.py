@@ -65,6 +65,7 @@ def bmtl(*, temperature: ArrayLike = 1.0, normalize: bool = False) -> Weighting:
     Multi-Task Learning <https://arxiv.org/abs/2002.04792>`_, 2020
   """
   _validate.in_range('temperature', temperature, 0, open_low=True)
+  _validate.flag('normalize', normalize)
 
   def init_fn(num_tasks, key=None):
     del num_tasks, key

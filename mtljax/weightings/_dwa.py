@@ -77,7 +77,7 @@ def dwa(*, temperature: ArrayLike = 2.0, window: int = 25) -> Weighting:
     <https://arxiv.org/abs/1803.10704>`_, 2019
   """
   _validate.in_range('temperature', temperature, 0, open_low=True)
-  _validate.integer('window', window, 1)
+  window = _validate.integer('window', window, 1)
 
   def init_fn(num_tasks, key=None):
     del key

@@ -139,7 +139,7 @@ def go4align(*, num_groups: int = 2, step_size: ArrayLike = 1e-4) -> Weighting:
     Shen et al., `GO4Align: Group Optimization for Multi-Task Alignment
     <https://arxiv.org/abs/2404.06486>`_, 2024
   """
-  _validate.integer('num_groups', num_groups, 1)
+  num_groups = _validate.integer('num_groups', num_groups, 1)
   _validate.in_range('step_size', step_size, 0)
 
   def init_fn(num_tasks, key=None):

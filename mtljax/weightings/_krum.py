@@ -115,8 +115,8 @@ def krum(
     <https://arxiv.org/abs/1703.02757>`_, 2017
   """
   _validate.flag('squared', squared)
-  _validate.integer('num_byzantine', num_byzantine, 0)
-  _validate.integer('num_selected', num_selected, 1)
+  num_byzantine = _validate.integer('num_byzantine', num_byzantine, 0)
+  num_selected = _validate.integer('num_selected', num_selected, 1)
 
   def init_fn(num_tasks, key=None):
     del key

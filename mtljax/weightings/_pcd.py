@@ -163,7 +163,7 @@ def pcd(
     Descent for Hierarchical Multi-Objective Optimization
     <https://arxiv.org/abs/2606.29521>`_, 2026
   """
-  _validate.integer('primary', primary, 0)
+  primary = _validate.integer('primary', primary, 0)
   # The primary's own entry of a vector is not read, whatever it is.
   limits = () if isinstance(tau, (jax.Array, np.ndarray)) else (0, 1)
   _validate.in_range('tau', tau, *limits, vector=True)

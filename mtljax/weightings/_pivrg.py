@@ -138,7 +138,7 @@ def pivrg(
       'scores=None must be a vector, one single-task score a task.'
     )
   _loss_common.check_vector('scores', scores, math.ulp(0.0))
-  _validate.integer('window', window, 1)
+  window = _validate.integer('window', window, 1)
   _validate.in_range('bound', bound, 1, open_low=True)
   _validate.in_range('min_temperature', min_temperature, 0, open_low=True)
 

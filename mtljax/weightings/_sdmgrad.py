@@ -157,7 +157,7 @@ def sdmgrad(
   _validate.in_range('lambda_', lambda_, 0)
   _validate.in_range('learning_rate', learning_rate, 0)
   _validate.in_range('momentum', momentum, 0)
-  _validate.integer('num_steps', num_steps, 1)
+  num_steps = _validate.integer('num_steps', num_steps, 1)
   _preference.check(preference)
 
   def init_fn(num_tasks, key=None):

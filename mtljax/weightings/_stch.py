@@ -119,10 +119,10 @@ def stch(
       f'warmup_steps={warmup_steps} has its own reference and equal '
       'preferences: leave preference and reference at None.'
     )
-  _validate.integer('warmup_steps', warmup_steps, 1)
+  warmup_steps = _validate.integer('warmup_steps', warmup_steps, 1)
   if nadir_steps is None:
     nadir_steps = -(-warmup_steps // 5)
-  _validate.integer('nadir_steps', nadir_steps, 1)
+  nadir_steps = _validate.integer('nadir_steps', nadir_steps, 1)
   _validate.in_range('nadir_steps', nadir_steps, 1, warmup_steps)
   return _with_warmup(mu, warmup_steps, nadir_steps)
 

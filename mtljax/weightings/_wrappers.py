@@ -246,7 +246,7 @@ def every_k(weighting: Weighting, k: int) -> Weighting:
     Xu et al., `PSMGD: Periodic Stochastic Multi-Gradient Descent for Fast
     Multi-Objective Optimization <https://arxiv.org/abs/2412.10961>`_, 2024
   """
-  _validate.integer('k', k, 1)
+  k = _validate.integer('k', k, 1)
   return _reusing(
     weighting,
     'every_k',
@@ -305,7 +305,7 @@ def freeze_after(weighting: Weighting, steps: int) -> Weighting:
     Analysis in Multi-Task Learning <https://arxiv.org/abs/2505.10347>`_, 2025,
     which asks the question
   """
-  _validate.integer('steps', steps, 1)
+  steps = _validate.integer('steps', steps, 1)
   return _reusing(
     weighting,
     'freeze_after',
