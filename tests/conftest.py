@@ -8,6 +8,7 @@ import sys
 import jax
 import numpy as np
 import pytest
+import smoke
 
 jax.config.update('jax_numpy_rank_promotion', 'raise')
 
@@ -29,6 +30,23 @@ def pytest_configure():
   # XLA ends the process on a flag that it does not know.
   if not subprocess.run(command, env=env, capture_output=True).returncode:
     os.environ['XLA_FLAGS'] = QUICK_TO_COMPILE
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+  """Marks the tests of the list in helpers/smoke.py."""
+  for item in items:
+    if smoke.is_smoke(item.path, item.name):
+      item.add_marker('smoke')
+
+
+def pytest_ignore_collect(collection_path, config):
+  """With ``-m smoke``, files without such a test are not even imported."""
+  if config.getoption('markexpr') != 'smoke':
+    return None
+  if not collection_path.name.endswith('_test.py'):
+    return None
+  return None if smoke.holds_any(collection_path) else True
 
 
 @pytest.fixture(scope='module', autouse=True)

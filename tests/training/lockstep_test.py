@@ -201,3 +201,48 @@ def test_as_many_runs_as_members():
   sweep = make_sweep(build, {'rate': RATES}, mode='loop')
   with pytest.raises(ValueError, match='there are 1 for num_members=3'):
     fit_sweep(sweep, [iter(())])
+
+
+def stopping(sweep, i, error, closed):
+  """A run that raises an error, if any, after its second step."""
+
+  def callback(step, *_):
+    if step == 2 and error is not None:
+      raise error
+
+  try:
+    return (
+      yield from fit_steps(
+        init(sweep, i),
+        Batches(i),
+        num_steps=3,
+        task_names=('a', 'b'),
+        progress=False,
+        callback=callback,
+      )
+    )
+  finally:
+    closed.append(i)
+
+
+def test_the_program_ends_as_the_first_run_asks():
+  sweep = make_sweep(build, {'rate': RATES[:2]}, mode='loop')
+  runs = [
+    stopping(sweep, i, SystemExit(code), [])
+    for i, code in enumerate([143, 130])
+  ]
+  with pytest.raises(SystemExit) as ended:
+    fit_sweep(sweep, runs)
+  assert ended.value.code == 143
+
+
+def test_a_fault_in_one_closes_the_others():
+  sweep = make_sweep(build, {'rate': RATES[:2]}, mode='loop')
+  closed = []
+  runs = [
+    stopping(sweep, 0, KeyError(), closed),
+    stopping(sweep, 1, None, closed),
+  ]
+  with pytest.raises(KeyError):
+    fit_sweep(sweep, runs)
+  assert closed == [0, 1]

@@ -225,3 +225,37 @@ def test_what_the_auxiliary_output_must_be():
   )
   with pytest.raises(ValueError, match="metrics: 'a/0' names two"):
     run(clash, X, model_state={})
+
+
+@pytest.mark.parametrize('accumulate', ['gradients', 'updates'])
+def test_what_differs_between_parts_is_that_of_the_first(accumulate):
+  """Part ``i`` has the examples ``i, i + 2, ...`` of the batch."""
+
+  def fun(w, x, state, key):
+    losses, _ = plain(w, x, start(), key)
+    first = jnp.asarray(1000 * x[0, 0], jnp.int32)
+    return losses, ({'first': first, 'flag': first < 100}, {})
+
+  zero = {'first': jnp.array(0, jnp.int32), 'flag': jnp.array(False)}
+  x = X.at[:, 0].set(jnp.arange(8.0) / 8)
+  found, _ = run(
+    fun, x, model_state=zero, microbatch_size=SIZE, accumulate=accumulate
+  )
+  assert found['first'] == 0 and found['flag']
+  found, _ = run(
+    fun, x[::-1], model_state=zero, microbatch_size=SIZE, accumulate=accumulate
+  )
+  assert found['first'] == 875 and not found['flag']
+
+
+def test_what_differs_between_tasks_is_that_of_the_first():
+  def task(t):
+    def fun(w, x, state, key):
+      del state, key
+      return loss(t, w, 1.0, x), ({'task': jnp.array(t + 5, jnp.int32)}, {})
+
+    return fun
+
+  zero = {'task': jnp.array(0, jnp.int32)}
+  found, _ = run([task(0), task(1)], [X, X], model_state=zero)
+  assert found['task'] == 5

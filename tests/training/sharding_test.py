@@ -176,6 +176,31 @@ def test_state_follows_its_parameters():
   }
 
 
+def test_what_is_tracked_lies_as_the_gradients_not_the_parameters():
+  layout = Layout(FakeMesh(data=2), kind='data', min_size=0)
+  params = {'w': jnp.ones((4, 2))}
+  tree = {
+    'tracked': {'w': jnp.ones((3, 4, 2))},
+    'same': {'w': jnp.ones((4, 2))},
+  }
+  found = _specs_of(layout, params, tree)
+  assert found['tracked']['w'] == P(None, 'data', None)
+  assert found['same']['w'] == P()
+
+
+@pytest.mark.parametrize(('min_size', 'split'), [(8, True), (9, False)])
+def test_the_smallest_that_is_split(min_size, split):
+  """From `min_size` elements on; what has no path is told by its shape."""
+  fsdp = Layout(FakeMesh(data=2), kind='fsdp', min_size=min_size)
+  params, rows = specs(fsdp, (4, 2))
+  expected = P('data', None) if split else P(None, None)
+  assert params['w'] == rows['w'] == expected
+  tensor = Layout(FakeMesh(model=2), kind='tensor', min_size=min_size)
+  tree = [jnp.ones((3, 4, 2))]
+  found = _specs_of(tensor, {'w': jnp.ones((4, 2))}, tree)
+  assert found == [P(None, None, 'model') if split else P()]
+
+
 def _specs_of(layout, params, tree):
   from unittest import mock
 

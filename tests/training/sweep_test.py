@@ -159,6 +159,57 @@ def test_counters_that_differ_by_member_get_the_axis():
 
 
 @pytest.mark.parametrize('mode', ['vmap', 'map'])
+def test_a_counter_that_follows_another_gets_the_axis_too(mode):
+  def build(hparams):
+    def update(updates, state, params=None):
+      del params
+      large = jnp.asarray(hparams['rate'] > 0.5, jnp.int32)
+      first, second, third = state
+      return jax.tree.map(jnp.zeros_like, updates), (
+        first + large,
+        first,
+        third + 1,
+      )
+
+    counters = (jnp.zeros((), jnp.int32),) * 3
+    optimizer = optax.GradientTransformation(lambda params: counters, update)
+    return make_train_step(mtl.mean(T, labels=LABELS), optimizer, STAGED)
+
+  sweep = make_sweep(build, {'rate': [0.1, 0.9]}, mode=mode)
+  state, _ = train(sweep, steps=2)
+  first, second, third = state.opt_state
+  np.testing.assert_array_equal(first, [0, 2])
+  np.testing.assert_array_equal(second, [0, 1])
+  assert third.shape == () and third == 2
+
+
+@pytest.mark.parametrize('mode', MODES)
+def test_what_was_stacked_is_not_given_away(mode):
+  sweep = make_sweep(build, HPARAMS, mode=mode)
+  states = [
+    own.init(PARAMS, key=key)
+    for own, key in zip(sweep.steps, keys(), strict=True)
+  ]
+  sweep.step(sweep.stack(states), BATCH)
+  assert not any(x.is_deleted() for x in jax.tree.leaves(states))
+
+
+def test_what_build_is_called_with():
+  seen = []
+  given = {'rate': [0.5, 1.0], 'method': [0, 1], 'weights': np.ones((2, T))}
+
+  def see(hparams):
+    seen.append(hparams)
+    return make_train_step(mtl.mean(T, labels=LABELS), optax.sgd(1.0), STAGED)
+
+  make_sweep(see, given)
+  assert [(x['rate'], x['method']) for x in seen] == [(0.5, 0), (1.0, 1)]
+  for hparams in seen:
+    assert [type(hparams[k]) for k in ('rate', 'method')] == [float, int]
+    assert hparams['weights'].shape == (T,)
+
+
+@pytest.mark.parametrize('mode', ['vmap', 'map'])
 def test_a_member_that_diverges_leaves_the_others_alone(mode):
   # The solver of mgda loops until the last member is done.
   def build(hparams):
