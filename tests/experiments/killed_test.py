@@ -30,7 +30,7 @@ def digits(folder):
   return [
     'experiments.multi_digits',
     *f'--data.dir {folder} {DIGITS} {TINY} --model multi_mlp'.split(),
-    *'--methods fairgrad --diagnose conflict'.split(),
+    *'--no-baselines --methods fairgrad --diagnose conflict'.split(),
   ]
 
 
@@ -38,7 +38,7 @@ def census(folder):
   return [
     'experiments.census',
     *f'--data.dir {folder} --hidden-sizes 8 --head-sizes 4 {TINY}'.split(),
-    *'--methods cagrad'.split(),
+    *'--no-baselines --methods cagrad'.split(),
   ]
 
 
