@@ -66,7 +66,7 @@ def acquire(folder: pathlib.Path) -> Lock | None:
     LockedError: another process holds it; the message names that process.
     OSError: the file of the lock cannot be made.
   """
-  if not _is_first():
+  if not is_first():
     return None
   if fcntl is None:
     _say_once(folder, 'this system has no flock')
@@ -124,7 +124,8 @@ def held_by_other(folder: str | os.PathLike[str]) -> str | None:
     os.close(file)
 
 
-def _is_first() -> bool:
+def is_first() -> bool:
+  """Whether this is the first process of a run, or its only one."""
   # Asked in this order, so as not to start jax before it is distributed.
   return not jax.distributed.is_initialized() or jax.process_index() == 0
 

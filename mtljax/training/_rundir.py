@@ -180,7 +180,9 @@ def open_run(
     if history:
       values['history'] = history
     text = json.dumps(_json.seal(values), indent=2, sort_keys=True) + '\n'
-    _json.replace(run.path / 'config.json', lambda path: path.write_text(text))
+    if _lock.is_first():
+      path = run.path / 'config.json'
+      _json.replace(path, lambda temporary: temporary.write_text(text))
     if lock is not None:
       _inside.remove_leftovers(run.path)
   return dataclasses.replace(run, resumed=bool(occupied), lock=lock)

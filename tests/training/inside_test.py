@@ -295,3 +295,11 @@ def test_a_full_folder_is_named(tmp_path):
     _json.replace(path, full)
   assert caught.value.filename == str(path)
   assert list(tmp_path.iterdir()) == []
+
+
+def test_only_the_first_process_of_a_run_writes_its_configuration(
+  tmp_path, monkeypatch
+):
+  monkeypatch.setattr(_lock, 'is_first', lambda: False)
+  run = begin(tmp_path / 'run')
+  assert run.lock is None and not (run.path / 'config.json').exists()
