@@ -35,7 +35,10 @@ def take(report: str, title: str) -> str:
   svg = re.sub(r'<circle class="mover".*?</circle>', '', plots[title])
   for name, color in LIGHT.items():
     svg = svg.replace(name, color)
-  svg = svg.replace('<svg ', '<svg xmlns="http://www.w3.org/2000/svg" ', 1)
+  size = re.sub(
+    r'viewBox="0 0 (\S+) (\S+)"', r'\g<0> width="\1pt" height="\2pt"', svg
+  )
+  svg = size.replace('<svg ', '<svg xmlns="http://www.w3.org/2000/svg" ', 1)
   return re.sub(r'>\s+<', '><', svg) + '\n'
 
 

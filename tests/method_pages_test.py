@@ -93,7 +93,8 @@ def test_figure_is_taken_out_of_a_report(made):
   )
   assert take(page, 'a < b') == (
     '<svg xmlns="http://www.w3.org/2000/svg" role="img" aria-label="a &lt; b" '
-    'viewBox="0 0 1 1"><path style="stroke: #222222"/></svg>\n'
+    'viewBox="0 0 1 1" width="1pt" height="1pt">'
+    '<path style="stroke: #222222"/></svg>\n'
   )
   with pytest.raises(ValueError, match="title='c' is none of .* a < b, other"):
     take(page, 'c')

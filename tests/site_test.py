@@ -112,16 +112,19 @@ def test_search_finds_a_method(serve, tmp_path):
 
 @built
 @pytest.mark.parametrize('page', PAGES)
-def test_page_is_as_wide_as_a_phone(serve, tmp_path, page):
-  """The page in a frame of 390 pixels does not scroll sideways."""
+def test_page_fits_a_phone(serve, tmp_path, page):
+  """In a frame of 390 pixels: no scrolling sideways, every picture seen."""
   frame = tmp_path / 'frame'
   shutil.copytree(SITE, frame, ignore=shutil.ignore_patterns('.doctrees'))
   (frame / 'frame.html').write_text(
     '<link rel="icon" href="data:,">'
     f'<iframe src="{page}" width="390" height="800" onload="'
-    "document.title = 'wide ' + "
-    'this.contentDocument.documentElement.scrollWidth"></iframe>'
+    "document.title = 'wide ' + [this.contentDocument.documentElement"
+    '.scrollWidth, ...Array.from(this.contentDocument.images,'
+    " image => image.offsetWidth)].join(' ')\"></iframe>"
   )
   _, tree = visit(f'{serve(frame)}/frame.html', tmp_path / 'profile', 800)
-  (width,) = re.findall(r'<title>wide (\d+)</title>', tree)
-  assert int(width) <= 390
+  (widths,) = re.findall(r'<title>wide ([\d ]+)</title>', tree)
+  width, *pictures = map(int, widths.split())
+  assert width <= 390
+  assert all(80 <= picture <= 390 for picture in pictures)
