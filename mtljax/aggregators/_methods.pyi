@@ -613,9 +613,10 @@ def nash_mtl(
   zero rows                 0 for them, the smaller problem's answer for the
                             rest; their heads are not trained in that step
   equal rows                equal
-  0 in the hull (Pareto     there is no solution: finite weights that combine
-  stationary, antiparallel) to an update shorter than sqrt(T), with a residual
-                            of order 1
+  0 in the hull             Pareto stationary, as of antiparallel rows: there is
+                            no solution; finite weights that combine to an
+                            update shorter than sqrt(T), with a residual of
+                            order 1
   absent tasks              0, the smaller problem's answer for the rest
   NaN or infinity           NaN
   ========================  ==================================================
@@ -684,8 +685,9 @@ def fairgrad(
   zero rows                 0 for them, the smaller problem's answer for the
                             rest
   equal rows                equal
-  0 in the hull (Pareto     there is no solution: finite weights whose
-  stationary, antiparallel) combination is bounded, with a residual of order 1
+  0 in the hull             Pareto stationary, as of antiparallel rows: there is
+                            no solution; finite weights whose combination is
+                            bounded, with a residual of order 1
   absent tasks              0, the smaller problem's answer for the rest
   NaN or infinity           NaN
   ========================  ==================================================
@@ -1362,7 +1364,8 @@ def gradnorm(
   ``min_weight``            bound, and a step may pass 0)
   a first loss of 0         its ratio is 1 until a loss is not 0, which is then
                             its first
-  a negative ratio          NaN from the next step on, unless alpha is whole
+  a negative ratio          NaN from the next step on, unless alpha is whole;
+                            in an aggregator they stand still in that step
   absent tasks              0, the smaller problem's answer for the rest; their
                             weight and Adam stand still
   NaN or infinity           NaN, from then on; in an aggregator only in that
@@ -1829,8 +1832,9 @@ def pivrg(
   zero rows                 0 for them; they count among the factors, so the
                             rest has the smaller problem's direction
   equal rows                as unlike as the factors
-  0 in the hull (Pareto     there is no solution: finite weights whose
-  stationary, antiparallel) combination is bounded, with a residual of order 1
+  0 in the hull             Pareto stationary, as of antiparallel rows: there is
+                            no solution; finite weights whose combination is
+                            bounded, with a residual of order 1
   absent tasks              0, the smaller problem's answer for the rest; a
                             window counts the steps a task is present
   NaN or infinity           NaN; in a loss, until its window is replaced; in
@@ -2063,7 +2067,8 @@ def stch(
   input                     weights
   ========================  ==================================================
   one task                  the preference; 1 by default, 1 / L with a warm-up
-  a loss of zero or below   nothing special; NaN for all with a warm-up
+  a loss of zero or below   nothing special; with a warm-up NaN for all, and
+                            the step is no part of it
   absent tasks              0, the smaller problem's answer for the rest, with
                             their preferences as given. A task's warm-up counts
                             the steps it was present; those still in it have
@@ -2345,8 +2350,8 @@ def modo(
   input                     weights
   ========================  ==================================================
   one task                  1
-  zero, equal, antiparallel nothing special: it is one step of descent
-  rows, 0 in the hull
+  zero or equal rows        nothing special: it is one step of descent
+  0 in the hull             the same, and so of antiparallel rows
   rows of unlike length     a row much longer than the others loses its weight
                             in one step, if :math:`\gamma \|g\|^2` is over 2
   absent tasks              0; the others share 1 and move as in the smaller
@@ -2437,8 +2442,8 @@ def sdmgrad(
   input                     weights
   ========================  ==================================================
   one task                  1
-  zero, equal, antiparallel nothing special: these are steps of descent
-  rows, 0 in the hull
+  zero or equal rows        nothing special: these are steps of descent
+  0 in the hull             the same, and so of antiparallel rows
   rows of unlike length     a row much longer than the others is left with
                             :math:`\lambda p_t / (1 + \lambda)`, if
                             :math:`\gamma \|g\|^2` is over 2
@@ -2763,8 +2768,8 @@ def moco(
   ========================  ==================================================
   one task                  1; the update is :math:`\beta` times its gradient
                             in the first step
-  zero, equal, antiparallel nothing special: it is one step of descent
-  rows, 0 in the hull
+  zero or equal rows        nothing special: it is one step of descent
+  0 in the hull             the same, and so of antiparallel rows
   rows of unlike length     a long row loses its weight in one step, if
                             :math:`\gamma \|y\|^2` is over 1
   absent tasks              0; the others share 1 and move as in the smaller
