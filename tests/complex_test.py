@@ -90,7 +90,7 @@ def test_update_and_weights(m):
 
 @pytest.mark.parametrize('by', ['l2', 'loss', 'loss+'])
 def test_normalized_rows(by):
-  tx = mtl.normalize_tasks(2, by=by, labels=LABELS)
+  tx = mtl.normalize_tasks(2, normalize=by, labels=LABELS)
   grads = make_grads(0)
   got = tx.update(grads, tx.init(None), losses=LOSSES)[0]
   want = tx.update(twin(grads), tx.init(None), losses=LOSSES)[0]

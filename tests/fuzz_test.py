@@ -46,7 +46,7 @@ SHARED = {
   'flat_regions': {'rho_shared': 0.1},
   'samo': {'rho': 0.1, 'beta': 0.5, 'smoothing': 0.01},
   'gradient_norm_penalty': {'rho': 0.1, 'alpha': 0.5},
-  'cr_mogm': {'alpha': 0.5},
+  'cr_mogm': {'decay': 0.5},
   'every_k': {'k': 2},
   'freeze_after': {'steps': 2},
 }

@@ -21,7 +21,7 @@ class DBMTLState(NamedTuple):
 
 
 def db_mtl(
-  *, beta: ArrayLike = 0.9, beta_sigma: ArrayLike = 0.0, eps: float = 1e-8
+  *, decay: ArrayLike = 0.9, decay_power: ArrayLike = 0.0, eps: float = 1e-8
 ) -> _base.GradientRule:
   r"""Dual-balancing: both the losses' and the gradients' scales (DB-MTL).
 
@@ -56,8 +56,8 @@ def db_mtl(
   ========================  ==================================================
 
   Args:
-    beta: :math:`\beta`, at least 0 and below 1; 0 does not average.
-    beta_sigma: :math:`\sigma`, at least 0.
+    decay: :math:`\beta`, at least 0 and below 1; 0 does not average.
+    decay_power: :math:`\sigma`, at least 0.
     eps: :math:`\epsilon`, in units of a loss.
 
   Returns:
@@ -68,7 +68,7 @@ def db_mtl(
 
   Examples:
     >>> import jax.numpy as jnp, mtljax as mtl
-    >>> tx = mtl.db_mtl(num_tasks=2, beta=0.0)
+    >>> tx = mtl.db_mtl(num_tasks=2, decay=0.0)
     >>> params = {'w': jnp.zeros(2)}
     >>> grads = {'w': jnp.array([[1.0, 0.0], [0.0, 200.0]])}
     >>> update, state = tx.update(
@@ -80,10 +80,12 @@ def db_mtl(
     Lin et al., `Dual-Balancing for Multi-Task Learning
     <https://arxiv.org/abs/2308.12029>`_, 2023
   """
-  _validate.in_range('beta', beta, 0, 1)
-  if isinstance(beta, (int, float)) and beta == 1:
-    raise ValueError(f'beta={beta!r} must be below 1, or the average stays 0.')
-  _validate.in_range('beta_sigma', beta_sigma, 0)
+  _validate.in_range('decay', decay, 0, 1)
+  if isinstance(decay, (int, float)) and decay == 1:
+    raise ValueError(
+      f'decay={decay!r} must be below 1, or the average stays 0.'
+    )
+  _validate.in_range('decay_power', decay_power, 0)
   _validate.in_range('eps', eps, 0)
 
   def init_fn(num_tasks, shared, key):
@@ -98,7 +100,7 @@ def db_mtl(
     losses = rows.losses.astype(_tree.accumulator(rows.losses.dtype))
     slope = jnp.where(mask, 1 / jnp.where(mask, losses + eps, 1), 0)
     count = (state.count + 1).astype(losses.dtype)
-    kept = jnp.where(mask, beta / count**beta_sigma, 1)
+    kept = jnp.where(mask, decay / count**decay_power, 1)
     tracked = [
       _tree.scale_leaf(kept, y)
       + _tree.scale_leaf((1 - kept) * slope, g.astype(y.dtype))

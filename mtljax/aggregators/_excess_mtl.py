@@ -34,7 +34,7 @@ def _grow(leaf: jax.Array, root: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 def excess_mtl(
   *,
-  step_size: ArrayLike = 0.01,
+  learning_rate: ArrayLike = 0.01,
   warmup_steps: int = 0,
   first_step: Literal['relative', 'absolute'] = 'relative',
 ) -> _base.GradientRule:
@@ -77,7 +77,7 @@ def excess_mtl(
   ========================  ==================================================
 
   Args:
-    step_size: :math:`\eta`, at least 0. 0.01 in LibMTL, 1 in TorchJD.
+    learning_rate: :math:`\eta`, at least 0. 0.01 in LibMTL, 1 in TorchJD.
     warmup_steps: so many steps only estimate :math:`S` and :math:`e^{(1)}`,
       with equal weights.
     first_step: ``'relative'`` or ``'absolute'``, see above.
@@ -90,7 +90,7 @@ def excess_mtl(
 
   Examples:
     >>> import jax.numpy as jnp, mtljax as mtl
-    >>> tx = mtl.excess_mtl(num_tasks=2, step_size=1.0)
+    >>> tx = mtl.excess_mtl(num_tasks=2, learning_rate=1.0)
     >>> params = {'w': jnp.zeros(2)}
     >>> state = tx.init(params)
     >>> for size in (1.0, 0.1):  # the first task comes to its optimum
@@ -103,7 +103,7 @@ def excess_mtl(
     He et al., `Robust Multi-Task Learning with Excess Risks
     <https://arxiv.org/abs/2402.02009>`_, 2024
   """
-  _validate.in_range('step_size', step_size, 0)
+  _validate.in_range('learning_rate', learning_rate, 0)
   _validate.one_of('first_step', first_step, ('relative', 'absolute'))
   warmup_steps = _validate.integer('warmup_steps', warmup_steps, 0)
 
@@ -137,7 +137,7 @@ def excess_mtl(
     if first_step == 'absolute':
       relative = jnp.where(is_first, excess, relative)
     # Far beyond what the softmax tells apart, and never infinite.
-    rise = jnp.minimum(step_size * relative, 1e30)
+    rise = jnp.minimum(learning_rate * relative, 1e30)
     logits = state.log_weights + jnp.where(counts, rise, 0)
     weights = jnp.where(ok, _loss_common.softmax(logits, mask), jnp.nan)
     weights = jnp.where(mask, weights, 0)

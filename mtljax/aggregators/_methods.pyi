@@ -1246,7 +1246,7 @@ def go4align(
   num_tasks: int,
   *,
   num_groups: int = 2,
-  step_size: ArrayLike = 0.0001,
+  learning_rate: ArrayLike = 0.0001,
   labels: _labels.Labels | None = None,
   gramian_labels: Any | None = None,
   weight_heads: bool | None = None,
@@ -1297,7 +1297,7 @@ def go4align(
       ``labels``, ``gramian_labels``, ``weight_heads``, ``scale``,
       ``max_norm``, ``key``, ``nonfinite``.
     num_groups: how many groups, at least 1; 1 gives all tasks the mean of v.
-    step_size: :math:`\eta`, at least 0, in units of an inverse loss.
+    learning_rate: :math:`\eta`, at least 0, in units of an inverse loss.
 
   Returns:
     The `mtljax.Aggregator`. Reads the losses.
@@ -1407,7 +1407,7 @@ def gradnorm(
 def gradvac(
   num_tasks: int,
   *,
-  beta: ArrayLike = 0.01,
+  decay: ArrayLike = 0.99,
   labels: _labels.Labels | None = None,
   gramian_labels: Any | None = None,
   weight_heads: bool | None = None,
@@ -1457,15 +1457,15 @@ def gradvac(
     **options: the options of `mtljax.aggregate`, where they are explained:
       ``labels``, ``gramian_labels``, ``weight_heads``, ``scale``,
       ``max_norm``, ``key``, ``nonfinite``.
-    beta: how fast the targets move, from 0 (`pcgrad`, as long as they are 0)
-      to 1. In the paper 0.01; 0.5 in LibMTL and TorchJD.
+    decay: :math:`1 - \beta`, what stays of the targets, from 0 to 1 (`pcgrad`,
+      as long as they are 0). In the paper 0.99; 0.5 in LibMTL and TorchJD.
 
   Returns:
     The `mtljax.Aggregator`. Reads the Gramian; its state holds the targets and
     a key.
 
   Raises:
-    ValueError: ``beta`` is not between 0 and 1.
+    ValueError: ``decay`` is not between 0 and 1.
 
   References:
     Wang et al., `Gradient Vaccine: Investigating and Improving Multi-task
@@ -1710,7 +1710,7 @@ def pcd(
   *,
   primary: int = 0,
   tau: ArrayLike = 0.02,
-  beta: ArrayLike = 0.999,
+  decay: ArrayLike = 0.999,
   eps: ArrayLike = 1e-08,
   labels: _labels.Labels | None = None,
   gramian_labels: Any | None = None,
@@ -1763,7 +1763,7 @@ def pcd(
     primary: the index of the primary task.
     tau: from 0 to 1, for all or one for each task, shape ``(T,)``, of which
       the primary's is not read.
-    beta: the decay of the averages, at least 0 and below 1.
+    decay: :math:`\beta`, of the averages, at least 0 and below 1.
     eps: added to the averages of the squared norms, at least 0.
 
   Returns:
@@ -1881,7 +1881,7 @@ def slaw(
   num_tasks: int,
   *,
   decay: ArrayLike = 0.99,
-  floor: ArrayLike = 1e-05,
+  eps: ArrayLike = 1e-05,
   labels: _labels.Labels | None = None,
   gramian_labels: Any | None = None,
   weight_heads: bool | None = None,
@@ -1909,7 +1909,7 @@ def slaw(
   negative, where a loss varies little around its mean.
 
   After the first step a constant factor on a loss changes only the length of
-  the update, as long as every deviation is above ``floor``.
+  the update, as long as every deviation is above ``eps``.
 
   Scaling a task's loss changes the update's direction (invariance
   ``'none'``). Costs one backward pass and O(T) beside it.
@@ -1918,7 +1918,7 @@ def slaw(
   input                     weights
   ========================  ==================================================
   one task                  1
-  a loss that is constant   the deviation counts as ``floor``: all the weight,
+  a loss that is constant   the deviation counts as ``eps``: all the weight,
                             if the others' vary; equal if none does
   zero or negative losses   nothing special
   absent tasks              0; T counts those present, each with the history
@@ -1934,7 +1934,7 @@ def slaw(
       ``labels``, ``gramian_labels``, ``weight_heads``, ``scale``,
       ``max_norm``, ``key``, ``nonfinite``.
     decay: of the running means, from 0 to 1.
-    floor: of the standard deviations, above 0, in units of a loss.
+    eps: the least of the standard deviations, above 0, in units of a loss.
 
   Returns:
     The `mtljax.Aggregator`. Reads the losses.
@@ -2020,7 +2020,7 @@ def slw(
 def stch(
   num_tasks: int,
   *,
-  mu: ArrayLike = 1.0,
+  temperature: ArrayLike = 1.0,
   preference: Vector = None,
   reference: Vector = None,
   warmup_steps: int | None = None,
@@ -2082,7 +2082,7 @@ def stch(
     **options: the options of `mtljax.aggregate`, where they are explained:
       ``labels``, ``gramian_labels``, ``weight_heads``, ``scale``,
       ``max_norm``, ``key``, ``nonfinite``.
-    mu: the smoothing :math:`\mu`, above 0, in units of a preferred loss.
+    temperature: :math:`\mu`, above 0, in units of a preferred loss.
     preference: :math:`\lambda`, one a task, at least 0; None: 1/T, with T the
       tasks present.
     reference: :math:`z`, the ideal losses, one a task; None: zeros.
@@ -2320,7 +2320,7 @@ def modo(
   num_tasks: int,
   *,
   learning_rate: ArrayLike = 0.1,
-  rho: ArrayLike = 0.1,
+  regularization: ArrayLike = 0.1,
   labels: _labels.Labels | None = None,
   gramian_labels: Any | None = None,
   weight_heads: bool | None = None,
@@ -2365,7 +2365,7 @@ def modo(
       ``labels``, ``gramian_labels``, ``weight_heads``, ``scale``,
       ``max_norm``, ``key``, ``nonfinite``.
     learning_rate: :math:`\gamma`, at least 0. LibMTL has 0.001.
-    rho: :math:`\rho`, at least 0: pulls towards equal weights.
+    regularization: :math:`\rho`, at least 0: pulls towards equal weights.
 
   Returns:
     The `mtljax.Aggregator`. Reads the cross-Gramian.
@@ -2638,7 +2638,7 @@ def trimmed_mean(
 def excess_mtl(
   num_tasks: int,
   *,
-  step_size: ArrayLike = 0.01,
+  learning_rate: ArrayLike = 0.01,
   warmup_steps: int = 0,
   first_step: Literal['relative', 'absolute'] = 'relative',
   labels: _labels.Labels | None = None,
@@ -2691,7 +2691,7 @@ def excess_mtl(
     **options: the options of `mtljax.aggregate`, where they are explained:
       ``labels``, ``weight_heads``, ``scale``, ``max_norm``, ``key``,
       ``nonfinite``.
-    step_size: :math:`\eta`, at least 0. 0.01 in LibMTL, 1 in TorchJD.
+    learning_rate: :math:`\eta`, at least 0. 0.01 in LibMTL, 1 in TorchJD.
     warmup_steps: so many steps only estimate :math:`S` and :math:`e^{(1)}`,
       with equal weights.
     first_step: ``'relative'`` or ``'absolute'``, see above.
@@ -2704,7 +2704,7 @@ def excess_mtl(
 
   Examples:
     >>> import jax.numpy as jnp, mtljax as mtl
-    >>> tx = mtl.excess_mtl(num_tasks=2, step_size=1.0)
+    >>> tx = mtl.excess_mtl(num_tasks=2, learning_rate=1.0)
     >>> params = {'w': jnp.zeros(2)}
     >>> state = tx.init(params)
     >>> for size in (1.0, 0.1):  # the first task comes to its optimum
@@ -2722,11 +2722,11 @@ def excess_mtl(
 def moco(
   num_tasks: int,
   *,
-  beta: ArrayLike = 0.99,
-  beta_sigma: ArrayLike = 0.0,
-  gamma: ArrayLike = 0.1,
-  gamma_sigma: ArrayLike = 0.0,
-  rho: ArrayLike = 0.0,
+  decay: ArrayLike = 0.01,
+  gain_power: ArrayLike = 0.0,
+  learning_rate: ArrayLike = 0.1,
+  learning_rate_power: ArrayLike = 0.0,
+  regularization: ArrayLike = 0.0,
   projection: Literal['simplex', 'softmax'] = 'simplex',
   normalize: bool = False,
   labels: _labels.Labels | None = None,
@@ -2756,12 +2756,13 @@ def moco(
   parameter: T times their memory. Costs the T gradients and O(T) a
   coordinate.
 
-  The authors' code has :math:`2 Y Y^\top` (put the 2 into ``gamma``) and runs
-  with the values that are the defaults here. LibMTL gives the gradients the
-  lengths of their losses first and takes a softmax in place of the projection:
-  ``moco(normalize=True, projection='softmax', beta=0.5, beta_sigma=0.5,
-  gamma=0.1, gamma_sigma=0.5)``. A softmax of equal numbers is uniform, and it
-  never gives a weight of 0.
+  The authors' code has :math:`2 Y Y^\top` (put the 2 into ``learning_rate``)
+  and runs with the values that are the defaults here. LibMTL gives the
+  gradients the lengths of their losses first and takes a softmax in place of
+  the projection:
+  ``moco(normalize=True, projection='softmax', decay=0.5, gain_power=0.5,
+  learning_rate=0.1, learning_rate_power=0.5)``. A softmax of equal numbers is
+  uniform, and it never gives a weight of 0.
 
   ========================  ==================================================
   input                     weights
@@ -2783,11 +2784,12 @@ def moco(
     **options: the options of `mtljax.aggregate`, where they are explained:
       ``labels``, ``weight_heads``, ``scale``, ``max_norm``, ``key``,
       ``nonfinite``.
-    beta: :math:`\beta`, above 0 and at most 1; 1 does not average.
-    beta_sigma: :math:`\sigma_\beta`, at least 0.
-    gamma: :math:`\gamma`, at least 0.
-    gamma_sigma: :math:`\sigma_\gamma`, at least 0.
-    rho: :math:`\rho`, at least 0: pulls towards equal weights.
+    decay: :math:`1 - \beta`, at least 0 and below 1; 0 does not average.
+    gain_power: :math:`\sigma_\beta`, at least 0: how what a gradient adds to
+      its average falls with the steps.
+    learning_rate: :math:`\gamma`, at least 0.
+    learning_rate_power: :math:`\sigma_\gamma`, at least 0.
+    regularization: :math:`\rho`, at least 0: pulls towards equal weights.
     projection: ``'simplex'`` or ``'softmax'``, see above.
     normalize: whether gradients get the lengths of their losses; reads the
       losses.
@@ -2800,7 +2802,7 @@ def moco(
 
   Examples:
     >>> import jax.numpy as jnp, mtljax as mtl
-    >>> tx = mtl.moco(num_tasks=2, beta=1.0)
+    >>> tx = mtl.moco(num_tasks=2, decay=0.0)
     >>> params = {'w': jnp.zeros(2)}
     >>> grads = {'w': jnp.array([[1.0, 0.0], [0.0, 2.0]])}
     >>> update, state = tx.update(grads, tx.init(params), params)
@@ -2816,8 +2818,8 @@ def moco(
 def db_mtl(
   num_tasks: int,
   *,
-  beta: ArrayLike = 0.9,
-  beta_sigma: ArrayLike = 0.0,
+  decay: ArrayLike = 0.9,
+  decay_power: ArrayLike = 0.0,
   eps: float = 1e-08,
   labels: _labels.Labels | None = None,
   weight_heads: bool | None = None,
@@ -2863,8 +2865,8 @@ def db_mtl(
     **options: the options of `mtljax.aggregate`, where they are explained:
       ``labels``, ``weight_heads``, ``scale``, ``max_norm``, ``key``,
       ``nonfinite``.
-    beta: :math:`\beta`, at least 0 and below 1; 0 does not average.
-    beta_sigma: :math:`\sigma`, at least 0.
+    decay: :math:`\beta`, at least 0 and below 1; 0 does not average.
+    decay_power: :math:`\sigma`, at least 0.
     eps: :math:`\epsilon`, in units of a loss.
 
   Returns:
@@ -2875,7 +2877,7 @@ def db_mtl(
 
   Examples:
     >>> import jax.numpy as jnp, mtljax as mtl
-    >>> tx = mtl.db_mtl(num_tasks=2, beta=0.0)
+    >>> tx = mtl.db_mtl(num_tasks=2, decay=0.0)
     >>> params = {'w': jnp.zeros(2)}
     >>> grads = {'w': jnp.array([[1.0, 0.0], [0.0, 200.0]])}
     >>> update, state = tx.update(

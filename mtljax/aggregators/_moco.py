@@ -42,11 +42,11 @@ def _share(moved: jax.Array, mask: jax.Array, projection: str) -> jax.Array:
 
 def moco(
   *,
-  beta: ArrayLike = 0.99,
-  beta_sigma: ArrayLike = 0.0,
-  gamma: ArrayLike = 0.1,
-  gamma_sigma: ArrayLike = 0.0,
-  rho: ArrayLike = 0.0,
+  decay: ArrayLike = 0.01,
+  gain_power: ArrayLike = 0.0,
+  learning_rate: ArrayLike = 0.1,
+  learning_rate_power: ArrayLike = 0.0,
+  regularization: ArrayLike = 0.0,
   projection: Literal['simplex', 'softmax'] = 'simplex',
   normalize: bool = False,
 ) -> _base.GradientRule:
@@ -70,12 +70,13 @@ def moco(
   parameter: T times their memory. Costs the T gradients and O(T) a
   coordinate.
 
-  The authors' code has :math:`2 Y Y^\top` (put the 2 into ``gamma``) and runs
-  with the values that are the defaults here. LibMTL gives the gradients the
-  lengths of their losses first and takes a softmax in place of the projection:
-  ``moco(normalize=True, projection='softmax', beta=0.5, beta_sigma=0.5,
-  gamma=0.1, gamma_sigma=0.5)``. A softmax of equal numbers is uniform, and it
-  never gives a weight of 0.
+  The authors' code has :math:`2 Y Y^\top` (put the 2 into ``learning_rate``)
+  and runs with the values that are the defaults here. LibMTL gives the
+  gradients the lengths of their losses first and takes a softmax in place of
+  the projection:
+  ``moco(normalize=True, projection='softmax', decay=0.5, gain_power=0.5,
+  learning_rate=0.1, learning_rate_power=0.5)``. A softmax of equal numbers is
+  uniform, and it never gives a weight of 0.
 
   ========================  ==================================================
   input                     weights
@@ -93,11 +94,12 @@ def moco(
   ========================  ==================================================
 
   Args:
-    beta: :math:`\beta`, above 0 and at most 1; 1 does not average.
-    beta_sigma: :math:`\sigma_\beta`, at least 0.
-    gamma: :math:`\gamma`, at least 0.
-    gamma_sigma: :math:`\sigma_\gamma`, at least 0.
-    rho: :math:`\rho`, at least 0: pulls towards equal weights.
+    decay: :math:`1 - \beta`, at least 0 and below 1; 0 does not average.
+    gain_power: :math:`\sigma_\beta`, at least 0: how what a gradient adds to
+      its average falls with the steps.
+    learning_rate: :math:`\gamma`, at least 0.
+    learning_rate_power: :math:`\sigma_\gamma`, at least 0.
+    regularization: :math:`\rho`, at least 0: pulls towards equal weights.
     projection: ``'simplex'`` or ``'softmax'``, see above.
     normalize: whether gradients get the lengths of their losses; reads the
       losses.
@@ -110,7 +112,7 @@ def moco(
 
   Examples:
     >>> import jax.numpy as jnp, mtljax as mtl
-    >>> tx = mtl.moco(num_tasks=2, beta=1.0)
+    >>> tx = mtl.moco(num_tasks=2, decay=0.0)
     >>> params = {'w': jnp.zeros(2)}
     >>> grads = {'w': jnp.array([[1.0, 0.0], [0.0, 2.0]])}
     >>> update, state = tx.update(grads, tx.init(params), params)
@@ -122,12 +124,16 @@ def moco(
     Provably Convergent Approach <https://arxiv.org/abs/2210.12624>`_, 2023
   """
   _validate.flag('normalize', normalize)
-  _validate.in_range('beta', beta, 0, 1, open_low=True)
+  _validate.in_range('decay', decay, 0, 1)
+  if isinstance(decay, (int, float)) and decay == 1:
+    raise ValueError(
+      f'decay={decay!r} must be below 1, or the averages stay 0.'
+    )
   for name, value in (
-    ('beta_sigma', beta_sigma),
-    ('gamma', gamma),
-    ('gamma_sigma', gamma_sigma),
-    ('rho', rho),
+    ('gain_power', gain_power),
+    ('learning_rate', learning_rate),
+    ('learning_rate_power', learning_rate_power),
+    ('regularization', regularization),
   ):
     _validate.in_range(name, value, 0)
   _validate.one_of('projection', projection, ('simplex', 'softmax'))
@@ -143,7 +149,7 @@ def moco(
   def update_fn(rows, state):
     mask = rows.present
     count = (state.count + 1).astype(state.iterate.dtype)
-    rate = jnp.where(mask, beta / count**beta_sigma, 0)
+    rate = jnp.where(mask, (1 - decay) / count**gain_power, 0)
     leaves = _normalized(rows) if normalize else rows.leaves
     tracked = [
       y + _tree.scale_leaf(rate, g.astype(y.dtype) - y)
@@ -154,8 +160,8 @@ def moco(
     ok = jnp.all(jnp.isfinite(gramian))
 
     w, total = _double_sampling.start(state.iterate.astype(gramian.dtype), mask)
-    slope = jnp.matmul(gramian, w, precision='highest') + rho * w
-    moved = w - gamma / count**gamma_sigma * slope
+    slope = jnp.matmul(gramian, w, precision='highest') + regularization * w
+    moved = w - learning_rate / count**learning_rate_power * slope
     w = _share(moved, mask, projection)
     weights = jnp.where(mask, jnp.where(ok, w, jnp.nan), 0)
 

@@ -42,7 +42,7 @@ def _row_norms(rows: Sequence[jax.Array], num_tasks: int) -> jax.Array:
 def normalize_tasks(
   num_tasks: int,
   *,
-  by: Literal['l2', 'loss', 'loss+'] = 'l2',
+  normalize: Literal['l2', 'loss', 'loss+'] = 'l2',
   labels: _labels.Labels | None = None,
 ) -> optax.GradientTransformationExtraArgs:
   r"""Divides each task's shared gradient by its length, its loss, or both.
@@ -69,8 +69,8 @@ def normalize_tasks(
 
   Args:
     num_tasks: T, a Python int.
-    by: ``'l2'``, ``'loss'`` or ``'loss+'``: the three above. The last two read
-      the losses: ``update(..., losses=losses)``.
+    normalize: by ``'l2'``, ``'loss'`` or ``'loss+'``: the three above. The last
+      two read the losses: ``update(..., losses=losses)``.
     labels: see `mtljax.label_params`; None: all leaves are shared.
 
   Returns:
@@ -78,8 +78,8 @@ def normalize_tasks(
     state.
 
   Raises:
-    ValueError: ``by`` is not known; or, when traced, a gradient's shape does
-      not fit its label.
+    ValueError: ``normalize`` is not known; or, when traced, a gradient's shape
+      does not fit its label.
     TypeError: when traced, the losses are needed and missing.
 
   Examples:
@@ -96,8 +96,8 @@ def normalize_tasks(
     code
   """
   num_tasks = _validate.num_tasks(num_tasks)
-  _validate.one_of('by', by, ('l2', 'loss', 'loss+'))
-  by_loss = by in ('loss', 'loss+')
+  _validate.one_of('normalize', normalize, ('l2', 'loss', 'loss+'))
+  by_loss = normalize in ('loss', 'loss+')
 
   def init_fn(params):
     del params
@@ -119,7 +119,7 @@ def normalize_tasks(
     if not shared:
       return updates, state
     norms = _row_norms(shared, num_tasks)
-    size = jnp.ones_like(norms) if by == 'loss' else norms
+    size = jnp.ones_like(norms) if normalize == 'loss' else norms
     if by_loss:
       size = size * jnp.where(losses > 0, losses, jnp.nan).astype(norms.dtype)
     size = jnp.where(norms == 0, 1, size)

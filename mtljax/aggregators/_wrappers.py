@@ -39,7 +39,7 @@ def _wrap(
 def cr_mogm(
   method: Method,
   *,
-  alpha: ArrayLike = 0.9,
+  decay: ArrayLike = 0.9,
   initial_weights: Sequence[float] | jax.Array | None = None,
 ) -> Method:
   r"""Correlation-reduced weights (CR-MOGM): their moving average.
@@ -51,7 +51,7 @@ def cr_mogm(
 
   Args:
     method: an aggregator or a weighting.
-    alpha: :math:`\alpha`, from 0 (the method itself) to 1.
+    decay: :math:`\alpha`, from 0 (the method itself) to 1.
     initial_weights: :math:`\bar w_0`, shape ``(T,)``, finite and not negative;
       None: the first weights.
 
@@ -60,11 +60,11 @@ def cr_mogm(
 
   Raises:
     TypeError: ``method`` is neither, or needs more than weights.
-    ValueError: alpha or ``initial_weights`` is not valid.
+    ValueError: decay or ``initial_weights`` is not valid.
 
   Examples:
     >>> import jax.numpy as jnp, mtljax as mtl
-    >>> tx = mtl.cr_mogm(mtl.mgda(num_tasks=2), alpha=0.5)
+    >>> tx = mtl.cr_mogm(mtl.mgda(num_tasks=2), decay=0.5)
     >>> state = tx.init(None)
     >>> for first in (1.0, 2.0):
     ...   grads = jnp.diag(jnp.array([first, 1.0]))
@@ -83,7 +83,7 @@ def cr_mogm(
     'cr_mogm',
     method,
     lambda weighting: weightings.cr_mogm(
-      weighting, alpha=alpha, initial_weights=initial_weights
+      weighting, decay=decay, initial_weights=initial_weights
     ),
   )
 

@@ -13,7 +13,7 @@ from mtljax._types import Aggregator
 from mtljax.aggregators import _aggregate, _checks
 from mtljax.sharpness import _ascent, _common, _points
 
-LocalNorm = Literal['layer', 'none']
+Normalize = Literal['layer', 'none']
 Leaves = list[jax.Array]
 
 
@@ -52,7 +52,7 @@ def samo(
   rho: ArrayLike = 0.001,
   beta: ArrayLike = 0.5,
   smoothing: ArrayLike = 0.01,
-  local_norm: LocalNorm = 'layer',
+  normalize: Normalize = 'layer',
   ascent: _ascent.Ascent = 'plain',
   key: jax.Array | int = 0,
 ) -> Aggregator:
@@ -93,7 +93,7 @@ def samo(
     rho: radius, at least 0.
     beta: share of the local direction, at least 0 and at most 1.
     smoothing: :math:`\mu`, above 0.
-    local_norm: ``'layer'`` as above, or ``'none'``: :math:`(1 - \beta) g_0 +
+    normalize: ``'layer'`` as above, or ``'none'``: :math:`(1 - \beta) g_0 +
       \beta \hat g_t`, as the authors' code for NYUv2 has it.
     ascent: ``'plain'``, ``'adaptive'`` or a function of the radius, as for
       `mtljax.flat_regions`.
@@ -145,7 +145,7 @@ def samo(
   _validate.in_range('rho', rho, 0)
   _validate.in_range('beta', beta, 0, 1)
   _validate.in_range('smoothing', smoothing, 0, open_low=True)
-  _validate.one_of('local_norm', local_norm, ('layer', 'none'))
+  _validate.one_of('normalize', normalize, ('layer', 'none'))
   rule = _ascent.make_rule(ascent, rho)
   _aggregate.fresh_key(key)
   num_tasks = method.num_tasks
@@ -201,7 +201,7 @@ def samo(
         lambda moves: at(moves, stay)[0],
         jax.random.fold_in(step_key, t),
       )
-      if local_norm == 'layer':
+      if normalize == 'layer':
         local = [_rescale(a, b) for a, b in zip(local, mean, strict=True)]
       mixed = [
         (1 - beta) * b + beta * a for a, b in zip(local, mean, strict=True)

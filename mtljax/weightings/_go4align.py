@@ -80,7 +80,9 @@ def group_means(
   return jnp.zeros_like(values).at[order].set(centers[num])
 
 
-def go4align(*, num_groups: int = 2, step_size: ArrayLike = 1e-4) -> Weighting:
+def go4align(
+  *, num_groups: int = 2, learning_rate: ArrayLike = 1e-4
+) -> Weighting:
   r"""Group optimization for multi-task alignment.
 
   Losses are brought to one scale, tempered by the risk so far, and tasks with
@@ -119,7 +121,7 @@ def go4align(*, num_groups: int = 2, step_size: ArrayLike = 1e-4) -> Weighting:
 
   Args:
     num_groups: how many groups, at least 1; 1 gives all tasks the mean of v.
-    step_size: :math:`\eta`, at least 0, in units of an inverse loss.
+    learning_rate: :math:`\eta`, at least 0, in units of an inverse loss.
 
   Returns:
     The `mtljax.Weighting`. Reads the losses.
@@ -129,7 +131,7 @@ def go4align(*, num_groups: int = 2, step_size: ArrayLike = 1e-4) -> Weighting:
 
   Examples:
     >>> import jax.numpy as jnp, mtljax as mtl
-    >>> weighting = mtl.weightings.go4align(num_groups=2, step_size=0.0)
+    >>> weighting = mtl.weightings.go4align(num_groups=2, learning_rate=0.0)
     >>> stats = mtl.TaskStats(losses=jnp.array([1.0, 10.0, 10.0]))
     >>> weights, _ = weighting.update(stats, weighting.init(3))
     >>> [round(float(w), 2) for w in weights]
@@ -140,7 +142,7 @@ def go4align(*, num_groups: int = 2, step_size: ArrayLike = 1e-4) -> Weighting:
     <https://arxiv.org/abs/2404.06486>`_, 2024
   """
   num_groups = _validate.integer('num_groups', num_groups, 1)
-  _validate.in_range('step_size', step_size, 0)
+  _validate.in_range('learning_rate', learning_rate, 0)
 
   def init_fn(num_tasks, key=None):
     del key
@@ -148,7 +150,7 @@ def go4align(*, num_groups: int = 2, step_size: ArrayLike = 1e-4) -> Weighting:
 
   def update_fn(stats, state):
     losses, mask = _loss_common.losses_and_mask(stats, 'go4align')
-    rate = jnp.asarray(step_size, losses.dtype)
+    rate = jnp.asarray(learning_rate, losses.dtype)
     logs = jnp.where(mask, state.log_shares - rate * losses, state.log_shares)
     shares = _loss_common.softmax(logs, mask)
     valid = losses > 0

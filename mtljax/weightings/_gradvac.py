@@ -74,7 +74,7 @@ def _weights(
   return weights, jnp.where(jnp.all(jnp.isfinite(new)), new, targets)
 
 
-def gradvac(*, beta: ArrayLike = 0.01) -> Weighting:
+def gradvac(*, decay: ArrayLike = 0.99) -> Weighting:
   r"""Gradient vaccine.
 
   As in `pcgrad` each task i starts from its gradient and meets the others in a
@@ -112,19 +112,19 @@ def gradvac(*, beta: ArrayLike = 0.01) -> Weighting:
   ========================  ==================================================
 
   Args:
-    beta: how fast the targets move, from 0 (`pcgrad`, as long as they are 0)
-      to 1. In the paper 0.01; 0.5 in LibMTL and TorchJD.
+    decay: :math:`1 - \beta`, what stays of the targets, from 0 to 1 (`pcgrad`,
+      as long as they are 0). In the paper 0.99; 0.5 in LibMTL and TorchJD.
 
   Returns:
     The `mtljax.Weighting`. Reads the Gramian; its state holds the targets and
     a key.
 
   Raises:
-    ValueError: ``beta`` is not between 0 and 1.
+    ValueError: ``decay`` is not between 0 and 1.
 
   Examples:
     >>> import jax.numpy as jnp, mtljax as mtl
-    >>> weighting = mtl.weightings.gradvac(beta=0.5)
+    >>> weighting = mtl.weightings.gradvac(decay=0.5)
     >>> stats = mtl.TaskStats(gramian=jnp.array([[1.0, 0.8], [0.8, 1.0]]))
     >>> weights, state = weighting.update(stats, weighting.init(2))
     >>> print(weights)
@@ -139,7 +139,7 @@ def gradvac(*, beta: ArrayLike = 0.01) -> Weighting:
     Optimization in Massively Multilingual Models
     <https://arxiv.org/abs/2010.05874>`_, 2021
   """
-  _validate.in_range('beta', beta, 0, 1)
+  _validate.in_range('decay', decay, 0, 1)
 
   def init_fn(num_tasks, key=None):
     key = jax.random.key(0) if key is None else jax.random.clone(key)
@@ -155,7 +155,7 @@ def gradvac(*, beta: ArrayLike = 0.01) -> Weighting:
       gramian,
       mask,
       state.targets.astype(dtype),
-      jnp.asarray(beta, dtype),
+      jnp.asarray(1 - decay, dtype),
       orders,
     )
     return weights, GradVacState(targets.astype(state.targets.dtype), key)

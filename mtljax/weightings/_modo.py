@@ -25,20 +25,22 @@ def _step(
   mask: jax.Array,
   iterate: jax.Array,
   learning_rate: ArrayLike,
-  rho: ArrayLike,
+  regularization: ArrayLike,
 ) -> tuple[jax.Array, jax.Array]:
   """One step from the iterate: the weights, and the next iterate."""
   both = mask[:, None] & mask[None, :]
   w, total = _double_sampling.start(iterate.astype(cross.dtype), mask)
   gradient = jnp.matmul(jnp.where(both, cross, 0), w, precision='highest')
-  gradient = gradient + jnp.asarray(rho, cross.dtype) * w
+  gradient = gradient + jnp.asarray(regularization, cross.dtype) * w
   moved = w - jnp.asarray(learning_rate, cross.dtype) * gradient
   w = _double_sampling.project_simplex(moved, mask)
   w = _common.nan_unless_finite(w, cross, mask)
   return w, _double_sampling.keep(iterate, w, total, mask)
 
 
-def modo(*, learning_rate: ArrayLike = 0.1, rho: ArrayLike = 0.1) -> Weighting:
+def modo(
+  *, learning_rate: ArrayLike = 0.1, regularization: ArrayLike = 0.1
+) -> Weighting:
   r"""Multi-objective gradient with double sampling (MoDo).
 
   One step of projected gradient descent on MGDA's problem at every step. Its
@@ -71,7 +73,7 @@ def modo(*, learning_rate: ArrayLike = 0.1, rho: ArrayLike = 0.1) -> Weighting:
 
   Args:
     learning_rate: :math:`\gamma`, at least 0. LibMTL has 0.001.
-    rho: :math:`\rho`, at least 0: pulls towards equal weights.
+    regularization: :math:`\rho`, at least 0: pulls towards equal weights.
 
   Returns:
     The `mtljax.Weighting`. Reads the cross-Gramian.
@@ -94,7 +96,7 @@ def modo(*, learning_rate: ArrayLike = 0.1, rho: ArrayLike = 0.1) -> Weighting:
     <https://arxiv.org/abs/2305.20057>`_, 2023
   """
   _validate.in_range('learning_rate', learning_rate, 0)
-  _validate.in_range('rho', rho, 0)
+  _validate.in_range('regularization', regularization, 0)
 
   def init_fn(num_tasks, key=None):
     del key
@@ -102,7 +104,9 @@ def modo(*, learning_rate: ArrayLike = 0.1, rho: ArrayLike = 0.1) -> Weighting:
 
   def update_fn(stats, state):
     cross, mask = _common.gramian_and_mask(stats, 'modo', 'cross_gramian')
-    weights, iterate = _step(cross, mask, state.iterate, learning_rate, rho)
+    weights, iterate = _step(
+      cross, mask, state.iterate, learning_rate, regularization
+    )
     return weights, MoDoState(iterate=iterate)
 
   return Weighting(

@@ -97,7 +97,7 @@ def pcd(
   *,
   primary: int = 0,
   tau: ArrayLike = 0.02,
-  beta: ArrayLike = 0.999,
+  decay: ArrayLike = 0.999,
   eps: ArrayLike = 1e-8,
 ) -> Weighting:
   r"""Priority-constrained descent (PCD): one task leads.
@@ -139,7 +139,7 @@ def pcd(
     primary: the index of the primary task.
     tau: from 0 to 1, for all or one for each task, shape ``(T,)``, of which
       the primary's is not read.
-    beta: the decay of the averages, at least 0 and below 1.
+    decay: :math:`\beta`, of the averages, at least 0 and below 1.
     eps: added to the averages of the squared norms, at least 0.
 
   Returns:
@@ -167,10 +167,10 @@ def pcd(
   # The primary's own entry of a vector is not read, whatever it is.
   limits = () if isinstance(tau, (jax.Array, np.ndarray)) else (0, 1)
   _validate.in_range('tau', tau, *limits, vector=True)
-  _validate.in_range('beta', beta, 0, 1)
-  if isinstance(beta, (int, float)) and beta == 1:
+  _validate.in_range('decay', decay, 0, 1)
+  if isinstance(decay, (int, float)) and decay == 1:
     raise ValueError(
-      f'beta={beta!r} must be below 1: the averages would never start.'
+      f'decay={decay!r} must be below 1: the averages would never start.'
     )
   _validate.in_range('eps', eps, 0)
 
@@ -197,7 +197,7 @@ def pcd(
     gramian, mask = _common.gramian_and_mask(stats, 'pcd')
     dtype = gramian.dtype
     usual, state = _average(
-      jnp.diagonal(gramian), mask, jnp.asarray(beta, dtype), state
+      jnp.diagonal(gramian), mask, jnp.asarray(decay, dtype), state
     )
     usual = usual + jnp.asarray(eps, dtype)
     taus = jnp.broadcast_to(jnp.asarray(tau, dtype), usual.shape)

@@ -22,7 +22,7 @@ class SLAWState(NamedTuple):
   seen: jax.Array  # steps, int32
 
 
-def slaw(*, decay: ArrayLike = 0.99, floor: ArrayLike = 1e-5) -> Weighting:
+def slaw(*, decay: ArrayLike = 0.99, eps: ArrayLike = 1e-5) -> Weighting:
   r"""Scaled loss approximate weighting: about equal gradient norms.
 
   A loss whose gradient is long varies more from step to step. With
@@ -42,7 +42,7 @@ def slaw(*, decay: ArrayLike = 0.99, floor: ArrayLike = 1e-5) -> Weighting:
   negative, where a loss varies little around its mean.
 
   After the first step a constant factor on a loss changes only the length of
-  the update, as long as every deviation is above ``floor``.
+  the update, as long as every deviation is above ``eps``.
 
   Scaling a task's loss changes the update's direction (invariance
   ``'none'``). Costs one backward pass and O(T) beside it.
@@ -51,7 +51,7 @@ def slaw(*, decay: ArrayLike = 0.99, floor: ArrayLike = 1e-5) -> Weighting:
   input                     weights
   ========================  ==================================================
   one task                  1
-  a loss that is constant   the deviation counts as ``floor``: all the weight,
+  a loss that is constant   the deviation counts as ``eps``: all the weight,
                             if the others' vary; equal if none does
   zero or negative losses   nothing special
   absent tasks              0; T counts those present, each with the history
@@ -63,7 +63,7 @@ def slaw(*, decay: ArrayLike = 0.99, floor: ArrayLike = 1e-5) -> Weighting:
 
   Args:
     decay: of the running means, from 0 to 1.
-    floor: of the standard deviations, above 0, in units of a loss.
+    eps: the least of the standard deviations, above 0, in units of a loss.
 
   Returns:
     The `mtljax.Weighting`. Reads the losses.
@@ -86,7 +86,7 @@ def slaw(*, decay: ArrayLike = 0.99, floor: ArrayLike = 1e-5) -> Weighting:
     Efficient Multi-Task Learning <https://arxiv.org/abs/2109.08218>`_, 2021
   """
   _validate.in_range('decay', decay, 0, 1)
-  _validate.in_range('floor', floor, 0, open_low=True)
+  _validate.in_range('eps', eps, 0, open_low=True)
 
   def init_fn(num_tasks, key=None):
     del key
@@ -108,7 +108,7 @@ def slaw(*, decay: ArrayLike = 0.99, floor: ArrayLike = 1e-5) -> Weighting:
       variance=(1 - new_part) * (state.variance + new_part * off**2),
       seen=seen,
     )
-    deviation = jnp.maximum(jnp.sqrt(new.variance), floor)
+    deviation = jnp.maximum(jnp.sqrt(new.variance), eps)
     known = mask & (seen > 1)
     shares = _loss_common.softmax(-jnp.log(deviation), known)
     weights = jnp.where(seen > 1, _loss_common.count(known) * shares, 1)

@@ -28,7 +28,7 @@ class STCHState(NamedTuple):
 
 def stch(
   *,
-  mu: ArrayLike = 1.0,
+  temperature: ArrayLike = 1.0,
   preference: Vector = None,
   reference: Vector = None,
   warmup_steps: int | None = None,
@@ -79,7 +79,7 @@ def stch(
   ========================  ==================================================
 
   Args:
-    mu: the smoothing :math:`\mu`, above 0, in units of a preferred loss.
+    temperature: :math:`\mu`, above 0, in units of a preferred loss.
     preference: :math:`\lambda`, one a task, at least 0; None: 1/T, with T the
       tasks present.
     reference: :math:`z`, the ideal losses, one a task; None: zeros.
@@ -97,7 +97,7 @@ def stch(
 
   Examples:
     >>> import jax.numpy as jnp, mtljax as mtl
-    >>> weighting = mtl.weightings.stch(mu=0.5)
+    >>> weighting = mtl.weightings.stch(temperature=0.5)
     >>> stats = mtl.TaskStats(losses=jnp.array([1.0, 2.0]))
     >>> weights, _ = weighting.update(stats, weighting.init(2))
     >>> [round(float(w), 3) for w in weights]
@@ -107,13 +107,13 @@ def stch(
     Lin et al., `Smooth Tchebycheff Scalarization for Multi-Objective
     Optimization <https://arxiv.org/abs/2402.19078>`_, 2024
   """
-  _validate.in_range('mu', mu, 0, open_low=True)
+  _validate.in_range('temperature', temperature, 0, open_low=True)
   if warmup_steps is None:
     if nadir_steps is not None:
       raise ValueError(
         f'nadir_steps={nadir_steps} is part of a warm-up: set warmup_steps.'
       )
-    return _plain(mu, preference, reference)
+    return _plain(temperature, preference, reference)
   if preference is not None or reference is not None:
     raise ValueError(
       f'warmup_steps={warmup_steps} has its own reference and equal '
@@ -124,10 +124,12 @@ def stch(
     nadir_steps = -(-warmup_steps // 5)
   nadir_steps = _validate.integer('nadir_steps', nadir_steps, 1)
   _validate.in_range('nadir_steps', nadir_steps, 1, warmup_steps)
-  return _with_warmup(mu, warmup_steps, nadir_steps)
+  return _with_warmup(temperature, warmup_steps, nadir_steps)
 
 
-def _plain(mu: ArrayLike, preference: Vector, reference: Vector) -> Weighting:
+def _plain(
+  temperature: ArrayLike, preference: Vector, reference: Vector
+) -> Weighting:
   """The paper's scalarization."""
   _loss_common.check_vector('preference', preference, 0.0)
   _loss_common.check_vector('reference', reference)
@@ -146,7 +148,9 @@ def _plain(mu: ArrayLike, preference: Vector, reference: Vector) -> Weighting:
       prefer = jnp.ones_like(losses) / _loss_common.count(mask)
     else:
       prefer = jnp.asarray(preference, losses.dtype)
-    return prefer * _loss_common.softmax(prefer * losses, mask, mu), state
+    return prefer * _loss_common.softmax(
+      prefer * losses, mask, temperature
+    ), state
 
   return Weighting(
     init_fn,
@@ -157,7 +161,7 @@ def _plain(mu: ArrayLike, preference: Vector, reference: Vector) -> Weighting:
 
 
 def _with_warmup(
-  mu: ArrayLike, warmup_steps: int, nadir_steps: int
+  temperature: ArrayLike, warmup_steps: int, nadir_steps: int
 ) -> Weighting:
   """The form on log losses relative to the nadir of a warm-up."""
 
@@ -172,7 +176,9 @@ def _with_warmup(
     losses, mask = _loss_common.losses_and_mask(stats, 'stch')
     warm = state.seen < warmup_steps
     done = mask & ~warm
-    shares = _loss_common.softmax(jnp.log(losses / state.nadir), done, mu)
+    shares = _loss_common.softmax(
+      jnp.log(losses / state.nadir), done, temperature
+    )
     shares = _loss_common.count(done) * shares
     weights = jnp.where(warm, 1, shares) / losses
 

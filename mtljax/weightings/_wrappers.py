@@ -47,7 +47,7 @@ def _passed_on(weighting: Weighting) -> Callable[..., Any] | None:
 def cr_mogm(
   weighting: Weighting,
   *,
-  alpha: ArrayLike = 0.9,
+  decay: ArrayLike = 0.9,
   initial_weights: Sequence[float] | jax.Array | None = None,
 ) -> Weighting:
   r"""Correlation-reduced weights (CR-MOGM): their moving average.
@@ -77,7 +77,7 @@ def cr_mogm(
 
   Args:
     weighting: the rule inside.
-    alpha: :math:`\alpha`, from 0 (the rule itself) to 1.
+    decay: :math:`\alpha`, from 0 (the rule itself) to 1.
     initial_weights: :math:`\bar w_0`, shape ``(T,)``, finite and not negative;
       None: the first weights.
 
@@ -85,12 +85,12 @@ def cr_mogm(
     The `mtljax.Weighting`. Reads what the rule reads.
 
   Raises:
-    ValueError: alpha is out of range, or ``initial_weights`` is negative, not
+    ValueError: decay is out of range, or ``initial_weights`` is negative, not
       finite, or not of length T.
 
   Examples:
     >>> import jax.numpy as jnp, mtljax as mtl
-    >>> weighting = mtl.weightings.cr_mogm(mtl.weightings.mgda(), alpha=0.5)
+    >>> weighting = mtl.weightings.cr_mogm(mtl.weightings.mgda(), decay=0.5)
     >>> state = weighting.init(2)
     >>> for first in (1.0, 4.0):
     ...   gramian = jnp.diag(jnp.array([first, 1.0]))
@@ -105,7 +105,7 @@ def cr_mogm(
     Manipulation and Beyond <https://openreview.net/forum?id=ScwfQ7hdwyP>`_,
     2022
   """
-  _validate.in_range('alpha', alpha, 0, 1)
+  _validate.in_range('decay', decay, 0, 1)
   _loss_common.check_vector('initial_weights', initial_weights, 0)
 
   def init_fn(num_tasks, key=None):
@@ -122,7 +122,7 @@ def cr_mogm(
   def update_fn(stats, state):
     new, inner_state = weighting.update(stats, state.inner_state)
     held = state.held_weights.astype(new.dtype)
-    rate = jnp.asarray(alpha, new.dtype)
+    rate = jnp.asarray(decay, new.dtype)
     weights = jnp.where(state.started, rate * held + (1 - rate) * new, new)
     counts = jnp.isfinite(weights)
     if stats.mask is not None:

@@ -150,7 +150,7 @@ def test_trimmed_mean_without_absent_tasks_or_their_median():
 def test_excess_mtl_is_torchjds(golden, x64):
   name = 'ExcessMTL:w'
   for num_tasks, group, stack in batches(golden, name):
-    tx = mtl.excess_mtl(num_tasks, step_size=1.0, first_step='absolute')
+    tx = mtl.excess_mtl(num_tasks, learning_rate=1.0, first_step='absolute')
     run = jax.jit(jax.vmap(lambda j, tx=tx: step(tx, j)))
     found, state = run(stack)
     for w, case in zip(mtl.get_weights(state), group, strict=True):
@@ -165,10 +165,10 @@ def test_excess_mtl_is_torchjds(golden, x64):
 @pytest.mark.parametrize(
   'name, kwargs',
   [
-    ('ExcessMTL', dict(step_size=1.0)),
+    ('ExcessMTL', dict(learning_rate=1.0)),
     (
       'ExcessMTL(robust_step_size=0.1,n_warmup_steps=2)',
-      dict(step_size=0.1, warmup_steps=2),
+      dict(learning_rate=0.1, warmup_steps=2),
     ),
   ],
 )
@@ -194,7 +194,7 @@ def test_excess_mtl_over_steps_is_torchjds(name, kwargs, golden, x64):
 def test_excess_mtl_prefers_the_task_with_excess_not_the_noisy_one():
   """A noisy loss at its optimum stays large; its excess risk falls."""
   rng = np.random.default_rng(0)
-  tx = mtl.excess_mtl(2, step_size=0.1)
+  tx = mtl.excess_mtl(2, learning_rate=0.1)
   state = None
   for _ in range(200):
     learnable = rng.normal(1.0, 0.1, size=20)  # points one way for ever
@@ -235,7 +235,12 @@ def moco_by_hand(grads, beta, gamma, rho, projection):
 def test_moco_is_its_formula(x64):
   grads = np.random.default_rng(0).normal(size=(4, 3, 6))
   tx = mtl.moco(
-    3, beta=0.5, beta_sigma=0.5, gamma=0.2, gamma_sigma=0.3, rho=0.1
+    3,
+    decay=0.5,
+    gain_power=0.5,
+    learning_rate=0.2,
+    learning_rate_power=0.3,
+    regularization=0.1,
   )
   state = None
   for g in grads:
@@ -251,8 +256,8 @@ def test_moco_in_libmtls_form(x64):
   grads = np.random.default_rng(1).normal(size=(3, 2, 6))
   losses = np.array([[0.5, 2.0], [0.4, 1.0], [0.3, 3.0]])
   tx = mtl.moco(
-    2, beta=0.5, beta_sigma=0.5, gamma_sigma=0.5, projection='softmax',
-    normalize=True,
+    2, decay=0.5, gain_power=0.5, learning_rate_power=0.5,
+    projection='softmax', normalize=True,
   )  # fmt: skip
   state = None
   for g, loss in zip(grads, losses, strict=True):
@@ -288,7 +293,9 @@ def test_moco_is_less_biased_than_mgda_under_noise():
   _, state = step(mgda, clean)
   target = mtl.get_weights(state)
   biased = np.abs(run(mgda) - target).max()
-  tracked = np.abs(run(mtl.moco(2, beta=0.02, gamma=0.02)) - target).max()
+  tracked = np.abs(
+    run(mtl.moco(2, decay=0.98, learning_rate=0.02)) - target
+  ).max()
   assert tracked < 0.5 * biased
 
 
@@ -296,7 +303,7 @@ def test_db_mtl_is_its_formula(x64):
   rng = np.random.default_rng(0)
   grads = rng.normal(size=(3, 2, 6)) * np.array([1.0, 30.0])[:, None]
   losses = np.array([[0.5, 20.0], [0.3, 10.0], [0.2, 30.0]])
-  tx = mtl.db_mtl(2, beta=0.9, beta_sigma=0.5)
+  tx = mtl.db_mtl(2, decay=0.9, decay_power=0.5)
   state, tracked = None, np.zeros((2, 6))
   for k, (g, loss) in enumerate(zip(grads, losses, strict=True), start=1):
     out, state = step(tx, g, state, losses=jnp.asarray(loss))
@@ -311,10 +318,10 @@ def test_db_mtl_is_its_formula(x64):
 def test_db_mtl_without_average_is_scale_free_unit_gradients():
   jacobian = jax.random.normal(jax.random.key(0), (3, 8))
   losses = jnp.array([0.5, 3.0, 100.0])
-  out, _ = step(mtl.db_mtl(3, beta=0.0), jacobian, losses=losses)
+  out, _ = step(mtl.db_mtl(3, decay=0.0), jacobian, losses=losses)
   scale = jnp.array([1e-3, 10.0, 1e4])
   scaled, _ = step(
-    mtl.db_mtl(3, beta=0.0), jacobian * scale[:, None], losses=losses * scale
+    mtl.db_mtl(3, decay=0.0), jacobian * scale[:, None], losses=losses * scale
   )
   np.testing.assert_allclose(scaled, out, rtol=2e-4)
 
@@ -395,14 +402,18 @@ def test_train_step_takes_the_jacobian_route(name):
     (lambda: mtl.trimmed_mean(2, trim=1), ValueError, 'at least 3 tasks'),
     (lambda: mtl.trimmed_mean(4, trim=-1), ValueError, 'trim=-1'),
     (lambda: mtl.trimmed_mean(4, trim=1.0), ValueError, 'trim=1.0'),
-    (lambda: mtl.excess_mtl(2, step_size=-1.0), ValueError, 'step_size=-1.0'),
+    (
+      lambda: mtl.excess_mtl(2, learning_rate=-1.0),
+      ValueError,
+      'learning_rate=-1.0',
+    ),
     (lambda: mtl.excess_mtl(2, warmup_steps=-1), ValueError, 'warmup_steps=-1'),
     (lambda: mtl.excess_mtl(2, first_step='raw'), ValueError, "'raw'"),
     (lambda: mtl.excess_mtl(2).init(None), ValueError, 'init.params'),
-    (lambda: mtl.moco(2, beta=0.0), ValueError, 'beta=0.0'),
-    (lambda: mtl.moco(2, gamma=-0.1), ValueError, 'gamma=-0.1'),
+    (lambda: mtl.moco(2, decay=1.0), ValueError, 'decay=1.0'),
+    (lambda: mtl.moco(2, learning_rate=-0.1), ValueError, 'learning_rate=-0.1'),
     (lambda: mtl.moco(2, projection='l2'), ValueError, "projection='l2'"),
-    (lambda: mtl.db_mtl(2, beta=1.0), ValueError, 'beta'),
+    (lambda: mtl.db_mtl(2, decay=1.0), ValueError, 'decay'),
     (lambda: step(mtl.db_mtl(2), jnp.eye(2)), TypeError, 'losses'),
     (
       lambda: step(mtl.moco(2, normalize=True), jnp.eye(2)),

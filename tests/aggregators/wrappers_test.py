@@ -37,7 +37,7 @@ def weights_of(tx, steps=5, **extra):
 
 
 WRAPPERS = {
-  'cr_mogm': lambda m: mtl.cr_mogm(m, alpha=0.5),
+  'cr_mogm': lambda m: mtl.cr_mogm(m, decay=0.5),
   'every_k': lambda m: mtl.every_k(m, 2),
   'freeze_after': lambda m: mtl.freeze_after(m, 2),
 }
@@ -73,7 +73,7 @@ def test_update_is_made_with_the_weights_that_are_read():
 
 
 def test_reading_through_flat_regions():
-  method = mtl.flat_regions(mtl.cr_mogm(mtl.slw(2), alpha=0.5))
+  method = mtl.flat_regions(mtl.cr_mogm(mtl.slw(2), decay=0.5))
   w = jnp.array([1.0, 1.0])
 
   def task_losses(w):
@@ -118,16 +118,16 @@ def test_options_are_kept():
 
 def test_famo_observes_through_a_wrapper():
   plain, state = weights_of(mtl.famo(2, labels=LABELS))
-  _, wrapped = weights_of(mtl.cr_mogm(mtl.famo(2, labels=LABELS), alpha=0.0))
+  _, wrapped = weights_of(mtl.cr_mogm(mtl.famo(2, labels=LABELS), decay=0.0))
   logits = wrapped.weighting_state.inner_state.logits
   np.testing.assert_allclose(logits, state.weighting_state.logits, rtol=1e-6)
   del plain
 
 
 def test_average_can_be_scheduled():
-  alpha = optax.linear_schedule(0.0, 1.0, 1)
+  decay = optax.linear_schedule(0.0, 1.0, 1)
   tx = mtl.inject_hyperparams(mtl.cr_mogm)(
-    mtl.slw(2, labels=LABELS), alpha=alpha
+    mtl.slw(2, labels=LABELS), decay=decay
   )
   found, _ = weights_of(tx, steps=3)
   plain, _ = weights_of(mtl.slw(2, labels=LABELS), steps=1)
@@ -176,10 +176,14 @@ def test_average_can_be_scheduled():
       ValueError,
       r"'a' has shapes \(2, 2\) and \(2, 1\)",
     ),
-    (lambda: mtl.normalize_tasks(2, by='l1'), ValueError, "by='l1'"),
+    (
+      lambda: mtl.normalize_tasks(2, normalize='l1'),
+      ValueError,
+      "normalize='l1'",
+    ),
     (lambda: mtl.normalize_tasks(0), ValueError, 'num_tasks=0'),
     (
-      lambda: mtl.normalize_tasks(2, by='loss').update(jnp.eye(2), None),
+      lambda: mtl.normalize_tasks(2, normalize='loss').update(jnp.eye(2), None),
       TypeError,
       'losses=losses',
     ),
@@ -249,7 +253,7 @@ def test_bad_gradient_of_either_batch_drops_its_task():
 # normalize_tasks
 @pytest.mark.parametrize('by', ['l2', 'loss', 'loss+'])
 def test_normalize_tasks_divides_rows_and_leaves_heads(by):
-  tx = mtl.normalize_tasks(2, by=by, labels=LABELS)
+  tx = mtl.normalize_tasks(2, normalize=by, labels=LABELS)
   g = grads(0)
   out, _ = tx.update(g, tx.init(PARAMS), PARAMS, losses=LOSSES, surprise=1)
   size = np.ones(2)
@@ -276,7 +280,7 @@ def test_normalize_tasks_on_extreme_rows():
 
 
 def test_normalize_tasks_and_losses_that_cannot_divide():
-  tx = mtl.normalize_tasks(4, by='loss+')
+  tx = mtl.normalize_tasks(4, normalize='loss+')
   rows = jnp.ones((4, 3)).at[3].set(0.0)
   out, _ = tx.update(rows, None, losses=jnp.array([1.0, 0.0, -1.0, 0.0]))
   np.testing.assert_array_equal(np.isnan(out[:, 0]), [0, 1, 1, 0])
@@ -285,7 +289,7 @@ def test_normalize_tasks_and_losses_that_cannot_divide():
 
 def test_normalize_tasks_keeps_dtypes_and_stands_in_a_chain():
   tx = optax.chain(
-    mtl.normalize_tasks(2, by='loss', labels=LABELS),
+    mtl.normalize_tasks(2, normalize='loss', labels=LABELS),
     mtl.uncertainty(2, labels=LABELS),
   )
   half = jax.tree.map(lambda x: x.astype(jnp.bfloat16), grads(0))

@@ -162,7 +162,7 @@ METHODS = [
   ),
   method('trimmed_mean', 'equivariant linear', trim=0),
   method('excess_mtl', 'equivariant linear'),
-  method('excess_mtl', 'equivariant', first_step='absolute', step_size=1.0),
+  method('excess_mtl', 'equivariant', first_step='absolute', learning_rate=1.0),
   method('moco', 'equivariant'),
   method('moco', 'equivariant', normalize=True, projection='softmax'),
   method('db_mtl', 'equivariant linear'),

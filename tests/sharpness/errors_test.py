@@ -15,7 +15,7 @@ import mtljax as mtl
     (lambda: mtl.samo(mtl.mean(2), smoothing=0), ValueError, 'smoothing=0'),
     (lambda: mtl.samo(mtl.mean(2), key='a'), TypeError, 'typed key'),
     (
-      lambda: mtl.samo(mtl.mean(2), local_norm='layers'),
+      lambda: mtl.samo(mtl.mean(2), normalize='layers'),
       ValueError,
       "Did you mean 'layer'",
     ),

@@ -99,7 +99,7 @@ def test_estimate_without_rescaling_is_unbiased(x64):
     mtl.sum_losses(1),
     rho=1.0,
     beta=1.0,
-    local_norm='none',
+    normalize='none',
     ascent=lambda rho: optax.identity(),
   )
   params = jnp.zeros(3)

@@ -51,9 +51,9 @@ def optax_face(method, steps=5):
   [
     mtl.every_k(SLW, 2),
     mtl.freeze_after(SLW, 2),
-    mtl.cr_mogm(SLW, alpha=0.5),
-    mtl.every_k(mtl.cr_mogm(SLW, alpha=0.5), 2),
-    mtl.cr_mogm(mtl.every_k(SLW, 2), alpha=0.5),
+    mtl.cr_mogm(SLW, decay=0.5),
+    mtl.every_k(mtl.cr_mogm(SLW, decay=0.5), 2),
+    mtl.cr_mogm(mtl.every_k(SLW, 2), decay=0.5),
   ],
   ids=lambda m: m.info.name,
 )

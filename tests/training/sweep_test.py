@@ -307,12 +307,12 @@ TRACED = {
   'cagrad': lambda x: mtl.cagrad(T, c=x, labels=LABELS),
   'fairgrad': lambda x: mtl.fairgrad(T, alpha=x, labels=LABELS),
   'fixed': lambda x: mtl.fixed(T, weights=jnp.stack([x] * T), labels=LABELS),
-  'stch': lambda x: mtl.stch(T, mu=x, labels=LABELS),
+  'stch': lambda x: mtl.stch(T, temperature=x, labels=LABELS),
   'dwa': lambda x: mtl.dwa(T, temperature=x, labels=LABELS),
   'gradnorm': lambda x: mtl.gradnorm(T, alpha=x, labels=LABELS),
   'famo': lambda x: mtl.famo(T, learning_rate=x, labels=LABELS),
-  'moco': lambda x: mtl.moco(T, beta=x, labels=LABELS),
-  'cr_mogm': lambda x: mtl.cr_mogm(mtl.mean(T, labels=LABELS), alpha=x),
+  'moco': lambda x: mtl.moco(T, decay=x, labels=LABELS),
+  'cr_mogm': lambda x: mtl.cr_mogm(mtl.mean(T, labels=LABELS), decay=x),
   'sam': lambda x: mtl.sam(mtl.mean(T, labels=LABELS), rho=x),
   'flat_regions': lambda x: mtl.flat_regions(
     mtl.mean(T, labels=LABELS), rho_shared=x

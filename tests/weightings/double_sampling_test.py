@@ -13,7 +13,7 @@ from mtljax.weightings import _double_sampling
 GOLDEN = {
   'MoDoWeighting': weightings.modo(),
   'MoDoWeighting(gamma=0.01,rho=0)': weightings.modo(
-    learning_rate=0.01, rho=0.0
+    learning_rate=0.01, regularization=0.0
   ),
   'SDMGradWeighting': weightings.sdmgrad(normalize=True, learning_rate=10.0),
   'SDMGradWeighting(lr=1,lambda_=1,n_iter=5)': weightings.sdmgrad(
@@ -84,7 +84,9 @@ CROSS = np.array([[3.0, -1.0, 0.5], [0.2, 1.0, 0.1], [0.0, 0.4, -0.3]])
 
 
 def test_modo_is_one_step_of_projected_descent(x64):
-  weights, state = run(weightings.modo(learning_rate=0.3, rho=0.2), CROSS)
+  weights, state = run(
+    weightings.modo(learning_rate=0.3, regularization=0.2), CROSS
+  )
   start = np.full(3, 1 / 3)
   expected = simplex(start - 0.3 * (CROSS @ start + 0.2 * start))
   np.testing.assert_allclose(weights, expected, rtol=1e-12)
@@ -181,7 +183,7 @@ def test_weights_after_nan_go_on_from_those_before(name):
   'call, message',
   [
     (lambda: weightings.modo(learning_rate=-1.0), 'learning_rate=-1.0'),
-    (lambda: weightings.modo(rho=-0.1), 'rho=-0.1'),
+    (lambda: weightings.modo(regularization=-0.1), 'regularization=-0.1'),
     (lambda: weightings.sdmgrad(lambda_=-0.3), 'lambda_=-0.3'),
     (lambda: weightings.sdmgrad(momentum=-0.5), 'momentum=-0.5'),
     (lambda: weightings.sdmgrad(num_steps=0), 'num_steps=0'),

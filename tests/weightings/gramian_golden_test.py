@@ -226,7 +226,7 @@ def sequences(golden):
 
 @pytest.mark.parametrize(
   'key, options',
-  [('PCD', {}), ('PCD(tau=0.3,beta=0.5)', {'tau': 0.3, 'beta': 0.5})],
+  [('PCD', {}), ('PCD(tau=0.3,beta=0.5)', {'tau': 0.3, 'decay': 0.5})],
 )
 def test_pcd_over_steps(golden, x64, key, options):
   weighting = weightings.pcd(**options)

@@ -37,10 +37,10 @@ def test_first_weights(golden, x64, case):
     'Sum': sum_losses(),
     'Constant(weights)': fixed(weights=golden[f'{case}/weights']),
     'GeometricMean': geometric(),
-    'STCH(mu=0.1)': stch(mu=0.1),
-    'STCH(mu=1)': stch(mu=1.0),
+    'STCH(mu=0.1)': stch(temperature=0.1),
+    'STCH(mu=1)': stch(temperature=1.0),
     'STCH(mu=0.1,weights,reference)': stch(
-      mu=0.1,
+      temperature=0.1,
       preference=golden[f'{case}/weights'],
       reference=golden[f'{case}/reference'],
     ),

@@ -46,7 +46,7 @@ def sequence(weighting, rows):
     (geometric(), lambda x: jnp.prod(x) ** (1 / 4)),
     (bmtl(temperature=0.7), lambda x: jnp.sum(jnp.exp(x / 0.7))),
     (
-      stch(mu=0.2),
+      stch(temperature=0.2),
       lambda x: 0.2 * jax.nn.logsumexp(x / 4 / 0.2),
     ),
     (
@@ -64,7 +64,7 @@ def test_weights_are_the_gradient_of_the_objective(weighting, objective):
 def test_bmtl_is_parallel_to_stch_with_unit_preferences():
   for temperature in (0.1, 1.0, 50.0):
     ours = first(bmtl(temperature=temperature))
-    theirs = first(stch(mu=temperature, preference=[1.0] * 4))
+    theirs = first(stch(temperature=temperature, preference=[1.0] * 4))
     np.testing.assert_allclose(ours / ours.sum(), theirs, rtol=1e-4)
 
 
@@ -103,7 +103,7 @@ def test_imtl_l_settles_where_uw_o_is():
 def test_stch_warm_up(x64):
   rng = np.random.default_rng(0)
   rows = rng.uniform(0.1, 3.0, size=(8, 3))
-  weights = sequence(stch(mu=0.5, warmup_steps=5, nadir_steps=2), rows)
+  weights = sequence(stch(temperature=0.5, warmup_steps=5, nadir_steps=2), rows)
   np.testing.assert_allclose(weights[:5], 1 / rows[:5], rtol=1e-12)
   nadir = jnp.asarray(rows[3:5].mean(0))
   objective = lambda x: 3 * 0.5 * jax.nn.logsumexp(jnp.log(x / nadir) / 0.5)
@@ -221,7 +221,7 @@ def test_slaw_in_float32_far_from_zero():
 
 def test_slaw_floor():
   rows = np.array([[1.0, 1.0], [1.0, 2.0], [1.0, 3.0]])
-  weights = sequence(slaw(floor=0.1), rows)
+  weights = sequence(slaw(eps=0.1), rows)
   deviations = np.array([0.1, np.std([1, 2, 3])])
   expected = 2 / deviations / np.sum(1 / deviations)
   np.testing.assert_allclose(weights[-1], expected, rtol=1e-5)
@@ -269,7 +269,7 @@ def test_groups_in_float32_far_from_zero():
 def test_go4align_is_its_formula(x64):
   rng = np.random.default_rng(0)
   rows = rng.uniform(0.1, 3.0, size=(5, 4))
-  found = sequence(go4align(num_groups=2, step_size=0.3), rows)
+  found = sequence(go4align(num_groups=2, learning_rate=0.3), rows)
   shares = np.full(4, 0.25)
   for losses, weights in zip(rows, found, strict=True):
     shares = shares * np.exp(-0.3 * losses)

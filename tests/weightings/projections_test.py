@@ -161,7 +161,7 @@ def test_pcd_edge_cases(x64):
 
 def test_pcd_scales_by_the_usual_length(x64):
   """A gradient twice as long as usual asks for four times the progress."""
-  pcd = weightings.pcd(tau=0.1, beta=0.5, eps=0.0)
+  pcd = weightings.pcd(tau=0.1, decay=0.5, eps=0.0)
   state = pcd.init(2)
   for length in (1.0, 2.0):
     gramian = jnp.diag(jnp.array([1.0, length**2]))
@@ -172,7 +172,7 @@ def test_pcd_scales_by_the_usual_length(x64):
 
 
 def test_gradvac_raises_cosines_to_their_usual_value(x64):
-  gradvac = weightings.gradvac(beta=1.0)
+  gradvac = weightings.gradvac(decay=0.0)
   state = gradvac.init(2)
   usual = jnp.array([[1.0, 0.6], [0.6, 1.0]])
   weights, state = gradvac.update(TaskStats(gramian=usual), state)
@@ -193,7 +193,7 @@ def test_gradvac_raises_cosines_to_their_usual_value(x64):
 
 
 def test_gradvac_keeps_its_targets_where_nothing_is_met(x64):
-  gradvac = weightings.gradvac(beta=0.5)
+  gradvac = weightings.gradvac(decay=0.5)
   state = gradvac.init(3)._replace(targets=jnp.full((3, 3), 0.25))
   jacobian = jacobian_of(0, 3)
   jacobian[1] = 0
@@ -291,9 +291,9 @@ def test_arguments_are_checked():
     lambda: weightings.aligned_mtl(scale_mode='max'),
     lambda: weightings.aligned_mtl(preference=[[1.0]]),
     lambda: weightings.conflict_free(preference=[float('nan')]),
-    lambda: weightings.gradvac(beta=1.5),
+    lambda: weightings.gradvac(decay=1.5),
     lambda: weightings.pcd(tau=-0.1),
-    lambda: weightings.pcd(beta=1.0),
+    lambda: weightings.pcd(decay=1.0),
     lambda: weightings.pcd(eps=-1.0),
     lambda: weightings.pcd(primary=3).init(3),
     lambda: weightings.krum(num_byzantine=-1),

@@ -54,7 +54,7 @@ def test_freeze_after_runs_for_some_steps():
 
 
 def test_cr_mogm_is_a_moving_average():
-  weights, _, calls = run(weightings.cr_mogm(COUNTING, alpha=0.8), STEPS)
+  weights, _, calls = run(weightings.cr_mogm(COUNTING, decay=0.8), STEPS)
   expected = [STEPS[0]]
   for new in STEPS[1:]:
     expected.append(0.8 * expected[-1] + 0.2 * new)
@@ -65,7 +65,7 @@ def test_cr_mogm_is_a_moving_average():
 @pytest.mark.parametrize(
   'name, inner, kwargs',
   [
-    ('CRMOGM(UPGrad,alpha=0.5,init=uniform)', 'upgrad', {'alpha': 0.5}),
+    ('CRMOGM(UPGrad,alpha=0.5,init=uniform)', 'upgrad', {'decay': 0.5}),
     ('CRMOGM(UPGrad)', 'upgrad', {}),
     ('CRMOGM(MGDA)', 'mgda', {}),
   ],
@@ -90,7 +90,7 @@ def test_cr_mogm_is_torchjds(name, inner, kwargs, golden, x64):
 
 def test_initial_weights_are_mixed_with_the_first():
   weighting = weightings.cr_mogm(
-    COUNTING, alpha=0.25, initial_weights=[4.0, 8.0]
+    COUNTING, decay=0.25, initial_weights=[4.0, 8.0]
   )
   weights, _, _ = run(weighting, STEPS)
   np.testing.assert_allclose(
@@ -103,7 +103,7 @@ MASKS = np.array([[1, 0], [1, 1], [0, 1], [1, 1]], bool)
 
 def test_average_of_an_absent_task_stands_still():
   weights, state, _ = run(
-    weightings.cr_mogm(COUNTING, alpha=0.5), STEPS[:4], MASKS
+    weightings.cr_mogm(COUNTING, decay=0.5), STEPS[:4], MASKS
   )
   # The second task's begins at step 1, the first one's pauses at step 2.
   first = [1.0, 2.0, 0.0, 0.5 * 2 + 0.5 * 7]
@@ -123,7 +123,7 @@ def test_held_weights_of_an_absent_task():
 def test_nan_is_seen():
   losses = STEPS.copy()
   losses[2, 0] = np.nan
-  average, _, _ = run(weightings.cr_mogm(COUNTING, alpha=0.5), losses)
+  average, _, _ = run(weightings.cr_mogm(COUNTING, decay=0.5), losses)
   assert np.isnan(average[2, 0])
   # The average goes on from its value before.
   np.testing.assert_allclose(average[3, 0], 0.5 * 2 + 0.5 * 7)
@@ -212,7 +212,7 @@ def test_which_invariance_a_wrapper_keeps(x64):
     (lambda: weightings.every_k(COUNTING, 0), 'k=0'),
     (lambda: weightings.every_k(COUNTING, 2.0), 'k=2.0'),
     (lambda: weightings.freeze_after(COUNTING, True), 'steps=True'),
-    (lambda: weightings.cr_mogm(COUNTING, alpha=1.5), 'alpha=1.5'),
+    (lambda: weightings.cr_mogm(COUNTING, decay=1.5), 'decay=1.5'),
     (
       lambda: weightings.cr_mogm(COUNTING, initial_weights=[-1.0, 1.0]),
       'initial_weights',
