@@ -107,8 +107,7 @@ def go4align(*, num_groups: int = 2, step_size: ArrayLike = 1e-4) -> Weighting:
   input                     weights
   ========================  ==================================================
   one task                  1
-  not more tasks than       v: every task is a group
-  groups
+  no more than num_groups   v: every task is a group
   equal v                   equal
   a loss of zero or below   NaN for all
   absent tasks              0, the smaller problem's answer for the rest; p is
