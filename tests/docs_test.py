@@ -136,3 +136,26 @@ def test_index_leads_to_every_page():
   pages = sorted(page.stem for page in PAGES if page.name != 'index.md')
   assert in_menus == pages
   assert all(f'({page}.md)' in index for page in pages)
+
+
+def rows_of_tables():
+  """Every line of a docstring's table, where it stands and its columns."""
+  for path in sorted(pathlib.Path(mtljax.__file__).parent.rglob('*.py')):
+    lines = path.read_text().splitlines()
+    bars = [i for i, line in enumerate(lines) if re.match(r' +=+ +=+', line)]
+    for _, start, end in zip(*[iter(bars)] * 3, strict=True):
+      left, right, *_ = (m.span() for m in re.finditer('=+', lines[start]))
+      for i in range(start + 1, end):
+        yield f'{path.name}:{i + 1}', lines[i], left, right
+
+
+def test_rows_of_tables_have_their_first_cell_in_one_line():
+  """A text in the first column begins a row: it cannot go on in the next."""
+  rows = list(rows_of_tables())
+  assert len(rows) > 300
+  for where, line, left, right in rows:
+    first = line[slice(*left)].strip()
+    assert not line[left[1] : right[0]].strip(), where
+    assert line[right[0] :].strip(), where
+    assert first.count('(') == first.count(')'), where
+    assert not re.search(r'(?:^| )(?:or|by|than|to the|its)$', first), where

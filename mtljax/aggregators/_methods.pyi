@@ -545,10 +545,10 @@ def imtl_g(
   equal rows                they share their weight equally
   rank-deficient rows       least squares: equal projections where they exist,
                             else as equal as can be; the residual tells
-  antiparallel rows, or     equal in y, so the shorter row weighs more: d = 0
-  directions with sum 0
-  raw sum within rounding   divided by the sum of absolute values in place of
-  of 0                      the sum: the projections are equal and not
+  directions with sum 0     such as antiparallel rows: equal in y, so the
+                            shorter row weighs more: d = 0
+  raw sum rounds to 0       divided by the sum of absolute values in place of
+                            the sum: the projections are equal and not
                             negative, and the weights do not sum to 1
   absent tasks              0, the smaller problem's answer for the rest
   NaN or infinity           NaN
@@ -763,8 +763,9 @@ def aligned_mtl(
   one task                  1
   a zero row                0 for it, the smaller problem's answer for the rest
   all rows zero             the preference; the update is 0
-  equal, antiparallel or    the pseudo-inverse square root: eigenvalues up to T
-  dependent rows            eps times the largest are left out
+  dependent rows            equal or antiparallel ones too: the pseudo-inverse
+                            square root, eigenvalues up to T eps times the
+                            largest are left out
   rows of unlike length     a row that is shorter than the longest by more than
                             sqrt(T eps), 1e-3 in float32, counts as zero
   absent tasks              0, the smaller problem's answer for the rest
@@ -1054,8 +1055,7 @@ def dwa(
   input                     weights
   ========================  ==================================================
   one task                  1
-  a window whose mean loss  NaN for all while the ratio divides by it
-  is zero or below
+  a window's mean <= 0      NaN for all while the ratio divides by it
   absent tasks              0; T counts those present. Windows are counted
                             for each task in the steps it was present; one
                             with fewer than two has the ratio 1
@@ -1281,8 +1281,7 @@ def go4align(
   input                     weights
   ========================  ==================================================
   one task                  1
-  not more tasks than       v: every task is a group
-  groups
+  no more than num_groups   v: every task is a group
   equal v                   equal
   a loss of zero or below   NaN for all
   absent tasks              0, the smaller problem's answer for the rest; p is
@@ -1360,8 +1359,8 @@ def gradnorm(
   a zero row                its own weight has no gradient; the norms' mean
                             counts it
   equal or opposed rows     nothing special: only their norms are read
-  a weight that would pass  held there before the scaling (the paper has no
-  ``min_weight``            bound, and a step may pass 0)
+  below ``min_weight``      a weight is held there before the scaling (the paper
+                            has no bound, and a step may pass 0)
   a first loss of 0         its ratio is 1 until a loss is not 0, which is then
                             its first
   a negative ratio          NaN from the next step on, unless alpha is whole;
@@ -1520,10 +1519,8 @@ def imtl(
   one task                  exp(s)
   zero rows                 0 for them, the smaller problem's answer for the
                             rest; all rows zero: zeros
-  equal, antiparallel or    as in `imtl_g`
-  dependent rows
-  raw sum within rounding   as in `imtl_g`
-  of 0
+  dependent rows            equal or antiparallel ones too: as in `imtl_g`
+  raw sum rounds to 0       as in `imtl_g`
   a loss of zero or below   its s grows without bound, as in `imtl_l`
   absent tasks              0, the smaller problem's answer for the rest; their
                             s and its Adam stand still
@@ -1666,8 +1663,7 @@ def krum(
   equal rows, ties          the first of equal scores
   rows of unlike length     the short ones are nearest to each other, and win
   f = 0 and two tasks       one neighbour is counted: a tie
-  fewer than f + 3 tasks    one neighbour is counted; without the guarantee
-  present
+  fewer than f + 3 present  one neighbour is counted; without the guarantee
   absent tasks              0, the smaller problem's answer for the rest
   NaN or infinity           NaN
   ========================  ==================================================
@@ -1742,14 +1738,13 @@ def pcd(
   ========================  ==================================================
   one task                  1
   no conflict               a multiple of the primary alone: 1
-  primary row zero, or its  zeros: there is no update
-  task absent
+  primary row zero          zeros: there is no update
+  primary task absent       the same
   another row zero          0 for it: it asks for nothing
   equal rows                nothing special
-  antiparallel to the       tau > 0: the constraint wins, along its own
-  primary                   gradient; tau = 0, or within rounding of it: zeros
-  constraints that exclude  the primary alone: 1, with a residual of order 1
-  each other
+  antiparallel to primary   tau > 0: the constraint wins, along its own
+                            gradient; tau = 0, or within rounding of it: zeros
+  exclusive constraints     the primary alone: 1, with a residual of order 1
   absent tasks              0, the smaller problem's answer for the rest; their
                             averages stand still
   NaN or infinity           NaN; the averages stand still
@@ -2280,8 +2275,7 @@ def uw_so(
   ========================  ==================================================
   one task                  1
   a loss of zero or below   NaN for all: it has no noise level
-  a loss much below the     1 for it, 0 for the others
-  others and 1 / tau
+  one far smaller loss      1 for it, 0 for the others, if below 1 / tau too
   absent tasks              0, the smaller problem's answer for the rest
   NaN or infinity           NaN
   ========================  ==================================================

@@ -142,8 +142,7 @@ class ConflictRate:
   nothing yet, or T = 1        NaN rates
   a zero gradient              does not conflict
   an absent task (mask)        its pairs do not count
-  a step with fewer than two   does not count
-  tasks present
+  one task present, or none    the step does not count
   unmasked NaN                 NaN
   ============================ ==============================================
 

@@ -56,10 +56,9 @@ def hessian_eigenvalues(
   ============================ ==============================================
   input                        result
   ============================ ==============================================
-  fewer parameters than        the basis is whole, and the values are exact
-  ``num_iters``                to rounding
-  the start lies in an         a new random vector goes on outside of it
-  invariant subspace
+  parameters < ``num_iters``   the basis is whole, and the values are exact
+                               to rounding
+  start in an invariant space  a new random vector goes on outside of it
   an eigenvalue that repeats   found once; again only after such a restart
   zero Hessian                 values and residuals 0
   non-finite loss              NaN

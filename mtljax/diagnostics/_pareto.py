@@ -77,9 +77,7 @@ def hypervolume(points: ArrayLike, reference: ArrayLike) -> float:
   input                      result
   ========================== ==============================================
   no points                  0
-  a point not below the      adds nothing
-  reference in every
-  objective
+  not below the reference    in some objective: such a point adds nothing
   an infinitely good point   infinite
   a NaN                      ValueError
   ========================== ==============================================

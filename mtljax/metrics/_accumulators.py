@@ -135,8 +135,7 @@ class Accuracy(Mean):
   input                        result
   ============================ ==============================================
   nothing yet, or all masked   NaN
-  a NaN among an example's     counts as wrong (its argmax would name a class)
-  logits
+  a NaN among the logits       counts as wrong (its argmax would name a class)
   several largest logits       the first of them is the prediction
   label outside the classes    counts as wrong
   ============================ ==============================================

@@ -37,8 +37,8 @@ class AUC:
   ============================ ==============================================
   input                        result
   ============================ ==============================================
-  nothing yet, all masked, or  NaN
-  only one class
+  nothing yet, or all masked   NaN
+  only one class               NaN
   masked entry is NaN          no effect
   unmasked NaN                 NaN
   infinite logit               in an outermost bin

@@ -108,9 +108,10 @@ def fair_newton(
                                   for the rest
     nearly singular Gramian       ``T eps`` is added to the diagonal of the
                                   unit Gramian
-    0 in the hull (Pareto         there is no solution; the ridge's weights
-    stationary)                   are finite, their combination is bounded,
-                                  and the residual is of order 1
+    0 in the hull                 (Pareto stationary) there is no solution;
+                                  the ridge's weights are finite, their
+                                  combination is bounded, and the residual is
+                                  of order 1
     one row                       :math:`\|g\|^{-2\alpha/(\alpha+1)}`
     no row                        zeros
     NaN or infinity in a row      NaN

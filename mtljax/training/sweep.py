@@ -128,8 +128,8 @@ def make_sweep(
   ================================ ========================================
   a member becomes NaN             the others go on as if alone
   members at different steps       ``stack`` raises ``ValueError``
-  a counter that differs by        it gets the axis of the members, at the
-  member (skipped updates)         cost of one more compilation
+  counters that come to differ     (skipped updates) they get the axis of the
+                                   members, at the cost of one more compilation
   an integer hyper-parameter       traced: for `mtljax.select`; shapes and
                                    ``every=k`` cannot depend on it
   random methods                   draw by the member's key, as alone

@@ -80,8 +80,9 @@ def aligned_mtl(
   one task                  1
   a zero row                0 for it, the smaller problem's answer for the rest
   all rows zero             the preference; the update is 0
-  equal, antiparallel or    the pseudo-inverse square root: eigenvalues up to T
-  dependent rows            eps times the largest are left out
+  dependent rows            equal or antiparallel ones too: the pseudo-inverse
+                            square root, eigenvalues up to T eps times the
+                            largest are left out
   rows of unlike length     a row that is shorter than the longest by more than
                             sqrt(T eps), 1e-3 in float32, counts as zero
   absent tasks              0, the smaller problem's answer for the rest

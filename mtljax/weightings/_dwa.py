@@ -43,8 +43,7 @@ def dwa(*, temperature: ArrayLike = 2.0, window: int = 25) -> Weighting:
   input                     weights
   ========================  ==================================================
   one task                  1
-  a window whose mean loss  NaN for all while the ratio divides by it
-  is zero or below
+  a window's mean <= 0      NaN for all while the ratio divides by it
   absent tasks              0; T counts those present. Windows are counted
                             for each task in the steps it was present; one
                             with fewer than two has the ratio 1

@@ -109,8 +109,7 @@ def go4align(
   input                     weights
   ========================  ==================================================
   one task                  1
-  not more tasks than       v: every task is a group
-  groups
+  no more than num_groups   v: every task is a group
   equal v                   equal
   a loss of zero or below   NaN for all
   absent tasks              0, the smaller problem's answer for the rest; p is

@@ -112,8 +112,8 @@ def gradnorm(
   a zero row                its own weight has no gradient; the norms' mean
                             counts it
   equal or opposed rows     nothing special: only their norms are read
-  a weight that would pass  held there before the scaling (the paper has no
-  ``min_weight``            bound, and a step may pass 0)
+  below ``min_weight``      a weight is held there before the scaling (the paper
+                            has no bound, and a step may pass 0)
   a first loss of 0         its ratio is 1 until a loss is not 0, which is then
                             its first
   a negative ratio          NaN from the next step on, unless alpha is whole;

@@ -65,10 +65,10 @@ def imtl_g() -> Weighting:
   equal rows                they share their weight equally
   rank-deficient rows       least squares: equal projections where they exist,
                             else as equal as can be; the residual tells
-  antiparallel rows, or     equal in y, so the shorter row weighs more: d = 0
-  directions with sum 0
-  raw sum within rounding   divided by the sum of absolute values in place of
-  of 0                      the sum: the projections are equal and not
+  directions with sum 0     such as antiparallel rows: equal in y, so the
+                            shorter row weighs more: d = 0
+  raw sum rounds to 0       divided by the sum of absolute values in place of
+                            the sum: the projections are equal and not
                             negative, and the weights do not sum to 1
   absent tasks              0, the smaller problem's answer for the rest
   NaN or infinity           NaN

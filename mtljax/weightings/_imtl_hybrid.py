@@ -69,10 +69,8 @@ def imtl(
   one task                  exp(s)
   zero rows                 0 for them, the smaller problem's answer for the
                             rest; all rows zero: zeros
-  equal, antiparallel or    as in `imtl_g`
-  dependent rows
-  raw sum within rounding   as in `imtl_g`
-  of 0
+  dependent rows            equal or antiparallel ones too: as in `imtl_g`
+  raw sum rounds to 0       as in `imtl_g`
   a loss of zero or below   its s grows without bound, as in `imtl_l`
   absent tasks              0, the smaller problem's answer for the rest; their
                             s and its Adam stand still

@@ -82,8 +82,7 @@ def krum(
   equal rows, ties          the first of equal scores
   rows of unlike length     the short ones are nearest to each other, and win
   f = 0 and two tasks       one neighbour is counted: a tie
-  fewer than f + 3 tasks    one neighbour is counted; without the guarantee
-  present
+  fewer than f + 3 present  one neighbour is counted; without the guarantee
   absent tasks              0, the smaller problem's answer for the rest
   NaN or infinity           NaN
   ========================  ==================================================

@@ -122,14 +122,13 @@ def pcd(
   ========================  ==================================================
   one task                  1
   no conflict               a multiple of the primary alone: 1
-  primary row zero, or its  zeros: there is no update
-  task absent
+  primary row zero          zeros: there is no update
+  primary task absent       the same
   another row zero          0 for it: it asks for nothing
   equal rows                nothing special
-  antiparallel to the       tau > 0: the constraint wins, along its own
-  primary                   gradient; tau = 0, or within rounding of it: zeros
-  constraints that exclude  the primary alone: 1, with a residual of order 1
-  each other
+  antiparallel to primary   tau > 0: the constraint wins, along its own
+                            gradient; tau = 0, or within rounding of it: zeros
+  exclusive constraints     the primary alone: 1, with a residual of order 1
   absent tasks              0, the smaller problem's answer for the rest; their
                             averages stand still
   NaN or infinity           NaN; the averages stand still

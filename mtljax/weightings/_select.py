@@ -49,8 +49,7 @@ def select(weightings: Sequence[Weighting], index: ArrayLike) -> Weighting:
                             leaves it, and the others' do not change
   NaN or infinity           those of the rule chosen; in an aggregator, NaN if
                             anything is not finite that any of the rules reads
-  an array of indices that  the nearest index; Python numbers are checked
-  is out of range
+  an array out of range     the nearest index; Python numbers are checked
   ``every_k`` inside        saves no gradients: put it around, if one k does
                             for all
   ========================  ==================================================

@@ -92,8 +92,7 @@ def uw_so(*, temperature: ArrayLike = 1.0) -> Weighting:
   ========================  ==================================================
   one task                  1
   a loss of zero or below   NaN for all: it has no noise level
-  a loss much below the     1 for it, 0 for the others
-  others and 1 / tau
+  one far smaller loss      1 for it, 0 for the others, if below 1 / tau too
   absent tasks              0, the smaller problem's answer for the rest
   NaN or infinity           NaN
   ========================  ==================================================
