@@ -78,7 +78,7 @@ def cr_mogm(
     Manipulation and Beyond <https://openreview.net/forum?id=ScwfQ7hdwyP>`_,
     2022
   """
-  _validate.refuse_narrow(alpha=alpha)
+  _validate.refuse_narrow(decay=decay)
   return _wrap(
     'cr_mogm',
     method,
