@@ -9,8 +9,9 @@ is and where they meet (``JAX_NUM_PROCESSES``, ``JAX_PROCESS_ID``,
 drives all accelerators of its host, so there, and on pods and clusters, run the
 command itself once a host.
 
-SIGTERM goes to all processes. Where one fails, the others, which would wait for
-it for ever, are ended, and its status is the launcher's.
+SIGTERM goes to all processes, and Ctrl-C reaches them as SIGTERM, so that they
+save and end; a second Ctrl-C ends them at once. Where one fails, the others,
+which would wait for it for ever, are ended, and its status is the launcher's.
 """
 
 from __future__ import annotations
@@ -47,15 +48,23 @@ def environments(processes: int) -> list[dict[str, str]]:
 def run(command: Sequence[str], processes: int) -> int:
   """Runs the command to its end; returns the status of the first to fail."""
   running = [
-    subprocess.Popen(command, env=os.environ | environment)
+    # A terminal's Ctrl-C is for this process alone, which passes it on.
+    subprocess.Popen(
+      command, env=os.environ | environment, start_new_session=True
+    )
     for environment in environments(processes)
   ]
 
-  def forward(number, _):
-    for process in running:
-      process.send_signal(number)
+  interrupts = 0
 
-  before = signal.signal(signal.SIGTERM, forward)
+  def forward(number, _):
+    nonlocal interrupts
+    interrupts += number == signal.SIGINT
+    for process in running:
+      process.send_signal(signal.SIGKILL if interrupts > 1 else signal.SIGTERM)
+
+  numbers = (signal.SIGTERM, signal.SIGINT)
+  before = {number: signal.signal(number, forward) for number in numbers}
   status, ended = 0, None
   try:
     while any(process.poll() is None for process in running):
@@ -70,7 +79,11 @@ def run(command: Sequence[str], processes: int) -> int:
     for process in running:
       process.kill()
       process.wait()
-    signal.signal(signal.SIGTERM, before)
+    for number, handler in before.items():
+      signal.signal(number, handler)
+  if interrupts:
+    print('stopped by Ctrl-C; run the same command to go on', file=sys.stderr)
+    return 128 + signal.SIGINT
   status = status or next((p.returncode for p in running if p.returncode), 0)
   return 128 - status if status < 0 else status
 

@@ -171,6 +171,8 @@ def _inside_differences(
     shown = folder.relative_to(out).as_posix()
     try:
       before = files.read_json(folder / files.RUN)['options']
+      if not isinstance(before, dict):
+        raise ValueError('its options are no object')
     except FileNotFoundError:
       continue  # an older version began it, and did not say
     except (ValueError, KeyError, TypeError) as error:

@@ -34,20 +34,22 @@ def main(
   console = make_console()
   try:
     summary = write_report(directory, console)
+    for run in summary['failures']:
+      console.print(
+        f'{run["method"]}, seed {run["seed"]}: {run["reason"]}', markup=False
+      )
+    for note in summary['notes']:
+      console.print(note, markup=False)
+    console.print(str(directory / 'report.html'), markup=False, soft_wrap=True)
   except ReportError as error:
     sys.exit(f'error: {error}')
   except OSError as error:
+    if error.filename is None:  # the output, of which `said` speaks
+      raise
     sys.exit(
       f'error: {error.filename} cannot be written or read ({error.strerror}): '
       'give a folder that you may write to, on a disk with free space.'
     )
-  for run in summary['failures']:
-    console.print(
-      f'{run["method"]}, seed {run["seed"]}: {run["reason"]}', markup=False
-    )
-  for note in summary['notes']:
-    console.print(note, markup=False)
-  console.print(str(directory / 'report.html'), markup=False, soft_wrap=True)
 
 
 if __name__ == '__main__':
