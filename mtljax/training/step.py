@@ -218,6 +218,7 @@ def make_train_step(
   passes = make_passes(mode, batch_size)
   if microbatch_size is not None and accumulate == 'gradients':
     route = 'jacobian' if route == 'auto' else route
+  cheapest = route == 'auto' and chunk_size is None
   route = _routes.choose_route(method, route, loss_fn, layout is not None)
   _routes.check_memory(route, passes, chunk_size, loss_fn)
   _microbatch.check(microbatch_size, accumulate, route, _routes.base_of(method))
@@ -267,6 +268,7 @@ def make_train_step(
         labels=labels,
         has_aux=has_state,
         watch=route == 'layerwise',
+        cheapest=cheapest,
       )
       if has_state:
         make = _model_state.of_pullback(make, loss_fn, state.model_state)
