@@ -102,7 +102,8 @@ def _task_loss(kind: str, t: int) -> TaskLossFn:
   return lambda output, batch: (LOSSES[kind](output, batch['y'][t]), {})
 
 
-def _case(name, model, x_shape, kinds, dense=False, classes=10) -> Case:
+def build_case(name, model, x_shape, kinds, dense=False, classes=10) -> Case:
+  """A case of random contents."""
   keys = jax.random.split(jax.random.key(1), len(kinds) + 1)
   shape = x_shape[:3] if dense else x_shape[:1]
   targets = [
@@ -114,14 +115,15 @@ def _case(name, model, x_shape, kinds, dense=False, classes=10) -> Case:
   return Case(name, model, batch, loss_fns, kinds)
 
 
-def _tasks(num_tasks: int) -> tuple[str, ...]:
+def task_names(num_tasks: int) -> tuple[str, ...]:
+  """Names of so many tasks."""
   return tuple(f'task{t}' for t in range(num_tasks))
 
 
 def multi_lenet(quick: bool = False) -> Case:
   """MultiLeNet on 36 x 36 images, two tasks of ten classes, batch 256."""
   size = 16 if quick else 256
-  return _case(
+  return build_case(
     'multi_lenet',
     models.multi_lenet(),
     (size, 36, 36, 1),
@@ -133,16 +135,18 @@ def mlp(num_tasks: int, quick: bool = False) -> Case:
   """A trunk 64-1024-1024 (1.1M parameters), linear heads, batch 128."""
   size, width = (8, 32) if quick else (128, 1024)
   model = models.multi_mlp(
-    _tasks(num_tasks), num_classes=1, hidden_sizes=(width, width)
+    task_names(num_tasks), num_classes=1, hidden_sizes=(width, width)
   )
-  return _case(f'mlp_{num_tasks}', model, (size, 64), ['binary'] * num_tasks)
+  return build_case(
+    f'mlp_{num_tasks}', model, (size, 64), ['binary'] * num_tasks
+  )
 
 
 def resnet18(num_tasks: int = 40, quick: bool = False) -> Case:
   """ResNet-18 on 64 x 64 images in colour, binary heads, batch 32."""
   size, side, width = (4, 32, 8) if quick else (32, 64, 64)
-  model = models.resnet18(_tasks(num_tasks), num_classes=1, width=width)
-  return _case(
+  model = models.resnet18(task_names(num_tasks), num_classes=1, width=width)
+  return build_case(
     f'resnet18_{num_tasks}',
     model,
     (size, side, side, 3),
@@ -153,7 +157,7 @@ def resnet18(num_tasks: int = 40, quick: bool = False) -> Case:
 def segnet(quick: bool = False) -> Case:
   """A small SegNet on 64 x 64 images, three dense tasks, batch 8."""
   size, side, widths = (2, 16, (4, 8, 8)) if quick else (8, 64, (16, 32, 64))
-  return _case(
+  return build_case(
     'segnet',
     models.segnet(widths=widths),
     (size, side, side, 3),

@@ -2,17 +2,19 @@
 
 python -m benchmarks.routes [--quick] [--memory] [CASE ...]
 
-The cases are those of `benchmarks._models`; the method is CAGrad and the
-optimizer Adam. ``plain`` is the step on the sum of the losses. A backward pass
-is taken as twice a forward pass, so T of them make (1 + 2 T) / 3 plain steps:
-the floor below which no route that forms T gradients can get. ``parts`` is the
-T backward passes, the Gramian and the combination, each timed alone, and their
-sum; the step adds the solve and the optimizer.
+The cases are those of `benchmarks._models` and `benchmarks._encoders`; the
+method is CAGrad and the optimizer Adam. ``plain`` is the step on the sum of the
+losses. A backward pass is taken as twice a forward pass, so T of them make
+(1 + 2 T) / 3 plain steps: the floor below which no route that forms T gradients
+can get. ``parts`` is the T backward passes, the Gramian and the combination,
+each timed alone, and their sum; the step adds the solve and the optimizer.
 
 All programs of a case take turns in one process, in an order that changes from
 round to round; times are medians, ratios are medians of the ratios within each
 round. Memory is what the compiled program asks for besides its arguments
-(``memory_analysis().temp_size_in_bytes``); --memory prints that alone.
+(``memory_analysis().temp_size_in_bytes``). --memory prints that alone, and
+counts multiplications of the step's products and convolutions, in loops as
+often as they run, both beside those of the plain step.
 """
 
 from __future__ import annotations
@@ -24,10 +26,12 @@ from typing import Any, NamedTuple
 
 import jax
 import optax
+from jax.interpreters import partial_eval
 
 import mtljax as mtl
-from benchmarks import _models
+from benchmarks import _encoders, _models
 from benchmarks._turns import take_turns
+from mtljax.gradients import _work
 from mtljax.training import make_train_step
 
 ROUTES = (
@@ -42,6 +46,7 @@ ROUTES = (
   ('jacobian every 10', {'route': 'jacobian', 'every': 10}),
 )
 MEMORY_ONLY = (
+  ('auto', {}),
   ('gramian chunk 2', {'route': 'gramian', 'mode': 'vmap', 'chunk_size': 2}),
   (
     'layerwise chunk 2',
@@ -55,7 +60,11 @@ TURNS = {
   'mlp_40': (5, 2),
   'resnet18_40': (3, 1),
   'segnet': (5, 5),
+  'encoder': (5, 2),
+  'encoder_scan': (5, 2),
+  'encoder_remat': (5, 2),
 }
+NAMES = (*_models.NAMES, *_encoders.NAMES)
 # With forty tasks the others compile for minutes.
 FEW = ('plain', 'jacobian', 'layerwise', 'layerwise vmap', 'features')
 
@@ -66,6 +75,7 @@ class Runner(NamedTuple):
   name: str
   run: Callable[[int], None]
   temporary: int | None
+  work: int | None = None
 
 
 def step_runner(case: _models.Case, name: str, options: dict[str, Any]):
@@ -81,7 +91,8 @@ def step_runner(case: _models.Case, name: str, options: dict[str, Any]):
     **options,
   )
   state = train.init(params, key=jax.random.key(1), model_state=model_state)
-  compiled = train.step.lower(state, case.batch).compile()
+  traced = train.step.trace(state, case.batch)
+  compiled = traced.lower().compile()
 
   def run(steps):
     nonlocal state
@@ -89,7 +100,16 @@ def step_runner(case: _models.Case, name: str, options: dict[str, Any]):
       state, _ = compiled(state, case.batch)
     jax.block_until_ready(state)
 
-  return Runner(name, run, compiled.memory_analysis().temp_size_in_bytes)
+  temporary = compiled.memory_analysis().temp_size_in_bytes
+  return Runner(name, run, temporary, _multiplications(traced.jaxpr.jaxpr))
+
+
+def _multiplications(jaxpr) -> int:
+  """Of a step, without what is not read."""
+  used = [True] * len(jaxpr.outvars)
+  work = _work.of_equations(partial_eval.dce_jaxpr(jaxpr, used)[0].eqns)
+  assert work is not None
+  return work.forward
 
 
 def part_runners(case: _models.Case) -> list[Runner]:
@@ -153,22 +173,36 @@ def report(case: _models.Case, runners: list[Runner], times) -> None:
   print(f'jacobian / sum of its parts: {over:.2f}')
 
 
+def print_counts(case: _models.Case) -> None:
+  """Prints the memory and the multiplications of a case's routes."""
+  print(f'{"":<20}{"MB":>9}{"/ plain":>9}{"1e9 mul":>9}{"/ plain":>9}')
+  plain = None
+  for label, options in ROUTES + MEMORY_ONLY:
+    one = step_runner(case, label, options)
+    plain = plain or one
+    print(
+      f'{label:<20}{one.temporary / 1e6:9.1f}'
+      f'{one.temporary / plain.temporary:9.2f}'
+      f'{one.work / 1e9:9.2f}{one.work / plain.work:9.2f}',
+      flush=True,
+    )
+
+
 def main() -> None:
   """The command line."""
   flags = {a for a in sys.argv[1:] if a.startswith('--')}
-  names = [a for a in sys.argv[1:] if a not in flags] or list(_models.NAMES)
-  if flags - {'--quick', '--memory'} or set(names) - set(_models.NAMES):
+  names = [a for a in sys.argv[1:] if a not in flags] or list(NAMES)
+  if flags - {'--quick', '--memory'} or set(names) - set(NAMES):
     raise SystemExit(__doc__)
   quick = '--quick' in flags
   print(f'jax {jax.__version__}, {jax.devices()}')
   for name in names:
-    case = _models.make_case(name, quick)
+    source = _encoders if name in _encoders.NAMES else _models
+    case = source.make_case(name, quick)
     num_tasks = case.model.num_tasks
     print(f'\n{name}: T = {num_tasks}, floor {(1 + 2 * num_tasks) / 3:.2f}')
     if '--memory' in flags:
-      for label, options in ROUTES + MEMORY_ONLY:
-        temporary = step_runner(case, label, options).temporary
-        print(f'{label:<20}{temporary / 1e6:9.1f} MB', flush=True)
+      print_counts(case)
       continue
     routes = [r for r in ROUTES if num_tasks < 40 or r[0] in FEW]
     runners = [step_runner(case, *route) for route in routes]

@@ -24,7 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mtljax import _tree
-from mtljax.gradients import _proven
+from mtljax.gradients import _loops, _proven
 from mtljax.gradients._program import Use
 
 # What a look-up outside of the table may mean: the nearest row, or none.
@@ -205,17 +205,25 @@ READERS = {
 }
 
 
-def is_cheaper(layer: Layer, num_tasks: int, num_samples: int = 1) -> bool:
-  """Whether inner products by K take fewer multiplications.
+def costs(
+  layer: Layer, num_tasks: int, num_samples: int = 1
+) -> tuple[int, int]:
+  """Multiplications of inner products by K, and from gradients.
 
   With ``num_samples`` those of every sample with every other, each of the
   layer's n positions; else those of the batch as one.
   """
-  if not _proven.is_static([num_tasks, num_samples]):
-    return False
   n, out, t, s = layer.num_positions, layer.num_outputs, num_tasks, num_samples
   by_kernel = s * s * (n * n * (layer.num_inputs + t * out) + t * t * n * out)
   by_rows = s * t * n * layer.num_inputs * out + (s * t) ** 2 * layer.size
+  return by_kernel, by_rows
+
+
+def is_cheaper(layer: Layer, num_tasks: int, num_samples: int = 1) -> bool:
+  """Whether inner products by K take fewer multiplications, see `costs`."""
+  if not _proven.is_static([num_tasks, num_samples]):
+    return False
+  by_kernel, by_rows = costs(layer, num_tasks, num_samples)
   return by_kernel < by_rows
 
 
@@ -247,3 +255,13 @@ def products(
 
   rows = map_tasks(lambda signal: one.outputs(signal, ins_one), signals_one)
   return _tree.leaf_products(rows, map_tasks(times, signals_two))
+
+
+def tag(layer: Layer) -> _loops.Tag:
+  """Marks a layer's output inside a loop, see `_loops`."""
+
+  def of_signals(signals, inputs):
+    side = layer, (inputs, signals)
+    return products(side, side, lambda fun, x: jax.vmap(fun)(x))
+
+  return _loops.make_tag(of_signals)

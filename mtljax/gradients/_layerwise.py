@@ -17,7 +17,7 @@ import jax
 
 from mtljax import _tree
 from mtljax.gradients import _kernels
-from mtljax.gradients._program import Use
+from mtljax.gradients._program import Program, Use
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,6 +34,7 @@ class Layers:
     signals: by the leaf's number, gradients ``(T, ...)`` at the layer's output.
     sums: by the leaf's number, inner products ``(T, T)`` of those that a loop
       reads slice by slice, of which no gradients are kept.
+    keep: whether all are kept for a weighted sum, however many.
     map_tasks: ``map_tasks(fun, stacked)``: a function of one task's part of
       an array ``(T, ...)``, for all tasks, stacked.
   """
@@ -46,6 +47,7 @@ class Layers:
   rows: Mapping[int, jax.Array]
   signals: Mapping[int, jax.Array]
   sums: Mapping[int, jax.Array]
+  keep: bool
   map_tasks: Callable[..., jax.Array]
 
   def use(self, i: int) -> Use:
@@ -83,6 +85,26 @@ def choose_layers(
   return [x if x is not None and pays(x) else None for x in found]
 
 
+def choose_sums(
+  program: Program, num_tasks: int
+) -> dict[int, _kernels.Layer | None]:
+  """Parameters inside loops whose products are added up, by their numbers.
+
+  For each the layer from whose signals that is cheaper; None: from slices.
+  Others, that no loop reads slice by slice, are pulled back.
+  """
+  found: dict[int, _kernels.Layer | None] = {}
+  for i, inside in enumerate(program.inside):
+    if inside is None:
+      continue
+    layer = None if inside.use is None else _kernels.as_layer(inside.use)
+    if layer is not None and _kernels.is_cheaper(layer, num_tasks):
+      found[i] = layer
+    elif inside.sliced:
+      found[i] = None
+  return found
+
+
 def products(
   first: Layers, second: Layers, marked: Sequence[bool]
 ) -> jax.Array:
@@ -115,14 +137,14 @@ def gramian_and_combine(
     The Gramian ``(T, T)``, and a function from weights ``(T,)`` to the weighted
     sum of the shared leaves that needs no backward pass; None where it would
     keep more than T copies of the largest leaf and of the largest value in the
-    program, leaves are not marked, or loops have added up their products.
+    program (unless all are kept), leaves are not marked, or loops have added
+    up their products.
   """
   gramian = products(layers, layers, marked)
-  if layers.sums:
-    return gramian, None
   held = [*layers.rows.values(), *layers.signals.values()]
   largest = max(x.nbytes for x in layers.params) + layers.widest
-  if not all(marked) or sum(x.nbytes for x in held) > len(gramian) * largest:
+  fits = sum(x.nbytes for x in held) <= len(gramian) * largest
+  if layers.sums or not all(marked) or not (fits or layers.keep):
     return gramian, None
   return gramian, _tree.in_range_of(
     layers.signals.values(),

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import functools
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -74,18 +75,35 @@ class Use:
     return jax.vjp(lambda p: self.output(p, inputs), param)[1](signal)[0]
 
 
-class Slices(NamedTuple):
-  """A parameter of which a loop reads one slice an iteration.
+class Inside(NamedTuple):
+  """A parameter, or a slice of it, enters an operation that holds a program.
 
   Attributes:
-    place: the number of the loop among `Program.ops`.
+    place: the number of the operation among `Program.ops`.
     position: which of its inputs is the parameter.
     origin: what was done to the parameter before.
+    sliced: whether it is read slice by slice, here or farther inside.
+    use: where it meets the data inside, in one proven product, or None.
   """
 
   place: int
   position: int
   origin: Origin
+  sliced: bool
+  use: Use | None
+
+
+class Sum(NamedTuple):
+  """Where the products of a parameter's gradients are added up.
+
+  Attributes:
+    total: an accumulator, see `_loops`.
+    tag: from the signal at `Inside.use`, by ``tag(out, inputs, total)``; None:
+      from the slices' gradients.
+  """
+
+  total: jax.Array
+  tag: _loops.Tag | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,8 +122,11 @@ class Program:
     uses: for each parameter, its site; None if it meets the data elsewhere,
       more than once or never, is an output, or enters something that is not
       one operation (a loop, say) or is not proven (see `_proven`).
-    slices: for each parameter, the loop that reads it; None if that reads it
-      whole, or it is read elsewhere too.
+    inside: for each parameter, the loop or rematerialized part that it enters
+      to be read slice by slice, or to be used once; None if neither, or if it
+      is read elsewhere too.
+    inner: by their numbers among the operations, those parts' programs. Their
+      parameters are their inputs.
   """
 
   ops: tuple[Op, ...]
@@ -116,44 +137,86 @@ class Program:
   signals: tuple[jax.ShapeDtypeStruct, ...]
   widest: int
   uses: tuple[Use | None, ...]
-  slices: tuple[Slices | None, ...]
+  inside: tuple[Inside | None, ...]
+  inner: Mapping[int, Program]
 
   def __call__(
     self,
     inputs: Sequence[Any],
     taps: Sequence[Any],
-    sums: Mapping[int, jax.Array],
+    sums: Mapping[int, Sum],
   ) -> tuple[list[Any], list[tuple[Any, ...]]]:
     """Runs it.
 
     Args:
       inputs: its inputs.
       taps: what is added to the outputs of the sites.
-      sums: by the parameter's number, where the products of its slices go.
+      sums: by the parameter's number, where its products go.
 
     Returns:
       The outputs, and what went into each site.
     """
+    seen = {}
+
+    def watch(i, tap):
+      def watched(values, out):
+        seen[i] = tuple(values)
+        return out + tap
+
+      return watched
+
+    pairs = zip(self.sites, taps, strict=True)
+    outs = self.run(inputs, {i: watch(i, tap) for i, tap in pairs}, sums)
+    return outs, [seen[i] for i in self.sites]
+
+  def run(
+    self,
+    inputs: Sequence[Any],
+    watch: Mapping[int, Callable[[Sequence[Any], Any], Any]],
+    sums: Mapping[int, Sum],
+  ) -> list[Any]:
+    """Runs it; ``watch``: for some operations, what becomes of their output."""
     env = dict(self.consts) | dict(enumerate(inputs))
     read = lambda x: x.val if isinstance(x, core.Literal) else env[x]
-    tap_of = dict(zip(self.sites, taps, strict=True))
-    loops: dict[int, dict[int, jax.Array]] = {}
+    watch = dict(watch)
+    within: dict[int, dict[int, Sum]] = {}
     for i, total in sums.items():
-      found = self.slices[i]
-      assert found is not None
-      loops.setdefault(found.place, {})[found.position] = total
-    seen = {}
+      inside, use = self.inside[i], self.uses[i]
+      if inside is not None:
+        within.setdefault(inside.place, {})[inside.position] = total
+      elif use is not None:
+        watch[self.sites[use.site]] = functools.partial(_tag, use, total)
     for i, op in enumerate(self.ops):
       values = [read(x) for x in op.ins]
-      if i in loops:
-        outs = _loops.run(op.eqn, values, loops[i])
+      if i in within:
+        outs = self.enter(i, values, within[i])
       else:
         outs = op(*values)
-      if i in tap_of:
-        seen[i] = tuple(values)
-        outs = [outs[0] + tap_of[i]]
+      if i in watch:
+        outs = [watch[i](values, outs[0])]
       env.update(zip(op.outs, outs, strict=True))
-    return [read(x) for x in self.outs], [seen[i] for i in self.sites]
+    return [read(x) for x in self.outs]
+
+  def enter(
+    self, i: int, values: Sequence[Any], sums: Mapping[int, Sum]
+  ) -> list[Any]:
+    """Runs an operation that holds a program."""
+    eqn, inner = self.ops[i].eqn, self.inner[i]
+    marks, farther = {}, {}
+    for position, total in sums.items():
+      found = inner.inside[position]
+      if total.tag is not None or (found is not None and found.sliced):
+        farther[position] = total
+      else:
+        marks[position] = total.total
+    body = lambda values: inner.run(values, {}, farther)
+    return _loops.run(eqn, values, body, marks)
+
+
+def _tag(use: Use, total: Sum, values: Sequence[Any], out: Any) -> Any:
+  others = [None if i == use.position else x for i, x in enumerate(values)]
+  assert total.tag is not None
+  return total.tag(out, others, total.total)
 
 
 class _Tracer:
@@ -208,9 +271,9 @@ class _Tracer:
     if not found:
       return outs
     if len(outs) != 1 or any(core.jaxprs_in_params(eqn.params)):
-      sliced = [x for x in found if _loops.reads_slices(eqn, x[0])]
-      self.opaque.update(o.param for _, o in found if (_, o) not in sliced)
-      self.entries[len(self.ops) - 1] = sliced
+      entered = [x for x in found if _loops.enters(eqn, x[0])]
+      self.opaque.update(o.param for x, o in found if (x, o) not in entered)
+      self.entries[len(self.ops) - 1] = entered
     elif not jnp.issubdtype(eqn.outvars[0].aval.dtype, jnp.inexact):
       pass  # no gradient comes back
     elif _proven.is_move(eqn):
@@ -240,34 +303,39 @@ def trace(
     function's output.
   """
   closed, shape = jax.make_jaxpr(fun, return_shape=True)(list(params), *rest)
+  return _read(closed, len(params), kinds), shape
+
+
+def _read(
+  closed: core.ClosedJaxpr, num_params: int, kinds: Collection[str]
+) -> Program:
   jaxpr = closed.jaxpr
-  tracer = _Tracer(len(params))
+  tracer = _Tracer(num_params)
   ins = [tracer.number() for _ in jaxpr.invars]
   outs = tracer.inline(jaxpr, closed.consts, ins)
   opaque = tracer.opaque | {origin.param for _, origin in tracer.find(outs)}
   entries = [(i, *e) for i, found in tracer.entries.items() for e in found]
   times = collections.Counter(origin.param for *_, origin in entries)
-  entries = [
-    (i, position, origin)
-    for i, position, origin in entries
-    if times[origin.param] == 1 and origin.param not in opaque
-  ]
-  slices: list[Slices | None] = [None] * len(params)
+  inner: dict[int, Program] = {}
+  inside: list[Inside | None] = [None] * num_params
+  found = []
   for i, position, origin in entries:
-    if _proven.is_loop(tracer.ops[i].eqn):
-      slices[origin.param] = Slices(i, position, origin)
-  entries = [
-    (i, position, origin)
-    for i, position, origin in entries
-    if tracer.ops[i].eqn.primitive.name in kinds
-    and _proven.is_product(tracer.ops[i].eqn)
-  ]
-  sites = tuple(dict.fromkeys(i for i, *_ in entries))
-  uses: list[Use | None] = [None] * len(params)
-  for i, position, origin in entries:
+    eqn = tracer.ops[i].eqn
+    if times[origin.param] != 1 or origin.param in opaque:
+      continue
+    if _loops.enters(eqn, position):
+      if i not in inner:
+        held = _loops.held(eqn)
+        inner[i] = _read(held, len(held.jaxpr.invars), kinds)
+      inside[origin.param] = _inside(eqn, i, position, origin, inner[i])
+    elif eqn.primitive.name in kinds and _proven.is_product(eqn):
+      found.append((i, position, origin))
+  sites = tuple(dict.fromkeys(i for i, *_ in found))
+  uses: list[Use | None] = [None] * num_params
+  for i, position, origin in found:
     uses[origin.param] = Use(sites.index(i), tracer.ops[i], position, origin)
   avals = [tracer.ops[i].eqn.outvars[0].aval for i in sites]
-  program = Program(
+  return Program(
     ops=tuple(tracer.ops),
     consts=tracer.consts,
     num_inputs=len(ins),
@@ -276,9 +344,21 @@ def trace(
     signals=tuple(jax.ShapeDtypeStruct(a.shape, a.dtype) for a in avals),
     widest=max(map(_num_bytes, tracer.ops), default=0),
     uses=tuple(uses),
-    slices=tuple(slices),
+    inside=tuple(inside),
+    inner=inner,
   )
-  return program, shape
+
+
+def _inside(
+  eqn: core.JaxprEqn, place: int, position: int, origin: Origin, held: Program
+) -> Inside | None:
+  farther, use = held.inside[position], held.uses[position]
+  sliced = _proven.is_loop(eqn)
+  if farther is not None:
+    sliced, use = sliced or farther.sliced, farther.use
+  if not sliced and use is None:
+    return None
+  return Inside(place, position, origin, sliced, use)
 
 
 def _num_bytes(op: Op) -> int:

@@ -93,6 +93,9 @@ LOOP = (
   'reverse',
   'unroll',
 )
+# Names and options of a part that is computed again in the backward pass.
+REMATS = ('checkpoint', 'remat', 'remat2')
+REMAT = ('differentiated', 'jaxpr', 'policy', 'prevent_cse')
 
 
 def is_real(aval: Any) -> bool:
@@ -107,9 +110,24 @@ def is_loop(eqn: core.JaxprEqn) -> bool:
   """Whether it is a loop that does nothing but compute, of known length."""
   if eqn.primitive.name != 'scan' or eqn.effects:
     return False
+  length = eqn.params.get('length')
+  return _knows(eqn, LOOP) and isinstance(length, int) and length > 0
+
+
+def is_remat(eqn: core.JaxprEqn) -> bool:
+  """Whether it computes, and is computed again in the backward pass."""
+  if eqn.primitive.name not in REMATS or eqn.effects:
+    return False
   p = eqn.params
-  known = set(p) <= set(LOOP) or all(not p[name] for name in set(p) - set(LOOP))
-  return known and isinstance(p['length'], int) and p['length'] > 0
+  known = _knows(eqn, REMAT) and isinstance(p['prevent_cse'], bool)
+  return known and not p['differentiated']
+
+
+def _knows(eqn: core.JaxprEqn, names: Collection[str]) -> bool:
+  rest = set(eqn.params) - set(names)
+  return set(names) <= set(eqn.params) and not any(
+    eqn.params[name] for name in rest
+  )
 
 
 def is_move(eqn: core.JaxprEqn) -> bool:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,21 +20,18 @@ import numpy as np
 from mtljax import _labels, _params, _tree
 from mtljax.gradients import (
   _dependence,
-  _kernels,
-  _layerwise,
   _outputs,
   _owners,
   _patterns,
-  _program,
-  _varying,
 )
 from mtljax.gradients._layerwise import Layers
-from mtljax.gradients._passes import Passes, Place, map_rows, map_tasks
+from mtljax.gradients._passes import Passes, Place, map_rows
 from mtljax.gradients._split import Split as Split
 from mtljax.gradients._staged import Features, Staged
+from mtljax.gradients._watched import Watch, evaluate, make_layers, ready
+from mtljax.gradients._watched import take as take
 
 LossFn = Callable[..., Any] | Staged | Sequence[Callable[..., Any]]
-Tasks = jax.Array | None  # indices, or all
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,13 +89,6 @@ def _stack(rows: list[list[jax.Array]]) -> list[jax.Array]:
   return [jnp.stack(leaf) for leaf in zip(*rows, strict=True)]
 
 
-def take(stacked: Any, tasks: Tasks) -> Any:
-  """The parts of some tasks; None: of all, as they are."""
-  if tasks is None:
-    return stacked
-  return jax.tree.map(lambda x: x[tasks], stacked)
-
-
 def make_pullback(
   fun: LossFn,
   params: Any,
@@ -107,22 +97,25 @@ def make_pullback(
   labels: _labels.Labels | None,
   has_aux: bool,
   watch: bool = False,
+  cheapest: bool = False,
   place: Place | None = None,
 ) -> Pullback:
   """Evaluates the losses of any form and returns their pullback.
 
   With ``watch`` the layers are watched too, which a sequence of losses, each
-  with its own pass, does not allow. ``place`` says where on a mesh the rows of
-  the other forms go.
+  with its own pass, does not allow; ``cheapest``: for the least work, though
+  that keep the gradients of all tasks. ``place`` says where on a mesh the rows
+  of the other forms go.
   """
   _params.check_params(params)
   split = make_split(fun, params, labels)
   shared, own = split.split(jax.tree.leaves(params))
+  how = Watch(cheapest) if watch else None
   if isinstance(fun, Staged):
-    return _staged(fun, split, shared, own, args, has_aux, watch, place)
+    return _staged(fun, split, shared, own, args, has_aux, how, place)
   if isinstance(fun, Sequence):
     return _sequence(fun, split, shared, own, args, has_aux).in_range_of([])
-  made = _plain(fun, split, shared, own, args, has_aux, watch, place)
+  made = _plain(fun, split, shared, own, args, has_aux, how, place)
   return made.in_range_of([])
 
 
@@ -157,112 +150,6 @@ def task_losses(
   return pullback.losses
 
 
-class _Pass(NamedTuple):
-  """A function of shared and owned leaves, evaluated, and the way back.
-
-  ``pull`` takes the gradient at the output and gives the shared leaves, the
-  owned ones, the signals at the program's sites (none if not watched), and the
-  products with other tasks' of the slices that loops read.
-  """
-
-  out: Any
-  pull: Callable[[Any], tuple[Any, ...]]
-  aux: Any
-  program: _program.Program | None = None
-  inputs: Sequence[tuple[Any, ...]] = ()
-
-
-def _evaluate(fun, shared, own, watch, tell, num_tasks=None) -> _Pass:
-  """Evaluates ``fun(shared, own) -> (out, aux)``; with ``tell``, traced.
-
-  The output is the losses, unless ``num_tasks`` is given.
-  """
-  if not watch:
-    out, pull, aux = jax.vjp(fun, shared, own, has_aux=True)
-    return _Pass(out, _ready(lambda c: (*pull(c), [], {}), out, tell), aux)
-  program, shape = _program.trace(fun, shared, own, kinds=_kernels.READERS)
-  num_tasks = num_tasks or shape[0].shape[0]
-
-  def watched(shared, own, taps, sums):
-    outs, inputs = program([*shared, *own], taps, sums)
-    out, aux = jax.tree.unflatten(jax.tree.structure(shape), outs)
-    return out, (aux, inputs)
-
-  taps = [
-    _varying.vary_like(
-      jnp.zeros(s.shape, s.dtype), program.ops[i].eqn.outvars[0]
-    )
-    for i, s in zip(program.sites, program.signals, strict=True)
-  ]
-  # A block of tasks (`chunk_size`) may hold some of them twice.
-  sums = {
-    i: jnp.zeros(2 * num_tasks, _tree.accumulator(shared[i].dtype))
-    for i, found in enumerate(program.slices)
-    if found is not None
-  }
-  out, pull, (aux, inputs) = jax.vjp(
-    watched, shared, own, taps, sums, has_aux=True
-  )
-  return _Pass(out, _ready(pull, out, tell), aux, program, inputs)
-
-
-def _ready(pull, out, tell):
-  """A backward pass that takes any cotangents; with ``tell``, traced."""
-  make = _dependence.Traced if tell else _varying.of_outputs
-  return make(pull, out)
-
-
-def _layers(passed, shared, cotangents, num_tasks, place, also=None):
-  """`Pullback.layers` of a watched pass.
-
-  ``also`` are rows ``(T, ...)`` that come from beside the program, and which
-  leaves have them.
-  """
-  if passed.program is None:
-    return None
-  more, beside = also or ([], ())
-  uses, slices = (
-    [None if i in beside else x for i, x in enumerate(found)]
-    for found in (passed.program.uses, passed.program.slices)
-  )
-
-  def layers(passes, tasks=None, pays=None, like=None, loops=False):
-    count = num_tasks if tasks is None else len(tasks)
-    pays = pays or (lambda x: _kernels.is_cheaper(x, count))
-    found = _layerwise.choose_layers(uses, pays, like)
-    # All tasks go through a loop together, which others may not.
-    loops = loops and place is None and passes.batch_size is None
-    loops = loops and passes.mode in ('unroll', 'vmap')
-    added = [i for i, x in enumerate(slices) if loops and x is not None]
-
-    def pull(c):
-      rows, _, signals, sums = passed.pull(c)
-      rows = rows if place is None else place.row(rows)
-      return (
-        {i: x for i, x in enumerate(rows) if not (found[i] or i in added)},
-        {i: signals[uses[i].site] for i, x in enumerate(found) if x},
-        {i: sums[i] for i in added},
-      )
-
-    some = take(cotangents, tasks)
-    together = Passes('vmap') if added else passes
-    rows, signals, sums = map_tasks(pull, some, count, together, place)
-    rows |= {i: rows[i] + take(more[i], tasks) for i in beside}
-    return _layerwise.Layers(
-      params=shared,
-      layers=found,
-      uses=uses,
-      inputs=passed.inputs,
-      widest=passed.program.widest,
-      rows=rows,
-      signals=signals,
-      sums={i: x[:, :count] for i, x in sums.items()},
-      map_tasks=lambda fun, x: map_tasks(fun, x, count, passes),
-    )
-
-  return layers
-
-
 def _plain(fun, split, shared, own, args, has_aux, watch, place) -> Pullback:
   def forward(shared, own):
     losses, aux = _outputs.with_aux(
@@ -270,7 +157,7 @@ def _plain(fun, split, shared, own, args, has_aux, watch, place) -> Pullback:
     )
     return _outputs.vector(losses), aux
 
-  passed = _evaluate(forward, shared, own, watch, bool(own))
+  passed = evaluate(forward, shared, own, watch, bool(own))
   losses = passed.out
   num_tasks = losses.shape[0]
   cotangents = jnp.eye(num_tasks, dtype=losses.dtype)
@@ -295,7 +182,7 @@ def _plain(fun, split, shared, own, args, has_aux, watch, place) -> Pullback:
       ),
     ),
     combined=lambda weights: pull(weights)[0],
-    layers=_layers(passed, shared, cotangents, num_tasks, place),
+    layers=make_layers(passed, shared, cotangents, num_tasks, place),
   )
 
 
@@ -331,7 +218,7 @@ def _staged(fun, split, shared, own, args, has_aux, watch, place) -> Pullback:
 
   num_tasks = len(fun.heads)
   tell = bool(own) and num_tasks > 1
-  passed = _evaluate(trunk, shared, own, watch, tell, num_tasks)
+  passed = evaluate(trunk, shared, own, watch, tell, num_tasks)
   features, (trunk_aux, rest) = passed.out, passed.aux
 
   losses, head_aux, d_shared, d_own, d_features, found = [], [], [], [], [], []
@@ -344,8 +231,8 @@ def _staged(fun, split, shared, own, args, has_aux, watch, place) -> Pullback:
       return _outputs.scalar(loss, t), aux
 
     loss, pull, aux = jax.vjp(head_loss, shared, own, features, has_aux=True)
-    pull = _ready(pull, loss, watch or tell)
-    if watch or tell:
+    pull = ready(pull, loss, watch is not None or tell)
+    if watch is not None or tell:
       mine = [_dependence.one_task(t, num_tasks)]
       found.append(jax.tree.leaves(pull.reach(mine, num_tasks), is_leaf=_none))
     grads = pull(jnp.ones_like(loss))
@@ -409,7 +296,7 @@ def _staged(fun, split, shared, own, args, has_aux, watch, place) -> Pullback:
     ),
     combined=combined,
     features=lambda: parts.check(stacked),
-    layers=_layers(
+    layers=make_layers(
       passed,
       shared,
       stacked,
@@ -441,7 +328,7 @@ def _sequence(funs, split, shared, own, args, has_aux) -> Pullback:
     forwards.append(forward)
     losses.append(loss)
     auxes.append(aux)
-    pulls.append(_ready(pull, loss, tell))
+    pulls.append(ready(pull, loss, tell))
   losses = jnp.stack(losses)
 
   def grads(weights, part):

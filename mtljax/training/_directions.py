@@ -127,6 +127,7 @@ def _pull_at_once(plan, state, params, args):
     labels=plan.method.labels,
     has_aux=plan.has_state,
     watch=plan.route == 'layerwise',
+    cheapest=plan.cheapest,
   )
   if plan.has_state:
     make = _model_state.of_pullback(make, plan.loss_fn, state.model_state)

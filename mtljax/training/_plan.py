@@ -32,6 +32,8 @@ class Plan:
     passes: how T backward passes run.
     due: ``due(step)``: whether the weights are computed anew; None: always.
     observer: the rule inside `base` that sees the losses after a step, if any.
+    cheapest: whether a layer-wise pass may give way to the gradients' products
+      where those are less work.
     chunk_size: the tasks in a block of the Gramian; None: all.
     microbatch_size: the examples in a part of the batch; None: all.
     accumulate: what is averaged over these parts.
@@ -47,6 +49,7 @@ class Plan:
   passes: Passes
   due: Callable[[jax.Array], jax.Array] | None
   observer: Weighting | None
+  cheapest: bool
   chunk_size: int | None
   microbatch_size: int | None
   accumulate: Accumulate

@@ -164,6 +164,7 @@ def make_train_step(
   passes = make_passes(mode, batch_size)
   if microbatch_size is not None and accumulate == 'gradients':
     route = 'jacobian' if route == 'auto' else route
+  cheapest = route == 'auto' and chunk_size is None
   route = _routes.choose_route(method, route, loss_fn, layout is not None)
   _routes.check_memory(route, passes, chunk_size, loss_fn)
   base = _routes.base_of(method)
@@ -181,6 +182,7 @@ def make_train_step(
     passes=passes,
     due=due,
     observer=_routes.observer(base),
+    cheapest=cheapest,
     chunk_size=chunk_size,
     microbatch_size=microbatch_size,
     accumulate=accumulate,

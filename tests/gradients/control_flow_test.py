@@ -11,7 +11,7 @@ import pytest
 from nets import normal
 
 import mtljax as mtl
-from mtljax.gradients import _gramian, _kernels, _passes, _pullback
+from mtljax.gradients import _gramian, _kernels, _passes, _program, _pullback
 
 T = 3
 X = normal(3, 4)
@@ -24,7 +24,7 @@ class Net(NamedTuple):
   Attributes:
     features: the function.
     params: a dict of arrays.
-    takes: the names of those whose slices' products are added up.
+    takes: the names of those whose products loops add up.
     x: the data.
     holds: the names of those that are kept as layers.
   """
@@ -218,7 +218,13 @@ NETS = {
     tuple(ENCODER),
     normal(2, 3, 4),
   ),
-  'remat_around': Net(jax.checkpoint(scanned), MLP),
+  'remat_around': Net(jax.checkpoint(scanned), MLP, ('b', 'w')),
+  'remat_alone': Net(
+    lambda p, x: jax.checkpoint(dense)(x, p['w']) @ p['v'],
+    {'w': normal(4, 4), 'v': normal(4, 3)},
+    ('w',),
+    holds=('v',),
+  ),
   'reverse': Net(lambda p, x: scanned(p, x, reverse=True), MLP, ('b', 'w')),
   'unrolled_by_two': Net(lambda p, x: scanned(p, x, unroll=2), MLP, ('b', 'w')),
   'one_layer': Net(
@@ -338,26 +344,39 @@ def ranks():
     yield
 
 
-@pytest.fixture
-def all_by_kernel(monkeypatch):
-  """Takes every layer that can be by its inner products, cheap or not."""
-  monkeypatch.setattr(_kernels, 'is_cheaper', lambda *args: True)
-
-
 def jacobian(net, params, x):
   losses, pull = jax.vjp(lambda p: losses_of(net.features(p, x)), params)
   rows = [pull(c)[0] for c in jnp.eye(T)]
   return losses, jax.tree.map(lambda *x: jnp.stack(x), *rows)
 
 
+# Their slices meet the data in more than one product, or another operation.
+WHOLE = ('nested_constant', 'custom_vjp_of_slices', 'used_twice_inside')
+WHOLE += ('not_linear_inside', 'switch_inside', 'stopped', 'complex_inside')
+
+
+def tagged(name):
+  """The parameters that meet the data inside, once, in a product."""
+  if name in WHOLE:
+    return set()
+  return set(NETS[name].takes) - {'b', 'scale'}
+
+
+SLICED = ('scanned_mlp', 'encoder', 'rnn', 'stacked', 'nested', 'layers_beside')
 STAGED = ('encoder_remat', 'rnn', 'stacked', 'layers_beside')
 
 
 @pytest.mark.parametrize(
-  ('name', 'form'),
-  [*((x, 'plain') for x in NETS), *((x, 'staged') for x in STAGED)],
+  ('name', 'form', 'by'),
+  [
+    *((x, 'plain', 'signals') for x in NETS),
+    *((x, 'plain', 'slices') for x in SLICED),
+    *((x, 'staged', 'signals') for x in STAGED),
+  ],
 )
-def test_the_gramian_is_that_of_the_jacobian(name, form, x64, all_by_kernel):
+def test_the_gramian_is_that_of_the_jacobian(name, form, by, x64, monkeypatch):
+  by_signals = by == 'signals'
+  monkeypatch.setattr(_kernels, 'is_cheaper', lambda *args: by_signals)
   net, kept = NETS[name], {}
   names = sorted(net.params)
   weights = jnp.arange(1.0, T + 1)
@@ -381,9 +400,26 @@ def test_the_gramian_is_that_of_the_jacobian(name, form, x64, all_by_kernel):
     return watched.losses, gramian, combined(weights), jacobian(net, params, x)
 
   losses, gramian, combined, (want, rows) = compute(net.params, net.x)
-  assert kept == {'sums': set(net.takes), 'signals': set(net.holds)}
+  holds = set(net.holds) if by_signals else set()
+  assert kept == {'sums': set(net.takes), 'signals': holds}
   np.testing.assert_allclose(losses, want, 1e-10)
   rows = nets.rows_of(rows)
   nets.assert_close(gramian, rows @ rows.T, 1e-10)
   combined = nets.rows_of([x[None] for x in combined])[0]
   nets.assert_close(combined, weights @ rows, 1e-10)
+
+
+@pytest.mark.parametrize('name', NETS)
+def test_what_is_read_as_a_layer_inside(name):
+  net = NETS[name]
+  leaves, treedef = jax.tree.flatten(net.params)
+  program, _ = _program.trace(
+    lambda leaves, x: net.features(jax.tree.unflatten(treedef, leaves), x),
+    leaves,
+    net.x,
+    kinds=_kernels.READERS,
+  )
+  found = zip(sorted(net.params), program.inside, strict=True)
+  uses = {name: i.use for name, i in found if i is not None}
+  layers = {k for k, use in uses.items() if use and _kernels.as_layer(use)}
+  assert layers == tagged(name)
