@@ -31,6 +31,7 @@ from mtljax.aggregators import aligned_mtl as aligned_mtl
 from mtljax.aggregators import bmtl as bmtl
 from mtljax.aggregators import cagrad as cagrad
 from mtljax.aggregators import conflict_free as conflict_free
+from mtljax.aggregators import cosmos as cosmos
 from mtljax.aggregators import cr_mogm as cr_mogm
 from mtljax.aggregators import db_mtl as db_mtl
 from mtljax.aggregators import dual_proj as dual_proj
@@ -60,6 +61,7 @@ from mtljax.aggregators import moco as moco
 from mtljax.aggregators import modo as modo
 from mtljax.aggregators import nash_mtl as nash_mtl
 from mtljax.aggregators import normalize_tasks as normalize_tasks
+from mtljax.aggregators import pbi as pbi
 from mtljax.aggregators import pcd as pcd
 from mtljax.aggregators import pcgrad as pcgrad
 from mtljax.aggregators import per_task as per_task

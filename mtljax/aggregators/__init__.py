@@ -7,6 +7,7 @@ from mtljax.aggregators._methods import aligned_mtl as aligned_mtl
 from mtljax.aggregators._methods import bmtl as bmtl
 from mtljax.aggregators._methods import cagrad as cagrad
 from mtljax.aggregators._methods import conflict_free as conflict_free
+from mtljax.aggregators._methods import cosmos as cosmos
 from mtljax.aggregators._methods import db_mtl as db_mtl
 from mtljax.aggregators._methods import dual_proj as dual_proj
 from mtljax.aggregators._methods import dwa as dwa
@@ -29,6 +30,7 @@ from mtljax.aggregators._methods import mgda as mgda
 from mtljax.aggregators._methods import moco as moco
 from mtljax.aggregators._methods import modo as modo
 from mtljax.aggregators._methods import nash_mtl as nash_mtl
+from mtljax.aggregators._methods import pbi as pbi
 from mtljax.aggregators._methods import pcd as pcd
 from mtljax.aggregators._methods import pcgrad as pcgrad
 from mtljax.aggregators._methods import pivrg as pivrg

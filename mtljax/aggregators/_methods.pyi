@@ -2573,6 +2573,169 @@ def sdmgrad(
   """
 
 
+def cosmos(
+  num_tasks: int,
+  *,
+  lambda_: ArrayLike = 2.0,
+  preference: _preference.Preference = None,
+  labels: _labels.Labels | None = None,
+  gramian_labels: Any | None = None,
+  weight_heads: bool | None = None,
+  scale: ArrayLike = 1.0,
+  max_norm: ArrayLike | None = None,
+  key: jax.Array | int = 0,
+  nonfinite: Literal['propagate', 'drop_task'] = 'propagate',
+) -> Aggregator:
+  r"""Conditioned one-shot multi-objective search (COSMOS), its scalarization.
+
+  The preferred sum of the losses, less the cosine of the losses with the
+  preference :math:`\alpha`, which draws the losses to the preferred ratio. The
+  weights are its gradient with respect to the losses:
+
+  .. math:: \alpha^\top L - \lambda \cos(L, \alpha), \qquad
+     w = \alpha - \frac{\lambda}{\|L\|}
+     \Big(\frac{\alpha}{\|\alpha\|} - \cos(L, \alpha) \frac{L}{\|L\|}\Big)
+
+  They sum to nothing in particular. A task whose loss is short of its share,
+  beside a large :math:`\lambda`, has a negative weight: its loss is to rise.
+  So heads are not weighted here, each descends its own loss; the paper's take
+  the weights too. ``lambda_=0`` is `fixed` with the preference as weights.
+
+  The paper draws :math:`\alpha` from a Dirichlet distribution at every step
+  and gives it to the network beside the input, so that one network holds the
+  whole trade-off. The network is the user's; the preference may be traced,
+  as an argument of the step in which the weighting is built, or by
+  `mtljax.inject_hyperparams`.
+
+  Scaling a task's loss changes the update's direction (invariance
+  ``'none'``). Costs one backward pass and O(T) beside it.
+
+  ========================  ==================================================
+  input                     weights
+  ========================  ==================================================
+  one task                  the preference; 1 by default
+  losses in the preferred   the preference
+  ratio
+  all losses 0              the preference: there is no cosine
+  negative losses           nothing special
+  absent tasks              0, the smaller problem's answer for the rest, with
+                            their preferences as given
+  NaN or infinity           NaN
+  ========================  ==================================================
+
+  Args:
+    num_tasks: T, a Python int.
+    **options: the options of `mtljax.aggregate`, where they are explained:
+      ``labels``, ``gramian_labels``, ``weight_heads``, ``scale``,
+      ``max_norm``, ``key``, ``nonfinite``.
+    lambda_: :math:`\lambda`, at least 0. The authors' code has 2 for
+      Multi-MNIST, 8 for Multi-Fashion-MNIST, 3 for CelebA, 0.01 for fairness.
+    preference: :math:`\alpha`, one a task, at least 0; None: 1/T, with T the
+      tasks present.
+
+  Returns:
+    The `mtljax.Aggregator`. Reads the losses; it has no state.
+
+  Raises:
+    ValueError: an argument is out of range, or the preference does not have
+      one entry a task.
+
+  References:
+    Ruchte and Grabocka, `Scalable Pareto Front Approximation for Deep
+    Multi-Objective Learning <https://arxiv.org/abs/2103.13392>`_, 2021
+
+  The optax face of `mtljax.weightings.cosmos`: see `mtljax.aggregate`.
+
+  Examples:
+    >>> import jax.numpy as jnp, mtljax as mtl
+    >>> tx = mtl.cosmos(num_tasks=2)
+    >>> grads = {'w': jnp.array([[1.0, 0.0, 0.0], [0.0, 2.0, 0.0]])}
+    >>> update, state = tx.update(grads, tx.init(None), losses=jnp.ones(2))
+    >>> update['w'].shape, mtl.get_weights(state).shape
+    ((3,), (2,))
+  """
+
+
+def pbi(
+  num_tasks: int,
+  *,
+  theta: ArrayLike = 5.0,
+  preference: _preference.Preference = None,
+  reference: _preference.Preference = None,
+  labels: _labels.Labels | None = None,
+  gramian_labels: Any | None = None,
+  weight_heads: bool | None = None,
+  scale: ArrayLike = 1.0,
+  max_norm: ArrayLike | None = None,
+  key: jax.Array | int = 0,
+  nonfinite: Literal['propagate', 'drop_task'] = 'propagate',
+) -> Aggregator:
+  r"""Penalty-based boundary intersection (PBI).
+
+  With :math:`\hat\lambda = \lambda / \|\lambda\|` the preferred direction from
+  the ideal losses :math:`z`, the objective is how far the losses are along it
+  and, times :math:`\theta`, how far they are off it. The weights are its
+  gradient with respect to the losses:
+
+  .. math:: d_1 + \theta d_2, \quad
+     d_1 = \hat\lambda^\top (L - z), \quad
+     r = L - z - d_1 \hat\lambda, \quad d_2 = \|r\|, \qquad
+     w = \hat\lambda + \theta \frac{r}{\|r\|}
+
+  They sum to nothing in particular. A task whose loss is short of its share
+  has a negative weight for any :math:`\theta` that is not small: its loss is
+  to rise. So heads are not weighted here, each descends its own loss.
+
+  :math:`r / \|r\|` jumps at :math:`r = 0`; there, and where :math:`r` is no
+  longer than rounding, it is 0. TorchJD adds 1e-12 under the root instead.
+
+  Scaling a task's loss changes the update's direction (invariance
+  ``'none'``). Costs one backward pass and O(T) beside it.
+
+  ========================  ==================================================
+  input                     weights
+  ========================  ==================================================
+  one task                  1
+  losses in the preferred   :math:`\hat\lambda`
+  ratio, or all ideal
+  losses below the ideal    nothing special
+  absent tasks              0, the smaller problem's answer for the rest
+  NaN or infinity           NaN
+  ========================  ==================================================
+
+  Args:
+    num_tasks: T, a Python int.
+    **options: the options of `mtljax.aggregate`, where they are explained:
+      ``labels``, ``gramian_labels``, ``weight_heads``, ``scale``,
+      ``max_norm``, ``key``, ``nonfinite``.
+    theta: :math:`\theta`, at least 0. 5 in the paper.
+    preference: :math:`\lambda`, one a task, at least 0; None: equal. May be
+      traced, as that of `cosmos`.
+    reference: :math:`z`, the ideal losses, one a task; None: zeros.
+
+  Returns:
+    The `mtljax.Aggregator`. Reads the losses; it has no state.
+
+  Raises:
+    ValueError: an argument is out of range, or a vector does not have one
+      entry a task.
+
+  References:
+    Zhang and Li, `MOEA/D: A Multiobjective Evolutionary Algorithm Based on
+    Decomposition <https://ieeexplore.ieee.org/document/4358754>`_, 2007
+
+  The optax face of `mtljax.weightings.pbi`: see `mtljax.aggregate`.
+
+  Examples:
+    >>> import jax.numpy as jnp, mtljax as mtl
+    >>> tx = mtl.pbi(num_tasks=2)
+    >>> grads = {'w': jnp.array([[1.0, 0.0, 0.0], [0.0, 2.0, 0.0]])}
+    >>> update, state = tx.update(grads, tx.init(None), losses=jnp.ones(2))
+    >>> update['w'].shape, mtl.get_weights(state).shape
+    ((3,), (2,))
+  """
+
+
 def graddrop(
   num_tasks: int,
   *,

@@ -4,6 +4,7 @@ from mtljax.weightings._aligned import aligned_mtl
 from mtljax.weightings._bmtl import bmtl
 from mtljax.weightings._cagrad import cagrad
 from mtljax.weightings._conflict_free import conflict_free
+from mtljax.weightings._cosmos import cosmos
 from mtljax.weightings._dwa import dwa
 from mtljax.weightings._emtl import emtl
 from mtljax.weightings._fairgrad import fairgrad
@@ -20,6 +21,7 @@ from mtljax.weightings._linear import fixed, mean, sum_losses
 from mtljax.weightings._mgda import mgda
 from mtljax.weightings._modo import modo
 from mtljax.weightings._nash import nash_mtl
+from mtljax.weightings._pbi import pbi
 from mtljax.weightings._pcd import pcd
 from mtljax.weightings._pcgrad import pcgrad
 from mtljax.weightings._pivrg import pivrg
@@ -39,6 +41,7 @@ __all__ = [
   'bmtl',
   'cagrad',
   'conflict_free',
+  'cosmos',
   'cr_mogm',
   'dual_proj',
   'dwa',
@@ -60,6 +63,7 @@ __all__ = [
   'mgda',
   'modo',
   'nash_mtl',
+  'pbi',
   'pcd',
   'pcgrad',
   'pivrg',
