@@ -28,9 +28,11 @@ from mtljax._types import TaskStats as TaskStats
 from mtljax._types import Weighting as Weighting
 from mtljax.aggregators import aggregate as aggregate
 from mtljax.aggregators import aligned_mtl as aligned_mtl
+from mtljax.aggregators import balancer as balancer
 from mtljax.aggregators import bmtl as bmtl
 from mtljax.aggregators import cagrad as cagrad
 from mtljax.aggregators import conflict_free as conflict_free
+from mtljax.aggregators import conic_grad as conic_grad
 from mtljax.aggregators import cosmos as cosmos
 from mtljax.aggregators import cr_mogm as cr_mogm
 from mtljax.aggregators import db_mtl as db_mtl
@@ -50,12 +52,15 @@ from mtljax.aggregators import go4align as go4align
 from mtljax.aggregators import graddrop as graddrop
 from mtljax.aggregators import gradnorm as gradnorm
 from mtljax.aggregators import gradvac as gradvac
+from mtljax.aggregators import igb as igb
 from mtljax.aggregators import imtl as imtl
 from mtljax.aggregators import imtl_g as imtl_g
 from mtljax.aggregators import imtl_l as imtl_l
 from mtljax.aggregators import inject_hyperparams as inject_hyperparams
 from mtljax.aggregators import krum as krum
+from mtljax.aggregators import lr_annealing as lr_annealing
 from mtljax.aggregators import mean as mean
+from mtljax.aggregators import meta_balance as meta_balance
 from mtljax.aggregators import mgda as mgda
 from mtljax.aggregators import moco as moco
 from mtljax.aggregators import modo as modo
@@ -66,6 +71,7 @@ from mtljax.aggregators import pcd as pcd
 from mtljax.aggregators import pcgrad as pcgrad
 from mtljax.aggregators import per_task as per_task
 from mtljax.aggregators import pivrg as pivrg
+from mtljax.aggregators import relobralo as relobralo
 from mtljax.aggregators import rlw as rlw
 from mtljax.aggregators import sdmgrad as sdmgrad
 from mtljax.aggregators import select as select

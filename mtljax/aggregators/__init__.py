@@ -4,9 +4,11 @@ from mtljax.aggregators._aggregate import AggregateState as AggregateState
 from mtljax.aggregators._aggregate import aggregate as aggregate
 from mtljax.aggregators._inject import inject_hyperparams as inject_hyperparams
 from mtljax.aggregators._methods import aligned_mtl as aligned_mtl
+from mtljax.aggregators._methods import balancer as balancer
 from mtljax.aggregators._methods import bmtl as bmtl
 from mtljax.aggregators._methods import cagrad as cagrad
 from mtljax.aggregators._methods import conflict_free as conflict_free
+from mtljax.aggregators._methods import conic_grad as conic_grad
 from mtljax.aggregators._methods import cosmos as cosmos
 from mtljax.aggregators._methods import db_mtl as db_mtl
 from mtljax.aggregators._methods import dual_proj as dual_proj
@@ -21,11 +23,14 @@ from mtljax.aggregators._methods import go4align as go4align
 from mtljax.aggregators._methods import graddrop as graddrop
 from mtljax.aggregators._methods import gradnorm as gradnorm
 from mtljax.aggregators._methods import gradvac as gradvac
+from mtljax.aggregators._methods import igb as igb
 from mtljax.aggregators._methods import imtl as imtl
 from mtljax.aggregators._methods import imtl_g as imtl_g
 from mtljax.aggregators._methods import imtl_l as imtl_l
 from mtljax.aggregators._methods import krum as krum
+from mtljax.aggregators._methods import lr_annealing as lr_annealing
 from mtljax.aggregators._methods import mean as mean
+from mtljax.aggregators._methods import meta_balance as meta_balance
 from mtljax.aggregators._methods import mgda as mgda
 from mtljax.aggregators._methods import moco as moco
 from mtljax.aggregators._methods import modo as modo
@@ -34,6 +39,7 @@ from mtljax.aggregators._methods import pbi as pbi
 from mtljax.aggregators._methods import pcd as pcd
 from mtljax.aggregators._methods import pcgrad as pcgrad
 from mtljax.aggregators._methods import pivrg as pivrg
+from mtljax.aggregators._methods import relobralo as relobralo
 from mtljax.aggregators._methods import rlw as rlw
 from mtljax.aggregators._methods import sdmgrad as sdmgrad
 from mtljax.aggregators._methods import slaw as slaw

@@ -7,6 +7,8 @@ from mtljax.aggregators import (
   _db_mtl,
   _excess_mtl,
   _graddrop,
+  _lr_annealing,
+  _meta_balance,
   _moco,
   _trimmed_mean,
 )
@@ -49,8 +51,14 @@ modo = lift(weightings.modo, _reads=CROSS)
 sdmgrad = lift(weightings.sdmgrad, _reads=CROSS)
 cosmos = lift(weightings.cosmos)
 pbi = lift(weightings.pbi)
+conic_grad = lift(weightings.conic_grad)
+igb = lift(weightings.igb)
+relobralo = lift(weightings.relobralo)
+balancer = lift(weightings.balancer)
 graddrop = lift_rule(_graddrop.graddrop)
 trimmed_mean = lift_rule(_trimmed_mean.trimmed_mean)
 excess_mtl = lift_rule(_excess_mtl.excess_mtl)
 moco = lift_rule(_moco.moco)
 db_mtl = lift_rule(_db_mtl.db_mtl)
+meta_balance = lift_rule(_meta_balance.meta_balance)
+lr_annealing = lift_rule(_lr_annealing.lr_annealing)

@@ -1,9 +1,11 @@
 """Rules from task statistics to task weights, one method or family a file."""
 
 from mtljax.weightings._aligned import aligned_mtl
+from mtljax.weightings._balancer import balancer
 from mtljax.weightings._bmtl import bmtl
 from mtljax.weightings._cagrad import cagrad
 from mtljax.weightings._conflict_free import conflict_free
+from mtljax.weightings._conic_grad import conic_grad
 from mtljax.weightings._cosmos import cosmos
 from mtljax.weightings._dwa import dwa
 from mtljax.weightings._emtl import emtl
@@ -13,6 +15,7 @@ from mtljax.weightings._geometric import geometric
 from mtljax.weightings._go4align import go4align
 from mtljax.weightings._gradnorm import gradnorm
 from mtljax.weightings._gradvac import gradvac
+from mtljax.weightings._igb import igb
 from mtljax.weightings._imtl import imtl_g
 from mtljax.weightings._imtl_hybrid import imtl
 from mtljax.weightings._imtl_l import imtl_l
@@ -25,6 +28,7 @@ from mtljax.weightings._pbi import pbi
 from mtljax.weightings._pcd import pcd
 from mtljax.weightings._pcgrad import pcgrad
 from mtljax.weightings._pivrg import pivrg
+from mtljax.weightings._relobralo import relobralo
 from mtljax.weightings._rlw import rlw
 from mtljax.weightings._sdmgrad import sdmgrad
 from mtljax.weightings._select import select
@@ -38,9 +42,11 @@ from mtljax.weightings._wrappers import cr_mogm, every_k, freeze_after
 
 __all__ = [
   'aligned_mtl',
+  'balancer',
   'bmtl',
   'cagrad',
   'conflict_free',
+  'conic_grad',
   'cosmos',
   'cr_mogm',
   'dual_proj',
@@ -55,6 +61,7 @@ __all__ = [
   'go4align',
   'gradnorm',
   'gradvac',
+  'igb',
   'imtl',
   'imtl_g',
   'imtl_l',
@@ -67,6 +74,7 @@ __all__ = [
   'pcd',
   'pcgrad',
   'pivrg',
+  'relobralo',
   'rlw',
   'sdmgrad',
   'select',
