@@ -3,9 +3,12 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
+import mtljax as mtl
 from mtljax._types import TaskStats
+from mtljax.training import make_train_step
 from mtljax.weightings import balancer, igb, relobralo, uw_o
 
 RNG = np.random.default_rng(0)
@@ -204,3 +207,34 @@ def test_balancer_with_tasks_absent_and_zero(x64):
   np.testing.assert_allclose(weights[0], [1 / 3, 1 / 6, 0])
   np.testing.assert_allclose(weights[1], [1 / 2, 0, 1 / 2 / 2])
   np.testing.assert_allclose(state.averaged, [0.75, 0.5, 0.75])
+
+
+def test_balancer_at_an_output(x64):
+  """The gradient at the features is made of the shares that were asked for."""
+  rng = np.random.default_rng(1)
+  x, y = jnp.asarray(rng.normal(size=(8, 3))), jnp.asarray(rng.normal(size=8))
+  loss = mtl.Staged(
+    lambda w, batch: jnp.tanh(x @ w),
+    [
+      lambda w, z, batch: jnp.mean((z - y) ** 2),
+      lambda w, z, batch: 100 * jnp.mean(jnp.abs(z + 1)),
+    ],
+  )
+  init, step, route = make_train_step(
+    balancer(preference=[3.0, 1.0]),
+    optax.sgd(1.0),
+    loss,
+    num_tasks=2,
+    route='features',
+  )
+  start = jnp.asarray(rng.normal(size=3))
+  state = init(start.copy(), key=jax.random.key(0))
+  assert route == 'features'
+  state, _ = step(state, jnp.zeros(()))
+  z, pull = jax.vjp(lambda w: jnp.tanh(x @ w), start)
+  terms = [2 * (z - y) / 8, 100 * jnp.sign(z + 1) / 8]
+  shares = [0.75, 0.25]
+  wanted = sum(
+    s * g / jnp.linalg.norm(g) for s, g in zip(shares, terms, strict=True)
+  )
+  np.testing.assert_allclose(start - state.params, pull(wanted)[0], rtol=1e-9)
