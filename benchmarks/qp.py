@@ -56,9 +56,9 @@ def _iterations(name: str, gramian: jax.Array) -> jax.Array:
   """Newton systems solved: Cholesky factorisations of ``T x T``."""
   unit, norms = solvers.row_normalize(gramian)
   used = norms > 0
-  a = _simplex._inverse_norms(norms, used)
+  a = _simplex.inverse_norms(norms, used)
   if name.startswith('min_norm'):
-    return _simplex._min_norm_point(unit, a, used)[1]
+    return _simplex.min_norm_point(unit, a, used)[1]
   if name.startswith('ball'):
     share = norms / jnp.max(norms) / norms.shape[0]
     slope = _qp.dot(unit, share)

@@ -20,6 +20,8 @@ SHRINK = np.float32(1e-4)
 # FairGrad's by 1.4e-4 (`python -m benchmarks.solvers --accuracy`), each of two.
 LOOSE = {
   'aligned_mtl': 2e-2,
+  'conic_grad': 1e-3,
+  'conic_grad c': 1e-3,
   'fairgrad': 5e-4,
   'pivrg scores': 5e-4,
   'sdmgrad': 1e-3,

@@ -48,7 +48,7 @@ OTHERS = {
   'momentum': {'sdmgrad', 'signsgd'},  # as optax.sgd's
   'weight_decay': {'famo'},  # as optax.adamw's
   'lambda_': {'sdmgrad'},
-  'c': {'cagrad'},
+  'c': {'cagrad', 'conic_grad'},
   'tau': {'pcd'},
 }
 LETTERS = {'gamma', 'delta', 'epsilon', 'mu', 'nu', 'sigma', 'kappa', 'theta'}

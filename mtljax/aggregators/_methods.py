@@ -9,15 +9,20 @@ from mtljax.aggregators import (
   _db_mtl,
   _excess_mtl,
   _graddrop,
+  _lr_annealing,
+  _meta_balance,
   _moco,
   _trimmed_mean,
 )
 from mtljax.aggregators._lift import CROSS, lift, lift_rule
 from mtljax.weightings import (
   _aligned,
+  _balancer,
   _bmtl,
   _cagrad,
   _conflict_free,
+  _conic_grad,
+  _cosmos,
   _dwa,
   _fairgrad,
   _famo,
@@ -25,6 +30,7 @@ from mtljax.weightings import (
   _go4align,
   _gradnorm,
   _gradvac,
+  _igb,
   _imtl,
   _imtl_hybrid,
   _imtl_l,
@@ -33,9 +39,11 @@ from mtljax.weightings import (
   _mgda,
   _modo,
   _nash,
+  _pbi,
   _pcd,
   _pcgrad,
   _pivrg,
+  _relobralo,
   _rlw,
   _sdmgrad,
   _slaw,
@@ -78,6 +86,12 @@ stch = lift(_stch.stch)
 upgrad = lift(_upgrad.upgrad)
 uw_o = lift(_uw_o.uw_o)
 uw_so = lift(_uw_o.uw_so)
+cosmos = lift(_cosmos.cosmos)
+pbi = lift(_pbi.pbi)
+conic_grad = lift(_conic_grad.conic_grad)
+igb = lift(_igb.igb)
+relobralo = lift(_relobralo.relobralo)
+balancer = lift(_balancer.balancer)
 modo = lift(_modo.modo, _reads=CROSS)
 sdmgrad = lift(_sdmgrad.sdmgrad, _reads=CROSS)
 graddrop = lift_rule(_graddrop.graddrop)
@@ -85,3 +99,5 @@ trimmed_mean = lift_rule(_trimmed_mean.trimmed_mean)
 excess_mtl = lift_rule(_excess_mtl.excess_mtl)
 moco = lift_rule(_moco.moco)
 db_mtl = lift_rule(_db_mtl.db_mtl)
+meta_balance = lift_rule(_meta_balance.meta_balance)
+lr_annealing = lift_rule(_lr_annealing.lr_annealing)

@@ -1975,6 +1975,10 @@ def slw(
   shared layer: ``gramian_labels`` of `mtljax.aggregate`. Costs the Gramian (T
   backward passes) and O(T) beside it.
 
+  Under other names, up to the length of the update: NTKMTL with the kernel of
+  one sample, :math:`w_t = \sqrt{\mathrm{tr}\, G / G_{tt}}`, whose heads are
+  not weighted, and DiBS-MTL with one step, which then clips the update's norm.
+
   ========================  ==================================================
   input                     weights
   ========================  ==================================================
@@ -1999,6 +2003,9 @@ def slw(
   References:
     Crawshaw and Košecká, `SLAW: Scaled Loss Approximate Weighting for
     Efficient Multi-Task Learning <https://arxiv.org/abs/2109.08218>`_, 2021
+
+    `NTKMTL <https://github.com/jianke0604/NTKMTL>`_, 2025, and `DiBS-MTL
+    <https://arxiv.org/abs/2509.23948>`_, 2025: the equal updates
 
   The optax face of `mtljax.weightings.slw`: see `mtljax.aggregate`.
 
@@ -2303,6 +2310,477 @@ def uw_so(
   Examples:
     >>> import jax.numpy as jnp, mtljax as mtl
     >>> tx = mtl.uw_so(num_tasks=2)
+    >>> grads = {'w': jnp.array([[1.0, 0.0, 0.0], [0.0, 2.0, 0.0]])}
+    >>> update, state = tx.update(grads, tx.init(None), losses=jnp.ones(2))
+    >>> update['w'].shape, mtl.get_weights(state).shape
+    ((3,), (2,))
+  """
+
+
+def cosmos(
+  num_tasks: int,
+  *,
+  cosine_weight: ArrayLike = 2.0,
+  preference: _preference.Preference = None,
+  labels: _labels.Labels | None = None,
+  gramian_labels: Any | None = None,
+  weight_heads: bool | None = None,
+  scale: ArrayLike = 1.0,
+  max_norm: ArrayLike | None = None,
+  key: jax.Array | int = 0,
+  nonfinite: Literal['propagate', 'drop_task'] = 'propagate',
+) -> Aggregator:
+  r"""Conditioned one-shot multi-objective search (COSMOS), its scalarization.
+
+  The preferred sum of the losses, less the cosine of the losses with the
+  preference :math:`\alpha`, which draws the losses to the preferred ratio. The
+  weights are its gradient with respect to the losses:
+
+  .. math:: \alpha^\top L - \lambda \cos(L, \alpha), \qquad
+     w = \alpha - \frac{\lambda}{\|L\|}
+     \Big(\frac{\alpha}{\|\alpha\|} - \cos(L, \alpha) \frac{L}{\|L\|}\Big)
+
+  They sum to nothing in particular. A task whose loss is short of its share,
+  beside a large :math:`\lambda`, has a negative weight: its loss is to rise.
+  So heads are not weighted here, each descends its own loss; the paper's take
+  the weights too. ``cosine_weight=0`` is `fixed` with the preference as weights.
+
+  The paper draws :math:`\alpha` from a Dirichlet distribution at every step
+  and gives it to the network beside the input, so that one network holds the
+  whole trade-off. The network is the user's; the preference may be traced,
+  as an argument of the step in which the weighting is built, or by
+  `mtljax.inject_hyperparams`.
+
+  Scaling a task's loss changes the update's direction (invariance
+  ``'none'``). Costs one backward pass and O(T) beside it.
+
+  ========================  ==================================================
+  input                     weights
+  ========================  ==================================================
+  one task                  the preference; 1 by default
+  losses in the preferred   the preference
+  ratio
+  all losses 0              the preference: there is no cosine
+  negative losses           nothing special
+  absent tasks              0, the smaller problem's answer for the rest, with
+                            their preferences as given
+  NaN or infinity           NaN
+  ========================  ==================================================
+
+  Args:
+    num_tasks: T, a Python int.
+    **options: the options of `mtljax.aggregate`, where they are explained:
+      ``labels``, ``gramian_labels``, ``weight_heads``, ``scale``,
+      ``max_norm``, ``key``, ``nonfinite``.
+    cosine_weight: :math:`\lambda`, at least 0. The authors' code has 2 for
+      Multi-MNIST, 8 for Multi-Fashion-MNIST, 3 for CelebA, 0.01 for fairness.
+    preference: :math:`\alpha`, one a task, at least 0; None: 1/T, with T the
+      tasks present.
+
+  Returns:
+    The `mtljax.Aggregator`. Reads the losses; it has no state.
+
+  Raises:
+    ValueError: an argument is out of range, or the preference does not have
+      one entry a task.
+
+  References:
+    Ruchte and Grabocka, `Scalable Pareto Front Approximation for Deep
+    Multi-Objective Learning <https://arxiv.org/abs/2103.13392>`_, 2021
+
+  The optax face of `mtljax.weightings.cosmos`: see `mtljax.aggregate`.
+
+  Examples:
+    >>> import jax.numpy as jnp, mtljax as mtl
+    >>> tx = mtl.cosmos(num_tasks=2)
+    >>> grads = {'w': jnp.array([[1.0, 0.0, 0.0], [0.0, 2.0, 0.0]])}
+    >>> update, state = tx.update(grads, tx.init(None), losses=jnp.ones(2))
+    >>> update['w'].shape, mtl.get_weights(state).shape
+    ((3,), (2,))
+  """
+
+
+def pbi(
+  num_tasks: int,
+  *,
+  penalty: ArrayLike = 5.0,
+  preference: _preference.Preference = None,
+  reference: _preference.Preference = None,
+  labels: _labels.Labels | None = None,
+  gramian_labels: Any | None = None,
+  weight_heads: bool | None = None,
+  scale: ArrayLike = 1.0,
+  max_norm: ArrayLike | None = None,
+  key: jax.Array | int = 0,
+  nonfinite: Literal['propagate', 'drop_task'] = 'propagate',
+) -> Aggregator:
+  r"""Penalty-based boundary intersection (PBI).
+
+  With :math:`\hat\lambda = \lambda / \|\lambda\|` the preferred direction from
+  the ideal losses :math:`z`, the objective is how far the losses are along it
+  and, times :math:`\theta`, how far they are off it. The weights are its
+  gradient with respect to the losses:
+
+  .. math:: d_1 + \theta d_2, \quad
+     d_1 = \hat\lambda^\top (L - z), \quad
+     r = L - z - d_1 \hat\lambda, \quad d_2 = \|r\|, \qquad
+     w = \hat\lambda + \theta \frac{r}{\|r\|}
+
+  They sum to nothing in particular. A task whose loss is short of its share
+  has a negative weight for any :math:`\theta` that is not small: its loss is
+  to rise. So heads are not weighted here, each descends its own loss.
+
+  :math:`r / \|r\|` jumps at :math:`r = 0`; there, and where :math:`r` is no
+  longer than rounding, it is 0. TorchJD adds 1e-12 under the root instead.
+
+  Scaling a task's loss changes the update's direction (invariance
+  ``'none'``). Costs one backward pass and O(T) beside it.
+
+  ========================  ==================================================
+  input                     weights
+  ========================  ==================================================
+  one task                  1
+  losses in the preferred   :math:`\hat\lambda`
+  ratio, or all ideal
+  losses below the ideal    nothing special
+  absent tasks              0, the smaller problem's answer for the rest
+  NaN or infinity           NaN
+  ========================  ==================================================
+
+  Args:
+    num_tasks: T, a Python int.
+    **options: the options of `mtljax.aggregate`, where they are explained:
+      ``labels``, ``gramian_labels``, ``weight_heads``, ``scale``,
+      ``max_norm``, ``key``, ``nonfinite``.
+    penalty: :math:`\theta`, at least 0. 5 in the paper.
+    preference: :math:`\lambda`, one a task, at least 0; None: equal. May be
+      traced, as that of `cosmos`.
+    reference: :math:`z`, the ideal losses, one a task; None: zeros.
+
+  Returns:
+    The `mtljax.Aggregator`. Reads the losses; it has no state.
+
+  Raises:
+    ValueError: an argument is out of range, or a vector does not have one
+      entry a task.
+
+  References:
+    Zhang and Li, `MOEA/D: A Multiobjective Evolutionary Algorithm Based on
+    Decomposition <https://ieeexplore.ieee.org/document/4358754>`_, 2007
+
+  The optax face of `mtljax.weightings.pbi`: see `mtljax.aggregate`.
+
+  Examples:
+    >>> import jax.numpy as jnp, mtljax as mtl
+    >>> tx = mtl.pbi(num_tasks=2)
+    >>> grads = {'w': jnp.array([[1.0, 0.0, 0.0], [0.0, 2.0, 0.0]])}
+    >>> update, state = tx.update(grads, tx.init(None), losses=jnp.ones(2))
+    >>> update['w'].shape, mtl.get_weights(state).shape
+    ((3,), (2,))
+  """
+
+
+def conic_grad(
+  num_tasks: int,
+  *,
+  c: ArrayLike = 0.5,
+  labels: _labels.Labels | None = None,
+  gramian_labels: Any | None = None,
+  weight_heads: bool | None = None,
+  scale: ArrayLike = 1.0,
+  max_norm: ArrayLike | None = None,
+  key: jax.Array | int = 0,
+  nonfinite: Literal['propagate', 'drop_task'] = 'propagate',
+) -> Aggregator:
+  r"""The best worst-case direction inside a cone around the mean gradient.
+
+  With :math:`g_0` the mean of the gradients, the update has the direction of
+
+  .. math:: \arg\max_d \min_t g_t^\top d
+     \quad\text{s.t.}\quad \|d\| \le 1, \; g_0^\top d \ge c \|g_0\|
+
+  and the length of :math:`g_0`. Its angle to the mean is at most
+  :math:`\arccos c`, and where the cone holds a direction in which all losses
+  fall, all of them do. The direction of `mgda`, if that is inside; ``c = 1``
+  is the mean. CAGrad's ball of radius :math:`c'` lies in the cone of
+  :math:`c = \sqrt{1 - c'^2}`, so for a step of given length the worst task
+  gains no less here. The weights are not negative and
+  have no fixed sum. Heads are not weighted.
+
+  The problem is solved to accuracy from the Gramian. The paper takes a step on
+  the dual's weights at a time, and inverts a matrix for each; its length is
+  set apart from the direction too.
+
+  Scaling a task's loss changes the update's direction (invariance
+  ``'none'``). Costs the Gramian (T backward passes) and a search of a few
+  steps, each a quadratic program of size T + 1.
+
+  ========================  ==================================================
+  input                     weights
+  ========================  ==================================================
+  one task                  1
+  a zero row                it counts in the mean, with weight in proportion,
+                            and places no demand on ``d``
+  all rows zero, mean 0     zeros
+  no direction in the cone  the one in which the worst task loses least: the
+  improves all tasks        update is not 0 at Pareto stationary points, unless
+                            ``c = 0``
+  absent tasks              0, the smaller problem's answer for the rest
+  NaN or infinity           NaN
+  ========================  ==================================================
+
+  Args:
+    num_tasks: T, a Python int.
+    **options: the options of `mtljax.aggregate`, where they are explained:
+      ``labels``, ``gramian_labels``, ``weight_heads``, ``scale``,
+      ``max_norm``, ``key``, ``nonfinite``.
+    c: the least cosine of the update and the mean gradient, from 0 to 1.
+
+  Returns:
+    The `mtljax.Aggregator`. Reads the Gramian. Its state has the residual of
+    the last solve, see `mtljax.solvers.cone_max_min`.
+
+  Raises:
+    ValueError: ``c`` is not from 0 to 1.
+
+  References:
+    Hassanpour et al., `Fantastic Multi-Task Gradient Updates and How to Find
+    Them In a Cone <https://arxiv.org/abs/2502.00217>`_, 2025
+
+  The optax face of `mtljax.weightings.conic_grad`: see `mtljax.aggregate`.
+
+  Examples:
+    >>> import jax.numpy as jnp, mtljax as mtl
+    >>> tx = mtl.conic_grad(num_tasks=2)
+    >>> grads = {'w': jnp.array([[1.0, 0.0, 0.0], [0.0, 2.0, 0.0]])}
+    >>> update, state = tx.update(grads, tx.init(None), losses=jnp.ones(2))
+    >>> update['w'].shape, mtl.get_weights(state).shape
+    ((3,), (2,))
+  """
+
+
+def igb(
+  num_tasks: int,
+  *,
+  warmup_steps: int = 100,
+  base_steps: int | None = None,
+  labels: _labels.Labels | None = None,
+  gramian_labels: Any | None = None,
+  weight_heads: bool | None = None,
+  scale: ArrayLike = 1.0,
+  max_norm: ArrayLike | None = None,
+  key: jax.Array | int = 0,
+  nonfinite: Literal['propagate', 'drop_task'] = 'propagate',
+) -> Aggregator:
+  r"""Improvable gap balancing (IGB, its first form).
+
+  The gap that a task can still improve by is its loss in units of what it was
+  early in training, :math:`L_t / b_t`. The log losses are weighted by it:
+
+  .. math:: \sum_t a_t \log L_t, \quad
+     a = T\, \mathrm{softmax}(L / b) \text{, held constant}, \qquad
+     w_t = a_t / L_t
+
+  During the warm-up :math:`a_t = 1`: the direction of `uw_o`. :math:`b_t` is
+  the mean of :math:`L_t` over its last ``base_steps``. Theirs is the training
+  loss of one epoch: pass the number of steps in it. The weights have no fixed
+  sum. Heads are weighted: the method weights losses. The second form, whose
+  :math:`a` a reinforcement learner chooses, is not here.
+
+  Scaling a task's loss leaves the update as it is (invariance ``'full'``).
+  Costs one backward pass and O(T) beside it.
+
+  ========================  ==================================================
+  input                     weights
+  ========================  ==================================================
+  one task                  1 / L
+  a loss of zero or below   NaN for all; it does not count in the warm-up
+  absent tasks              0, the smaller problem's answer for the rest. A
+                            task's warm-up counts the steps it was present;
+                            those still in it have the weight 1 / L, the others
+                            share as above
+  NaN or infinity           NaN in that step, which does not count
+  ========================  ==================================================
+
+  Args:
+    num_tasks: T, a Python int.
+    **options: the options of `mtljax.aggregate`, where they are explained:
+      ``labels``, ``gramian_labels``, ``weight_heads``, ``scale``,
+      ``max_norm``, ``key``, ``nonfinite``.
+    warmup_steps: length of the warm-up, at least 1.
+    base_steps: the last steps of the warm-up, from 1 to all of it; None: all.
+
+  Returns:
+    The `mtljax.Aggregator`. Reads the losses.
+
+  Raises:
+    ValueError: an argument is out of range.
+
+  References:
+    Dai et al., `Improvable Gap Balancing for Multi-Task Learning
+    <https://arxiv.org/abs/2307.15429>`_, 2023
+
+  The optax face of `mtljax.weightings.igb`: see `mtljax.aggregate`.
+
+  Examples:
+    >>> import jax.numpy as jnp, mtljax as mtl
+    >>> tx = mtl.igb(num_tasks=2)
+    >>> grads = {'w': jnp.array([[1.0, 0.0, 0.0], [0.0, 2.0, 0.0]])}
+    >>> update, state = tx.update(grads, tx.init(None), losses=jnp.ones(2))
+    >>> update['w'].shape, mtl.get_weights(state).shape
+    ((3,), (2,))
+  """
+
+
+def relobralo(
+  num_tasks: int,
+  *,
+  decay: ArrayLike = 0.999,
+  keep_probability: ArrayLike = 0.99,
+  temperature: ArrayLike = 0.1,
+  labels: _labels.Labels | None = None,
+  gramian_labels: Any | None = None,
+  weight_heads: bool | None = None,
+  scale: ArrayLike = 1.0,
+  max_norm: ArrayLike | None = None,
+  key: jax.Array | int = 0,
+  nonfinite: Literal['propagate', 'drop_task'] = 'propagate',
+) -> Aggregator:
+  r"""Relative loss balancing with random lookback (ReLoBRaLo).
+
+  A task that has progressed less, since the step before or since the first,
+  gets more weight. With :math:`b(k') = T\, \mathrm{softmax}\big(L(k) /
+  (\tau L(k'))\big)` and :math:`\rho_k` a coin that is 1 with probability
+  :math:`\rho`,
+
+  .. math:: w(k) = \alpha \big(\rho_k w(k - 1) + (1 - \rho_k) b(0)\big)
+     + (1 - \alpha)\, b(k - 1)
+
+  from :math:`w(0) = 1` and, as in the authors' code, :math:`w(1) = b(0)`. It
+  was made for the residual and boundary losses of physics-informed networks.
+  The weights sum to the number of tasks present, where those have been present
+  together. Heads are weighted: the method weights losses. A factor on a loss
+  leaves the weights as they are, so it acts as it would without weights.
+
+  Scaling a task's loss changes the update's direction (invariance
+  ``'none'``). Costs one backward pass and O(T) beside it.
+
+  ========================  ==================================================
+  input                     weights
+  ========================  ==================================================
+  one task                  1
+  a loss of zero or below   compared with what it was; later losses are not
+                            compared with it, but with the one before
+  absent tasks              0; their weight and losses stand still. One present
+                            for the first time has weight 1, and the rest share
+                            as above
+  NaN or infinity           NaN in that step; the state stands still, but for
+                            its key
+  ========================  ==================================================
+
+  Args:
+    num_tasks: T, a Python int.
+    **options: the options of `mtljax.aggregate`, where they are explained:
+      ``labels``, ``gramian_labels``, ``weight_heads``, ``scale``,
+      ``max_norm``, ``key``, ``nonfinite``.
+    decay: :math:`\alpha`, from 0 to 1, what is kept of the weights.
+    keep_probability: :math:`\rho`, from 0 to 1; 1 never looks back to the first losses.
+    temperature: :math:`\tau`, above 0; a large one gives equal weights.
+
+  Returns:
+    The `mtljax.Aggregator`. Reads the losses; its state holds a key.
+
+  Raises:
+    ValueError: an argument is out of range.
+
+  References:
+    Bischof and Kraus, `Multi-Objective Loss Balancing for Physics-Informed
+    Deep Learning <https://arxiv.org/abs/2110.09813>`_, 2021
+
+  The optax face of `mtljax.weightings.relobralo`: see `mtljax.aggregate`.
+
+  Examples:
+    >>> import jax.numpy as jnp, mtljax as mtl
+    >>> tx = mtl.relobralo(num_tasks=2)
+    >>> grads = {'w': jnp.array([[1.0, 0.0, 0.0], [0.0, 2.0, 0.0]])}
+    >>> update, state = tx.update(grads, tx.init(None), losses=jnp.ones(2))
+    >>> update['w'].shape, mtl.get_weights(state).shape
+    ((3,), (2,))
+  """
+
+
+def balancer(
+  num_tasks: int,
+  *,
+  preference: _preference.Preference = None,
+  decay: ArrayLike = 0.999,
+  total_norm: ArrayLike = 1.0,
+  labels: _labels.Labels | None = None,
+  gramian_labels: Any | None = None,
+  weight_heads: bool | None = None,
+  scale: ArrayLike = 1.0,
+  max_norm: ArrayLike | None = None,
+  key: jax.Array | int = 0,
+  nonfinite: Literal['propagate', 'drop_task'] = 'propagate',
+) -> Aggregator:
+  r"""The loss balancer of EnCodec: every task its share of the gradient.
+
+  Each gradient is divided by the moving average of its length and given the
+  share of the whole that is wanted for it:
+
+  .. math:: w_t = R\, \frac{\lambda_t}{\sum_s \lambda_s}
+     \frac{1}{\langle \|g_t\| \rangle_\beta}
+
+  where the average counts this step and is corrected for its start. So the
+  preferences are shares, not weights in units of the losses. The weights have
+  no fixed sum; the lengths of the terms sum to R on average. Heads are not
+  weighted. The paper takes the gradients at the model's output:
+  ``route='features'`` with the output as the features, or ``gramian_labels``
+  of the layer that makes it. Its code averages the lengths of the samples'
+  gradients over a batch, which the Gramian does not have; this is its
+  ``per_batch_item=False``, the formula.
+
+  Scaling a task's loss leaves the update as it is (invariance ``'full'``).
+  Costs the Gramian's diagonal (T backward passes) and O(T) beside it.
+
+  ========================  ==================================================
+  input                     weights
+  ========================  ==================================================
+  one task                  :math:`R / \langle \|g\| \rangle`
+  zero rows                 0 while their average is 0: they have no direction;
+                            their share stays theirs
+  equal or opposed rows     nothing special: only their norms are read
+  a preference of 0         0
+  absent tasks              0, the smaller problem's answer for the rest; their
+                            averages stand still
+  NaN or infinity           NaN; the averages stand still
+  ========================  ==================================================
+
+  Args:
+    num_tasks: T, a Python int.
+    **options: the options of `mtljax.aggregate`, where they are explained:
+      ``labels``, ``gramian_labels``, ``weight_heads``, ``scale``,
+      ``max_norm``, ``key``, ``nonfinite``.
+    preference: :math:`\lambda`, one a task, at least 0; None: equal.
+    decay: :math:`\beta`, at least 0 and below 1; 0 does not average.
+    total_norm: R, above 0.
+
+  Returns:
+    The `mtljax.Aggregator`. Reads the Gramian.
+
+  Raises:
+    ValueError: an argument is out of range, or the preference does not have
+      one entry a task.
+
+  References:
+    Défossez et al., `High Fidelity Neural Audio Compression
+    <https://arxiv.org/abs/2210.13438>`_, 2022
+
+  The optax face of `mtljax.weightings.balancer`: see `mtljax.aggregate`.
+
+  Examples:
+    >>> import jax.numpy as jnp, mtljax as mtl
+    >>> tx = mtl.balancer(num_tasks=2)
     >>> grads = {'w': jnp.array([[1.0, 0.0, 0.0], [0.0, 2.0, 0.0]])}
     >>> update, state = tx.update(grads, tx.init(None), losses=jnp.ones(2))
     >>> update['w'].shape, mtl.get_weights(state).shape
@@ -2882,4 +3360,155 @@ def db_mtl(
   References:
     Lin et al., `Dual-Balancing for Multi-Task Learning
     <https://arxiv.org/abs/2308.12029>`_, 2023
+  """
+
+
+def meta_balance(
+  num_tasks: int,
+  *,
+  primary: int = 0,
+  relax_factor: ArrayLike = 0.7,
+  decay: ArrayLike = 0.9,
+  labels: _labels.Labels | None = None,
+  weight_heads: bool | None = None,
+  scale: ArrayLike = 1.0,
+  max_norm: ArrayLike | None = None,
+  key: jax.Array | int = 0,
+  nonfinite: Literal['propagate', 'drop_task'] = 'propagate',
+) -> Aggregator:
+  r"""MetaBalance: auxiliary gradients near the primary one's length.
+
+  In every parameter array apart, with :math:`m_t` the moving average of the
+  length of task t's gradient there and p the primary task, the update is
+
+  .. math:: d = \sum_t \Big( r \frac{m_p}{m_t} + 1 - r \Big) g_t, \qquad
+     m_t \leftarrow \beta m_t + (1 - \beta) \|g_t\|
+
+  which leaves the primary gradient as it is. ``relax_factor=1`` gives all the
+  same usual length, 0 is the sum of the gradients. There are no task weights:
+  the factors differ from array to array. Heads take their own gradients. The
+  averages are corrected for their start, which changes nothing but where tasks
+  were absent. The state holds T numbers a shared array.
+
+  Scaling a task's loss changes the update's direction (invariance
+  ``'none'``). Costs the T gradients and O(T) a coordinate.
+
+  ========================  ==================================================
+  input                     update
+  ========================  ==================================================
+  one task                  its gradient
+  a zero row                it adds nothing
+  an average of 0           the gradient times :math:`1 - r`
+  equal, antiparallel rows  nothing special: only lengths are read
+  absent tasks              they add nothing, and their averages stand still;
+                            without an average of the primary task the others
+                            are added as they are
+  NaN or infinity           not finite where a task's gradient is not; the
+                            averages stand still
+  ========================  ==================================================
+
+  Args:
+    num_tasks: T, a Python int.
+    **options: the options of `mtljax.aggregate`, where they are explained:
+      ``labels``, ``weight_heads``, ``scale``, ``max_norm``, ``key``,
+      ``nonfinite``.
+    primary: the index of the primary task.
+    relax_factor: r, from 0 to 1.
+    decay: :math:`\beta`, at least 0 and below 1; 0 does not average.
+
+  Returns:
+    The `mtljax.Aggregator`. Reads the gradients.
+
+  Raises:
+    ValueError: an argument is out of its range.
+
+  Examples:
+    >>> import jax.numpy as jnp, mtljax as mtl
+    >>> tx = mtl.meta_balance(num_tasks=2)
+    >>> params = {'w': jnp.zeros(2)}
+    >>> grads = {'w': jnp.array([[1.0, 0.0], [0.0, 10.0]])}
+    >>> update, state = tx.update(grads, tx.init(params), params)
+    >>> [round(float(x), 3) for x in update['w']]
+    [1.0, 3.7]
+
+  References:
+    He et al., `MetaBalance: Improving Multi-Task Recommendations via Adapting
+    Gradient Magnitudes of Auxiliary Tasks <https://arxiv.org/abs/2203.06801>`_,
+    2022
+  """
+
+
+def lr_annealing(
+  num_tasks: int,
+  *,
+  primary: int = 0,
+  decay: ArrayLike = 0.9,
+  weighted: bool = False,
+  labels: _labels.Labels | None = None,
+  weight_heads: bool | None = None,
+  scale: ArrayLike = 1.0,
+  max_norm: ArrayLike | None = None,
+  key: jax.Array | int = 0,
+  nonfinite: Literal['propagate', 'drop_task'] = 'propagate',
+) -> Aggregator:
+  r"""Learning-rate annealing for physics-informed networks.
+
+  The primary loss is the residual of the differential equation, the others are
+  boundary and initial conditions and data, whose gradients are often far
+  smaller. With p the primary task,
+
+  .. math:: \hat w_t = \frac{\max_i |\partial_i L_p|}
+     {\mathrm{mean}_i |\partial_i L_t|}, \qquad
+     w_t \leftarrow \beta w_t + (1 - \beta) \hat w_t, \qquad w_p = 1
+
+  from :math:`w = 1`, over all shared coordinates i; the update is
+  :math:`\sum_t w_t g_t`. The weights have no fixed sum: a maximum over a mean
+  is large, and grows with the number of parameters that a gradient does not
+  reach. Heads are weighted: the method weights losses. The authors' code takes
+  the mean of the gradient of :math:`w_t L_t`, ``weighted=True``, which tends
+  to the root of the quotient; it renews the weights at every tenth step.
+
+  Scaling a task's loss changes the update's direction (invariance
+  ``'none'``). Costs the T gradients and O(T) a coordinate.
+
+  ========================  ==================================================
+  input                     weights
+  ========================  ==================================================
+  one task                  1
+  a zero row                its weight stands still; of the primary task: those
+                            of the others fall
+  equal, antiparallel rows  nothing special: only sizes are read
+  absent tasks              0, and their weights stand still; without the
+                            primary task all do
+  NaN or infinity           NaN; the state stands still
+  ========================  ==================================================
+
+  Args:
+    num_tasks: T, a Python int.
+    **options: the options of `mtljax.aggregate`, where they are explained:
+      ``labels``, ``weight_heads``, ``scale``, ``max_norm``, ``key``,
+      ``nonfinite``.
+    primary: the index of the primary task, the residual.
+    decay: :math:`\beta`, from 0 to 1: what is kept of the weights. The paper's
+      :math:`\alpha` is one less it.
+    weighted: whether the mean is of the weighted gradient, see above.
+
+  Returns:
+    The `mtljax.Aggregator`. Reads the gradients.
+
+  Raises:
+    ValueError: an argument is out of its range.
+
+  Examples:
+    >>> import jax.numpy as jnp, mtljax as mtl
+    >>> tx = mtl.lr_annealing(num_tasks=2)
+    >>> params = {'w': jnp.zeros(2)}
+    >>> grads = {'w': jnp.array([[4.0, 1.0], [0.0, 1.0]])}
+    >>> update, state = tx.update(grads, tx.init(params), params)
+    >>> print(mtl.get_weights(state).round(3), update['w'].round(3))
+    [1.  1.7] [4.  2.7]
+
+  References:
+    Wang et al., `Understanding and Mitigating Gradient Pathologies in
+    Physics-Informed Neural Networks <https://arxiv.org/abs/2001.04536>`_, 2021
   """

@@ -8,6 +8,7 @@ leaves rows out: the answer is that of the smaller problem, with 0 in their
 place.
 """
 
+from mtljax.solvers._cone import cone_max_min
 from mtljax.solvers._dual_cone import dual_cone
 from mtljax.solvers._newton import fair_newton
 from mtljax.solvers._normalize import row_normalize
@@ -20,6 +21,7 @@ from mtljax.solvers._simplex import (
 
 __all__ = [
   'ball_max_min',
+  'cone_max_min',
   'dual_cone',
   'fair_newton',
   'min_norm_simplex',

@@ -12,13 +12,13 @@ from mtljax.solvers._pair import pair_in_ball
 from mtljax.solvers._qp import dot, pivoted_qp, ridge
 
 
-def _inverse_norms(norms: jax.Array, used: jax.Array) -> jax.Array:
+def inverse_norms(norms: jax.Array, used: jax.Array) -> jax.Array:
   """``min(norms) / norms`` where used, else 0."""
   smallest = jnp.min(jnp.where(used, norms, jnp.inf))
   return jnp.where(used, smallest / jnp.where(used, norms, 1), 0)
 
 
-def _min_norm_point(unit, a, used):
+def min_norm_point(unit, a, used):
   """The minimiser of ``y'Uy``, ``y >= 0``, ``a'y = 1``, up to its scale.
 
   The nearest point of the cone of ``(rows, a)`` to ``(0, 1)`` has the same
@@ -37,8 +37,8 @@ def min_norm_unit(
   active = jnp.ones(norms.shape, bool) if mask is None else mask
   used = active & ~(norms <= 0)
   zero = active & ~used
-  a = _inverse_norms(norms, used)
-  y, _ = _min_norm_point(unit, a, used)
+  a = inverse_norms(norms, used)
+  y, _ = min_norm_point(unit, a, used)
   weights = y * a / jnp.sum(y * a)
   force = dot(unit, y)
   level = dot(y, force) / dot(a, y)
@@ -121,7 +121,7 @@ def _largest_level(unit, a, slope, radius, used, max_iters=40):
   def length(x):
     return jnp.sqrt(jnp.maximum(dot(x, dot(matrix, x)), 0))
 
-  y, first = _min_norm_point(matrix, a, used)
+  y, first = min_norm_point(matrix, a, used)
   bound = (dot(slope, y) + radius * length(y)) / dot(a, y)
   single = (slope + radius) / jnp.where(used, a, 1)
   # In terms of the shortest row; the others' bounds may overflow.
@@ -203,7 +203,7 @@ def ball_max_min(
   unit, norms = row_normalize(gramian, mask)
   active = jnp.ones(norms.shape, bool) if mask is None else mask
   used = active & ~(norms <= 0)
-  a = _inverse_norms(norms, used)
+  a = inverse_norms(norms, used)
   largest = jnp.max(jnp.where(used, norms, 0))
   largest = jnp.where(largest == 0, 1, largest)
   count = jnp.maximum(jnp.sum(active), 1).astype(norms.dtype)

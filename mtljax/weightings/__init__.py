@@ -1,9 +1,12 @@
 """Rules from task statistics to task weights, one method or family a file."""
 
 from mtljax.weightings._aligned import aligned_mtl
+from mtljax.weightings._balancer import balancer
 from mtljax.weightings._bmtl import bmtl
 from mtljax.weightings._cagrad import cagrad
 from mtljax.weightings._conflict_free import conflict_free
+from mtljax.weightings._conic_grad import conic_grad
+from mtljax.weightings._cosmos import cosmos
 from mtljax.weightings._dwa import dwa
 from mtljax.weightings._fairgrad import fairgrad
 from mtljax.weightings._famo import famo
@@ -11,6 +14,7 @@ from mtljax.weightings._geometric import geometric
 from mtljax.weightings._go4align import go4align
 from mtljax.weightings._gradnorm import gradnorm
 from mtljax.weightings._gradvac import gradvac
+from mtljax.weightings._igb import igb
 from mtljax.weightings._imtl import imtl_g
 from mtljax.weightings._imtl_hybrid import imtl
 from mtljax.weightings._imtl_l import imtl_l
@@ -19,9 +23,11 @@ from mtljax.weightings._linear import fixed, mean, sum_losses
 from mtljax.weightings._mgda import mgda
 from mtljax.weightings._modo import modo
 from mtljax.weightings._nash import nash_mtl
+from mtljax.weightings._pbi import pbi
 from mtljax.weightings._pcd import pcd
 from mtljax.weightings._pcgrad import pcgrad
 from mtljax.weightings._pivrg import pivrg
+from mtljax.weightings._relobralo import relobralo
 from mtljax.weightings._rlw import rlw
 from mtljax.weightings._sdmgrad import sdmgrad
 from mtljax.weightings._select import select
@@ -35,9 +41,12 @@ from mtljax.weightings._wrappers import cr_mogm, every_k, freeze_after
 
 __all__ = [
   'aligned_mtl',
+  'balancer',
   'bmtl',
   'cagrad',
   'conflict_free',
+  'conic_grad',
+  'cosmos',
   'cr_mogm',
   'dual_proj',
   'dwa',
@@ -50,6 +59,7 @@ __all__ = [
   'go4align',
   'gradnorm',
   'gradvac',
+  'igb',
   'imtl',
   'imtl_g',
   'imtl_l',
@@ -58,9 +68,11 @@ __all__ = [
   'mgda',
   'modo',
   'nash_mtl',
+  'pbi',
   'pcd',
   'pcgrad',
   'pivrg',
+  'relobralo',
   'rlw',
   'sdmgrad',
   'select',

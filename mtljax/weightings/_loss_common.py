@@ -69,6 +69,19 @@ def softmax(
   return powers / jnp.where(some, jnp.sum(powers), 1)
 
 
+def direction(values: jax.Array) -> tuple[jax.Array, jax.Array]:
+  """The length of a vector and its unit vector; 0 and zeros for a zero one.
+
+  In units of the largest entry, so that no square leaves the range.
+  """
+  largest = jnp.max(jnp.abs(values))
+  some = largest > 0
+  scaled = values / jnp.where(some, largest, 1)
+  length = jnp.sqrt(jnp.sum(jnp.square(scaled)))
+  unit = scaled / jnp.where(some, length, 1)
+  return largest * length, unit
+
+
 def keep_absent(mask: jax.Array, new: State, old: State) -> State:
   """The new state, in which absent tasks keep their entries of the old one.
 

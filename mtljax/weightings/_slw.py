@@ -39,6 +39,10 @@ def slw() -> Weighting:
   shared layer: ``gramian_labels`` of `mtljax.aggregate`. Costs the Gramian (T
   backward passes) and O(T) beside it.
 
+  Under other names, up to the length of the update: NTKMTL with the kernel of
+  one sample, :math:`w_t = \sqrt{\mathrm{tr}\, G / G_{tt}}`, whose heads are
+  not weighted, and DiBS-MTL with one step, which then clips the update's norm.
+
   ========================  ==================================================
   input                     weights
   ========================  ==================================================
@@ -65,6 +69,9 @@ def slw() -> Weighting:
   References:
     Crawshaw and Košecká, `SLAW: Scaled Loss Approximate Weighting for
     Efficient Multi-Task Learning <https://arxiv.org/abs/2109.08218>`_, 2021
+
+    `NTKMTL <https://github.com/jianke0604/NTKMTL>`_, 2025, and `DiBS-MTL
+    <https://arxiv.org/abs/2509.23948>`_, 2025: the equal updates
   """
 
   def init_fn(num_tasks, key=None):

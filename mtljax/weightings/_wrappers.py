@@ -205,6 +205,8 @@ def every_k(weighting: Weighting, k: int) -> Weighting:
   method of `mtljax.training.make_train_step` those of the other steps are not
   computed at all.
 
+  ``every_k(cr_mogm(mgda(), alpha=0.1), 8)`` is PSMGD.
+
   ========================  ==================================================
   input                     weights
   ========================  ==================================================

@@ -28,7 +28,7 @@ class Method:
 
   @property
   def has_weights(self):
-    return self.name not in ('graddrop', 'trimmed_mean')
+    return self.name not in ('graddrop', 'meta_balance', 'trimmed_mean')
 
   def __call__(self, num_tasks, **options):
     kwargs = {k: v for k, v in self.kwargs.items()}
@@ -109,9 +109,21 @@ METHODS = [
   method('stch', 'equivariant linear', warmup_steps=2),
   method('bmtl', 'equivariant linear', temperature=5.0),
   method('bmtl', 'equivariant linear', normalize=True),
+  method('cosmos', 'equivariant linear'),
+  method('cosmos', 'linear', per_task=('preference',), preference=FIXED),
+  method('pbi', 'equivariant linear'),
+  method(
+    'pbi',
+    'linear',
+    per_task=('preference', 'reference'),
+    preference=FIXED,
+    reference=REFERENCE,
+  ),
   method('famo', 'equivariant linear'),
   method('famo', 'linear', per_task=('min_losses',), min_losses=REFERENCE),
   method('slaw', 'equivariant linear'),
+  method('igb', 'equivariant linear', warmup_steps=1),
+  method('relobralo', 'equivariant linear', keep_probability=0.5),
   method('go4align', 'equivariant linear'),
   method('imtl_l', 'equivariant linear'),
   method('imtl', 'equivariant linear'),
@@ -135,6 +147,8 @@ METHODS = [
   method('pcd'),
   method('krum', 'equivariant linear', num_byzantine=0, num_selected=2),
   method('slw', 'equivariant linear'),
+  method('balancer', 'equivariant'),
+  method('balancer', per_task=('preference',), preference=FIXED),
   method('emtl', 'equivariant linear'),
   method('emtl', 'equivariant linear', form='soft'),
   method('gradnorm', 'equivariant linear'),
@@ -145,6 +159,8 @@ METHODS = [
   method('mgda', 'equivariant linear', normalize='loss+'),
   method('cagrad', 'equivariant linear'),
   method('cagrad', 'equivariant linear', rescale='c_squared'),
+  method('conic_grad', 'equivariant linear'),
+  method('conic_grad', 'equivariant linear', c=0.95),
   method('imtl_g', 'equivariant linear'),
   method('nash_mtl', 'equivariant non_conflicting'),
   method('fairgrad', 'equivariant non_conflicting'),
@@ -163,6 +179,8 @@ METHODS = [
   method('trimmed_mean', 'equivariant linear', trim=0),
   method('excess_mtl', 'equivariant linear'),
   method('excess_mtl', 'equivariant', first_step='absolute', learning_rate=1.0),
+  method('meta_balance', 'linear'),
+  method('lr_annealing', 'linear'),
   method('moco', 'equivariant'),
   method('moco', 'equivariant', normalize=True, projection='softmax'),
   method('db_mtl', 'equivariant linear'),
