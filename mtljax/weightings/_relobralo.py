@@ -63,7 +63,8 @@ def relobralo(
 
   Args:
     decay: :math:`\alpha`, from 0 to 1, what is kept of the weights.
-    keep_probability: :math:`\rho`, from 0 to 1; 1 never looks back to the first losses.
+    keep_probability: :math:`\rho`, from 0 to 1; 1 never looks back to the first
+      losses.
     temperature: :math:`\tau`, above 0; a large one gives equal weights.
 
   Returns:
