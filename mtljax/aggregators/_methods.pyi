@@ -2343,7 +2343,7 @@ def cosmos(
   They sum to nothing in particular. A task whose loss is short of its share,
   beside a large :math:`\lambda`, has a negative weight: its loss is to rise.
   So heads are not weighted here, each descends its own loss; the paper's take
-  the weights too. ``cosine_weight=0`` is `fixed` with the preference as weights.
+  the weights too. ``cosine_weight=0`` is `fixed` with these weights.
 
   The paper draws :math:`\alpha` from a Dirichlet distribution at every step
   and gives it to the network beside the input, so that one network holds the
@@ -2684,7 +2684,8 @@ def relobralo(
       ``labels``, ``gramian_labels``, ``weight_heads``, ``scale``,
       ``max_norm``, ``key``, ``nonfinite``.
     decay: :math:`\alpha`, from 0 to 1, what is kept of the weights.
-    keep_probability: :math:`\rho`, from 0 to 1; 1 never looks back to the first losses.
+    keep_probability: :math:`\rho`, from 0 to 1; 1 never looks back to the first
+      losses.
     temperature: :math:`\tau`, above 0; a large one gives equal weights.
 
   Returns:
