@@ -107,7 +107,7 @@ def test_gradients_beyond_the_range(m):
 
 
 def test_a_first_estimate_next_to_zero_does_not_poison_excess_mtl():
-  tx = mtl.excess_mtl(2, step_size=100.0)
+  tx = mtl.excess_mtl(2, learning_rate=100.0)
   state = tx.init(jnp.zeros(2))
   for size in (2e-38, 1.0, 1.0):
     grads = jnp.array([[size, 0.0], [0.0, 1.0]])

@@ -96,7 +96,9 @@ def per_task(
 
     rows = shared_of(updates)
     shared, new = jax.vmap(update_one)(rows, state)
-    good = jax.vmap(all_finite)(rows) & jax.vmap(_tree.stays_finite)(new, state)
+    good = jax.vmap(all_finite)(rows)
+    if jax.tree.leaves(new):
+      good &= jax.vmap(_tree.stays_finite)(new, state)
     state = select_rows(good, new, state)
     shared = iter(shared)
     leaves = [

@@ -58,7 +58,21 @@ class Checkpointer:
   >>> state['w'], data_state
   (Array([0., 1., 2.], dtype=float32), {'next': 8})
 
-  ==============================  =======================================
+  ==============================  ==============================================
+  case                            result
+  ==============================  ==============================================
+  killed while saving             that step never existed; the one before is
+                                  used
+  a file cut, changed or missing  skipped with a message in `skipped`
+  every checkpoint damaged        `CheckpointError`, never a silent fresh start
+  disk full                       `CheckpointError` at the next call; older ones
+                                  are intact
+  score None or NaN               kept as last, never as best
+  the seal deleted by hand        taken for a save cut short, and skipped
+  another tree, shape or dtype    `ValueError` naming the leaves
+  leaves of size zero             not written, made anew
+  64 bits while x64 is off        a numpy array, in the dtype that was saved
+  ==============================  ==============================================
   """
 
   def __init__(
