@@ -20,6 +20,7 @@ METHODS: dict[str, Any] = {
   'fairgrad(2)': weightings.fairgrad(alpha=2.0),
   'upgrad': weightings.upgrad(),
   'dual_proj': weightings.dual_proj(),
+  'conic_grad': weightings.conic_grad(),
   'imtl_g': weightings.imtl_g(),
   'aligned_mtl': weightings.aligned_mtl(),
   'conflict_free': weightings.conflict_free(),
