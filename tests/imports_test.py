@@ -109,7 +109,7 @@ def test_only_one_file_imports_orbax():
     for p in _modules()
     if any(n.split('.')[0] == 'orbax' for n in _imports(p))
   ]
-  assert users == ['training/checkpoint.py']
+  assert users == ['training/disk/checkpoint.py']
 
 
 def test_import_mtljax_loads_nothing_heavy():

@@ -37,8 +37,9 @@ from experiments.lab.suite import Data, Suite, Widths, check_widths
 from experiments.report.console import make_console
 from mtljax import _validate
 from mtljax.models import layers
-from mtljax.training import Layout, ShardedBatches, make_train_step, sweep
-from mtljax.training.step import ROUTES
+from mtljax.training import Layout, ShardedBatches, make_train_step
+from mtljax.training.step import sweep
+from mtljax.training.step.train_step import ROUTES
 
 METHODS = (
   'sum_losses',

@@ -15,13 +15,8 @@ from typing import Any
 import mtljax
 from experiments.lab import options
 from experiments.report import files
-from mtljax.training import (
-  ConfigMismatchError,
-  Run,
-  _rundir,
-  _seal,
-  open_run,
-)
+from mtljax.training import ConfigMismatchError, Run, open_run
+from mtljax.training.disk import _rundir, _seal
 
 LIBRARIES = ('jax', 'jaxlib', 'optax', 'flax', 'numpy')
 #: Modules that make no number of a run: rooms, and files of any room.

@@ -28,13 +28,13 @@ from mtljax.training import (
   TensorBoardWriter,
   TrainState,
   TrainStep,
-  _json,
   fit_steps,
   fit_sweep,
   make_sweep,
 )
-from mtljax.training.lockstep import Steps, drive
-from mtljax.training.writers import marks_of
+from mtljax.training.disk import _json
+from mtljax.training.disk.writers import marks_of
+from mtljax.training.loop.lockstep import Steps, drive
 
 OK = 'ok'
 

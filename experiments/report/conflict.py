@@ -19,7 +19,7 @@ from experiments.report.plots import (
 )
 from experiments.report.results import PROBE, Results, Series
 from mtljax import diagnostics
-from mtljax.training import _json
+from mtljax.training.disk import _json
 
 #: Kinds of pairs, and what is measured of each.
 KINDS = diagnostics.GradientConflict._fields

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from mtljax.training import _json
+from mtljax.training.disk import _json
 
 RESULT = 'result.json'
 METRICS = 'metrics.jsonl'

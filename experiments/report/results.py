@@ -12,7 +12,7 @@ import numpy as np
 
 from experiments.report import files as run_files
 from experiments.report.files import PROBE
-from mtljax.training import _json
+from mtljax.training.disk import _json
 
 __all__ = ['FINISHED', 'PROBE']
 

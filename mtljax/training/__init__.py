@@ -1,24 +1,17 @@
 """Training: state, loop, checkpoints, metrics, devices, the folder of a run."""
 
-from mtljax.training._finite import NonFiniteLossError
-from mtljax.training._lock import LockedError
 from mtljax.training._preempt import Preempted
-from mtljax.training._rundir import (
+from mtljax.training.disk._lock import LockedError
+from mtljax.training.disk._rundir import (
   ConfigMismatchError,
   OutputError,
   Run,
   exit_on_error,
   open_run,
 )
-from mtljax.training._seal import CheckpointError
-from mtljax.training.checkpoint import Checkpointer
-from mtljax.training.lockstep import fit_sweep
-from mtljax.training.loop import TIMING, FitResult, Probe, fit, fit_steps
-from mtljax.training.sharding import Layout, ShardedBatches, make_mesh
-from mtljax.training.state import TrainState
-from mtljax.training.step import TrainStep, make_train_step
-from mtljax.training.sweep import Sweep, make_sweep
-from mtljax.training.writers import (
+from mtljax.training.disk._seal import CheckpointError
+from mtljax.training.disk.checkpoint import Checkpointer
+from mtljax.training.disk.writers import (
   DamagedFileError,
   JsonlWriter,
   MetricWriter,
@@ -26,6 +19,13 @@ from mtljax.training.writers import (
   TensorBoardWriter,
   WandbWriter,
 )
+from mtljax.training.loop._finite import NonFiniteLossError
+from mtljax.training.loop.fit import TIMING, FitResult, Probe, fit, fit_steps
+from mtljax.training.loop.lockstep import fit_sweep
+from mtljax.training.step.sharding import Layout, ShardedBatches, make_mesh
+from mtljax.training.step.state import TrainState
+from mtljax.training.step.sweep import Sweep, make_sweep
+from mtljax.training.step.train_step import TrainStep, make_train_step
 
 __all__ = [
   'TIMING',

@@ -23,7 +23,8 @@ import numpy as np
 from orbax.checkpoint import v1 as ocp
 
 import mtljax
-from mtljax.training import TIMING, _seal
+from mtljax.training import TIMING
+from mtljax.training.disk import _seal
 
 _ROOT = pathlib.Path(mtljax.__file__).parents[1]
 _TIMES = ('wall_time', 'steps_per_second', 'resumed_from')

@@ -10,7 +10,7 @@ import pytest
 
 from mtljax.training import Preempted, exit_on_error
 from mtljax.training._preempt import Preemption
-from mtljax.training._window import Window
+from mtljax.training.loop._window import Window
 
 
 def test_sigterm_is_noted_and_the_handler_restored():

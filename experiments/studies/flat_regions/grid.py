@@ -21,7 +21,7 @@ from experiments.studies.flat_regions.config import (
 from experiments.studies.flat_regions.data import MAIN, variants
 from experiments.studies.flat_regions.norm_matched import norm_matched
 from mtljax.training import make_train_step
-from mtljax.training.step import TrainStep
+from mtljax.training.step.train_step import TrainStep
 
 # Forms that the corrupted variants are trained in.
 CORRUPTED_FORMS = ('plain', '2x', 'flat')

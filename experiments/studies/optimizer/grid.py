@@ -26,7 +26,7 @@ from experiments.lab.problem import SINGLE, Problem, make_problem
 from experiments.lab.suite import Data, Suite, Widths
 from experiments.report import files
 from mtljax.training import make_sweep, make_train_step
-from mtljax.training.step import TrainStep
+from mtljax.training.step.train_step import TrainStep
 
 #: Optimizers that follow a method, from a learning rate or schedule.
 OPTIMIZERS: dict[str, Make] = {

@@ -10,9 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from mtljax import _validate
-from mtljax.training import _sweep_modes
-from mtljax.training.state import TrainState
-from mtljax.training.step import TrainStep
+from mtljax.training.step import _sweep_modes
+from mtljax.training.step.state import TrainState
+from mtljax.training.step.train_step import TrainStep
 
 Mode = Literal['auto', 'vmap', 'map', 'unroll', 'loop']
 MODES = ('auto', 'vmap', 'map', 'unroll', 'loop')

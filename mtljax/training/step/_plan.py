@@ -14,8 +14,8 @@ from mtljax.aggregators import _aggregate
 from mtljax.gradients import _pullback
 from mtljax.gradients._passes import Passes
 from mtljax.gradients._pullback import LossFn
-from mtljax.training._microbatch import Accumulate
-from mtljax.training.sharding import Layout
+from mtljax.training.step._microbatch import Accumulate
+from mtljax.training.step.sharding import Layout
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from mtljax.training._window import Window
+from mtljax.training.loop._window import Window
 
 TASKS = ('a', 'b')
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax.custom_batching import custom_vmap
 
 from mtljax._jaxprs import canonical_convolutions
-from mtljax.training.state import TrainState
+from mtljax.training.step.state import TrainState
 
 
 def check_axis(what: str, tree: Any, size: int) -> None:

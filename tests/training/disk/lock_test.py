@@ -10,7 +10,8 @@ import sys
 import pytest
 
 import mtljax
-from mtljax.training import _lock, open_run
+from mtljax.training import open_run
+from mtljax.training.disk import _lock
 
 ROOT = pathlib.Path(mtljax.__file__).parents[1]
 HOLD = """

@@ -24,8 +24,8 @@ import numpy as np
 from jax.experimental import multihost_utils
 from orbax.checkpoint import v1 as ocp
 
-from mtljax.training import _seal
-from mtljax.training._seal import CheckpointError
+from mtljax.training.disk import _seal
+from mtljax.training.disk._seal import CheckpointError
 
 _log = logging.getLogger(__name__)
 

@@ -18,12 +18,12 @@ from mtljax.aggregators._reading import find_weights
 from mtljax.gradients import _pullback
 from mtljax.gradients._passes import Mode, make_passes
 from mtljax.gradients._pullback import LossFn
-from mtljax.training import _directions, _microbatch, _optimizer, _routes
-from mtljax.training._plan import Plan, as_aggregator
-from mtljax.training._routes import ROUTES as ROUTES
-from mtljax.training._routes import Route
-from mtljax.training.sharding import Layout
-from mtljax.training.state import TrainState
+from mtljax.training.step import _directions, _microbatch, _optimizer, _routes
+from mtljax.training.step._plan import Plan, as_aggregator
+from mtljax.training.step._routes import ROUTES as ROUTES
+from mtljax.training.step._routes import Route
+from mtljax.training.step.sharding import Layout
+from mtljax.training.step.state import TrainState
 
 
 class TrainStep(NamedTuple):

@@ -15,9 +15,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mtljax.training._finite import NonFiniteLossError
-from mtljax.training.state import TrainState
-from mtljax.training.sweep import Sweep
+from mtljax.training.loop._finite import NonFiniteLossError
+from mtljax.training.step.state import TrainState
+from mtljax.training.step.sweep import Sweep
 
 GetState = Callable[[], TrainState]
 

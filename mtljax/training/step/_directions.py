@@ -14,9 +14,9 @@ from mtljax._types import Aggregator, TaskStats
 from mtljax.aggregators import _aggregate
 from mtljax.gradients import _gramian, _pullback, _task_grads
 from mtljax.gradients._pullback import Pullback
-from mtljax.training import _microbatch, _model_state, _parts
-from mtljax.training._plan import Plan
-from mtljax.training.state import TrainState
+from mtljax.training.step import _microbatch, _model_state, _parts
+from mtljax.training.step._plan import Plan
+from mtljax.training.step.state import TrainState
 
 Cross = Callable[[], jax.Array]
 

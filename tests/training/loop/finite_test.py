@@ -18,7 +18,7 @@ from mtljax.training import (
   fit,
   make_train_step,
 )
-from mtljax.training._finite import check_state
+from mtljax.training.loop._finite import check_state
 
 
 def task_losses(params, x):

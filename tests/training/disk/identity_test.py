@@ -2,7 +2,8 @@
 
 import pytest
 
-from mtljax.training import ConfigMismatchError, _json, open_run
+from mtljax.training import ConfigMismatchError, open_run
+from mtljax.training.disk import _json
 
 CONFIG = {'seed': 1}
 THEN = {

@@ -20,10 +20,10 @@ from mtljax.training import (
   MultiWriter,
   Preempted,
   Probe,
-  _seal,
   fit,
   make_train_step,
 )
+from mtljax.training.disk import _seal
 
 
 class Plain:

@@ -13,13 +13,11 @@ from mtljax.training import (
   ConfigMismatchError,
   JsonlWriter,
   OutputError,
-  _json,
-  _lock,
-  _seal,
   exit_on_error,
   open_run,
 )
-from mtljax.training._rundir import in_words, lock_run
+from mtljax.training.disk import _json, _lock, _seal
+from mtljax.training.disk._rundir import in_words, lock_run
 
 ROOT = pathlib.Path(mtljax.__file__).parents[1]
 CONFIG = {'seed': 1, 'out': 'a'}

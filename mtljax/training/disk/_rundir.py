@@ -14,8 +14,8 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from mtljax.training import _inside, _json, _lock
 from mtljax.training._preempt import Preempted
+from mtljax.training.disk import _inside, _json, _lock
 
 #: What `open_run` adds to a configuration.
 ADDED = ('identity', 'history', 'digest')

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from mtljax.training import _json
+from mtljax.training.disk import _json
 
 #: By the name of a file, how many ``lines`` it has, and their ``sha256``.
 Marks = dict[str, dict[str, Any]]

@@ -19,7 +19,8 @@ from toy import (
 )
 
 import mtljax as mtl
-from mtljax.training import _parts, make_train_step
+from mtljax.training import make_train_step
+from mtljax.training.step import _parts
 
 METHODS = {
   'modo': mtl.modo(T, labels=LABELS, learning_rate=1e-4),

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from mtljax.training._finite import NonFiniteLossError
+from mtljax.training.loop._finite import NonFiniteLossError
 
 # Waiting for the device once in so many steps costs nothing that shows, and
 # bounds the memory held and the steps run after a non-finite loss.

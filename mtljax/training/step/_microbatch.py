@@ -21,7 +21,7 @@ from mtljax._types import Aggregator
 from mtljax.gradients import _owners, _pullback
 from mtljax.gradients._passes import Passes
 from mtljax.gradients._pullback import LossFn, Pullback
-from mtljax.training._model_state import Summable, is_floating
+from mtljax.training.step._model_state import Summable, is_floating
 
 Accumulate = Literal['gradients', 'updates']
 ORDERS = ('gradients', 'updates')

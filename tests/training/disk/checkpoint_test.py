@@ -326,7 +326,7 @@ def test_leaf_that_is_no_array_is_refused(tmp_path):
 
 
 def test_failed_save_is_raised_once_and_the_others_stay(tmp_path, monkeypatch):
-  from mtljax.training import _seal
+  from mtljax.training.disk import _seal
 
   save_steps(tmp_path, {1: None})
   checkpointer = Checkpointer(tmp_path)

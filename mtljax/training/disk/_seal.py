@@ -18,7 +18,7 @@ import shutil
 from typing import Any
 
 from mtljax import _files
-from mtljax.training import _json
+from mtljax.training.disk import _json
 
 _KEYS = {'step', 'score', 'meta', 'data_state', 'leaves', 'files', 'digest'}
 _OURS = re.compile(r'(\d+)(\.json(\.tmp)?|\.orbax-checkpoint-tmp.*)?')

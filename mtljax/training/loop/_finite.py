@@ -5,8 +5,8 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from mtljax.training.checkpoint import Checkpointer
-from mtljax.training.state import TrainState
+from mtljax.training.disk.checkpoint import Checkpointer
+from mtljax.training.step.state import TrainState
 
 
 class NonFiniteLossError(FloatingPointError):

@@ -5,7 +5,8 @@ import shutil
 import jax.numpy as jnp
 import pytest
 
-from mtljax.training import Checkpointer, CheckpointError, _seal
+from mtljax.training import Checkpointer, CheckpointError
+from mtljax.training.disk import _seal
 
 
 def save(directory, scores):

@@ -16,7 +16,7 @@ from mtljax.training import (
   TensorBoardWriter,
   WandbWriter,
 )
-from mtljax.training.writers import _number
+from mtljax.training.disk.writers import _number
 
 
 def lines(path):

@@ -10,18 +10,18 @@ from typing import Any
 
 import jax
 
-from mtljax.training._finite import (
+from mtljax.training._preempt import Preempted, Preemption
+from mtljax.training.disk.checkpoint import Checkpointer
+from mtljax.training.disk.writers import Marks, MetricWriter, marks_of, truncate
+from mtljax.training.loop._finite import (
   NonFiniteLossError,
   check_state,
   with_advice,
 )
-from mtljax.training._preempt import Preempted, Preemption
-from mtljax.training._progress import Progress
-from mtljax.training._window import Window
-from mtljax.training.checkpoint import Checkpointer
-from mtljax.training.lockstep import Asked, Steps, drive, holding
-from mtljax.training.state import TrainState
-from mtljax.training.writers import Marks, MetricWriter, marks_of, truncate
+from mtljax.training.loop._progress import Progress
+from mtljax.training.loop._window import Window
+from mtljax.training.loop.lockstep import Asked, Steps, drive, holding
+from mtljax.training.step.state import TrainState
 
 #: Metrics that no two runs share, however equal.
 TIMING = ('examples_per_second',)

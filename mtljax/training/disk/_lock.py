@@ -13,7 +13,7 @@ import time
 
 import jax
 
-from mtljax.training import _json
+from mtljax.training.disk import _json
 
 try:
   import fcntl

@@ -204,7 +204,7 @@ def test_the_smallest_that_is_split(min_size, split):
 def _specs_of(layout, params, tree):
   from unittest import mock
 
-  from mtljax.training import sharding
+  from mtljax.training.step import sharding
 
   with mock.patch.object(sharding, 'NamedSharding', lambda mesh, spec: spec):
     return layout.state(tree, params)

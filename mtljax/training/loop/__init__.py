@@ -1,0 +1,1 @@
+"""Many steps: the loop, members of a sweep in lockstep, how a run ends."""

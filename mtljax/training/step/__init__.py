@@ -1,0 +1,1 @@
+"""One step of training: its state, plan, routes, devices, sweeps of it."""
