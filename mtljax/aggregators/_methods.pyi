@@ -2358,8 +2358,7 @@ def cosmos(
   input                     weights
   ========================  ==================================================
   one task                  the preference; 1 by default
-  losses in the preferred   the preference
-  ratio
+  losses as preferred       the preference
   all losses 0              the preference: there is no cosine
   negative losses           nothing special
   absent tasks              0, the smaller problem's answer for the rest, with

@@ -92,7 +92,9 @@ def igb(*, warmup_steps: int = 100, base_steps: int | None = None) -> Weighting:
     valid = losses > 0
     warm = state.seen < warmup_steps
     done = mask & ~warm
-    shares = _loss_common.softmax(losses / state.base, done)
+    # Far beyond what the softmax tells apart, and never infinite.
+    ratio = losses / jnp.maximum(state.base, jnp.finfo(losses.dtype).tiny)
+    shares = _loss_common.softmax(jnp.minimum(ratio, 1e30), done)
     shares = _loss_common.count(done) * shares
     weights = jnp.where(warm, 1, shares) / jnp.where(valid, losses, 1)
 
