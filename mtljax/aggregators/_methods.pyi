@@ -2439,8 +2439,7 @@ def pbi(
   input                     weights
   ========================  ==================================================
   one task                  1
-  losses in the preferred   :math:`\hat\lambda`
-  ratio, or all ideal
+  losses as preferred       :math:`\hat\lambda`; so where all are ideal
   losses below the ideal    nothing special
   absent tasks              0, the smaller problem's answer for the rest
   NaN or infinity           NaN
