@@ -11,6 +11,14 @@ import rich.console
 from experiments.report.console import make_console, said
 from mtljax.training import exit_on_error
 
+#: What the library's sentences speak of, as it is typed here.
+WORDS = {
+  'directory=': '--out ',
+  'another directory': 'another --out',
+  'resume=False': '--no-resume',
+  'force=True': '--force',
+}
+
 
 def run_command(
   parse: Callable[[], Any],
@@ -31,7 +39,7 @@ def run_command(
       for none.
     start: what comes before ``prepare``, and the console; None: a plain one.
   """
-  with exit_on_error(), said():
+  with exit_on_error(WORDS), said():
     try:
       config = parse()
       console = make_console() if start is None else start(config)

@@ -98,8 +98,8 @@ def acquire(folder: pathlib.Path) -> Lock | None:
     _held[identity] = Lock(file, identity)
     return _held[identity]
   raise LockedError(
-    f'--out {folder} is in use by {_holder(path)}: wait for it, end it, or '
-    'choose another --out'
+    f'directory={folder} is in use by {_holder(path)}: wait for it, end it, or '
+    'choose another directory'
   )
 
 
@@ -174,7 +174,8 @@ def _say_once(folder: pathlib.Path, why: str) -> None:
   if str(folder) not in _said:
     _said.add(str(folder))
     _log.warning(
-      '--out %s cannot be locked: %s. Let no second process use it meanwhile',
+      'directory=%s cannot be locked: %s. Let no second process use it '
+      'meanwhile',
       folder,
       why,
     )

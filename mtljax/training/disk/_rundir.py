@@ -210,13 +210,13 @@ def _as_output_error(directory: Any) -> Iterator[None]:
     raise
   except OSError as error:
     raise OutputError(
-      f'--out {directory} cannot be written to ({error.strerror}): choose a '
-      'folder that you may write to, on a disk with free space'
+      f'directory={directory} cannot be written to ({error.strerror}): choose '
+      'a folder that you may write to, on a disk with free space'
     ) from error
 
 
 @contextlib.contextmanager
-def exit_on_error() -> Iterator[None]:
+def exit_on_error(words: Mapping[str, str] | None = None) -> Iterator[None]:
   """Ends a program with one sentence and status 1 where a run has to stop.
 
   For ``main`` functions. `OSError` (disks, checkpoints), `ConfigMismatchError`
@@ -224,10 +224,14 @@ def exit_on_error() -> Iterator[None]:
   would bury the sentence; anything else is a bug and passes through. After
   `Preempted` the sentence says how to go on, and the status is 143.
 
+  Args:
+    words: what the program calls what a sentence speaks of, such as
+      ``{'directory=': '--out ', 'resume=False': '--no-resume'}``.
+
   >>> with exit_on_error():
-  ...   raise OutputError('--out /proc cannot be written to')
+  ...   raise OutputError('directory=/proc cannot be written to')
   Traceback (most recent call last):
-  SystemExit: error: --out /proc cannot be written to
+  SystemExit: error: directory=/proc cannot be written to
   """
   try:
     yield
@@ -235,7 +239,10 @@ def exit_on_error() -> Iterator[None]:
     print(stopped, file=sys.stderr)
     raise
   except (OSError, ConfigMismatchError, FloatingPointError) as error:
-    sys.exit(f'error: {_output_sentence(error) or error}')
+    sentence = _output_sentence(error) or str(error)
+    for ours, theirs in (words or {}).items():
+      sentence = sentence.replace(ours, theirs)
+    sys.exit(f'error: {sentence}')
 
 
 def _output_sentence(error: Any) -> str | None:
@@ -259,8 +266,8 @@ def _occupied(run: Run) -> list[pathlib.Path]:
 def _check_has_config(directory: Any, occupied: list[pathlib.Path]) -> None:
   if occupied[0].name != 'config.json':
     raise ConfigMismatchError(
-      f'--out {directory} holds {occupied[0].name} but no config.json: '
-      'choose another --out, or --no-resume to move it aside'
+      f'directory={directory} holds {occupied[0].name} but no config.json: '
+      'choose another directory, or resume=False to move it aside'
     )
 
 
@@ -271,9 +278,9 @@ def _check_no_link(directory: Any, *, only_lock: bool = False) -> None:
     link = None if only_lock else _inside.find_link(path)
   if link is not None:
     raise OutputError(
-      f'--out {directory} holds a link, {link.relative_to(path)} -> '
+      f'directory={directory} holds a link, {link.relative_to(path)} -> '
       f'{os.readlink(link)}, and links in it are not followed: put what it '
-      'points to in its place or remove it, or choose another --out'
+      'points to in its place or remove it, or choose another directory'
     )
 
 
@@ -287,8 +294,8 @@ def _read_config(
       raise ValueError('it is no object')
   except ValueError as error:
     raise ConfigMismatchError(
-      f'--out {directory} has a damaged config.json ({error}): choose another '
-      '--out, or --no-resume to move it aside'
+      f'directory={directory} has a damaged config.json ({error}): choose '
+      'another directory, or resume=False to move it aside'
     ) from error
   if 'digest' not in old:
     sealed = any(key in old for key in ADDED)
@@ -312,10 +319,10 @@ def _edited_error(
     found |= differences(old['identity'], identity)
   here = f'; it differs from this run in {in_words(found)}' if found else ''
   return ConfigMismatchError(
-    f'--out {directory} has a config.json that was changed since a run wrote '
-    f'it ({edited}){here}: put back the one before, add --force to go on with '
-    'it (config.json will say so), choose another --out, or --no-resume to '
-    'move it aside'
+    f'directory={directory} has a config.json that was changed since a run '
+    f'wrote it ({edited}){here}: put back the one before, pass force=True to '
+    'go on with it (config.json will say so), choose another directory, or '
+    'resume=False to move it aside'
   )
 
 
@@ -325,10 +332,10 @@ def _check_same(
   differing = differences(old, new, ignore | set(ADDED))
   if differing:
     raise ConfigMismatchError(
-      f'--out {directory} holds a run of another configuration: '
+      f'directory={directory} holds a run of another configuration: '
       + in_words(differing)
-      + ': use the same flags to resume it, another --out, or --no-resume to '
-      'move it aside'
+      + ': use the same options to resume it, another directory, or '
+      'resume=False to move it aside'
     )
 
 
@@ -347,17 +354,18 @@ def _history(
     return history
   if 'identity' not in old:
     _log.warning(
-      '--out %s does not say what made it (an older version wrote it): it is '
-      'taken to be the versions, code and data of now',
+      'directory=%s does not say what made it (an older version wrote it): it '
+      'is taken to be the versions, code and data of now',
       directory,
     )
     return [*history, record({'identity': ('absent', 'noted from here on')})]
   differing = differences(old['identity'], identity)
   if differing and not force:
     raise ConfigMismatchError(
-      f'--out {directory} is not finished and was begun with other versions, '
-      f'code or data: {in_words(differing)}: go on with those, add --force to '
-      'go on with these (config.json will say so), or choose another --out'
+      f'directory={directory} is not finished and was begun with other '
+      f'versions, code or data: {in_words(differing)}: go on with those, pass '
+      'force=True to go on with these (config.json will say so), or choose '
+      'another directory'
     )
   return [*history, record(differing)] if differing else history
 

@@ -237,7 +237,7 @@ class Checkpointer:
     raise CheckpointError(
       f'no whole {which} in {self.directory}: '
       + ('; '.join(problems) or 'none was saved')
-      + '. Start afresh with --no-resume or another --out'
+      + '. Start afresh with resume=False or another directory'
     )
 
   def _check_fits(self, step: int, saved: dict[str, str], example: Any) -> None:
@@ -255,7 +255,7 @@ class Checkpointer:
       raise ValueError(
         f'the checkpoint of step {step} in {self.directory} is of another '
         f'state; {len(differing)} leaves differ: {some}. Use the model, method '
-        'and optimizer that it was saved with, or another --out'
+        'and optimizer that it was saved with, or another directory'
       )
 
   def _load(self, step: int, example: Any) -> Any:
@@ -299,7 +299,7 @@ class Checkpointer:
     whole = sorted(self._scores())
     return CheckpointError(
       f'the checkpoint of step {step} cannot be written to {self.directory} '
-      f'({_reason(error)}): free some disk space or choose another --out. '
+      f'({_reason(error)}): free some disk space or choose another directory. '
       f'Whole checkpoints there: {whole or "none"}; the same command resumes'
     )
 

@@ -156,7 +156,7 @@ class JsonlWriter:
     return OSError(
       error.errno,
       f'the metrics cannot be written ({error.strerror}): free some disk space '
-      'or choose another --out; the same command resumes',
+      'or choose another directory; the same command resumes',
       str(self.path),
     )
 

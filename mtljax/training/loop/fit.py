@@ -232,7 +232,7 @@ def fit_steps(
   if start > num_steps:
     raise ValueError(
       f'num_steps={num_steps} has passed: the checkpoint is of step {start}; '
-      'raise num_steps or choose another --out'
+      'raise num_steps or choose another directory'
     )
 
   def write(step: int, scalars: Mapping[str, Any], **tags: str) -> None:

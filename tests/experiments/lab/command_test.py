@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from experiments.lab import command
+from mtljax.training import open_run
 
 ENDLESS = """
 from experiments.lab import command
@@ -47,6 +48,19 @@ def test_a_closed_pipe_ends_without_a_traceback():
   process.stderr.close()
   assert process.wait() == 141
   assert 'Traceback' not in said and 'BrokenPipe' not in said
+
+
+def test_the_library_is_heard_in_the_words_of_the_command_line(tmp_path):
+  open_run(tmp_path, {'seed': 1})
+
+  def run(config, prepared, console):
+    open_run(tmp_path, {'seed': 2})
+
+  with pytest.raises(SystemExit) as ended:
+    command.run_command(lambda: None, lambda *_: None, run)
+  said = ended.value.code
+  assert said.startswith(f'error: --out {tmp_path} holds a run of another')
+  assert 'another --out, or --no-resume to move it aside' in said
 
 
 @pytest.mark.skipif(

@@ -68,7 +68,7 @@ def test_a_link_is_named_and_nothing_is_written_outside(
     opening(tmp_path / 'run')
   sentence = str(caught.value)
   assert f'holds a link, {name} -> {target}' in sentence
-  assert 'not followed' in sentence and 'another --out' in sentence
+  assert 'not followed' in sentence and 'another directory' in sentence
   assert content(outside) == before
   assert link.is_symlink()
 
@@ -158,7 +158,7 @@ def test_an_edited_configuration_is_named_and_forced(
   now = {'versions': {'jax': '3'}}
   with pytest.raises(ConfigMismatchError) as caught:
     open_run(tmp_path, CONFIG, identity=now, finished=finished)
-  for part in ('changed since', 'digest', '--force', '(there "2", now "3")'):
+  for part in ('changed since', 'digest', 'force=True', '(there "2", now "3")'):
     assert part in str(caught.value)
   assert (tmp_path / 'config.json').read_bytes() == before
   open_run(tmp_path, CONFIG, identity=now, finished=finished, force=True)

@@ -26,7 +26,8 @@ if sys.stdin.readline() == 'release\\n':
 """
 FORK = """
 import os, sys
-from mtljax.training import _lock, open_run
+from mtljax.training import open_run
+from mtljax.training.disk import _lock
 open_run(sys.argv[1], {'seed': 1})
 child = os.fork()
 if not child:
@@ -74,7 +75,7 @@ def test_the_second_is_refused_by_the_firsts_pid_until_it_is_killed(
     with pytest.raises(_lock.LockedError) as caught:
       open_run(tmp_path, {'seed': 2}, resume=resume)
     assert f'process {first.pid} on ' in str(caught.value)
-    assert '--out' in str(caught.value)
+    assert 'directory=' in str(caught.value)
   assert (tmp_path / 'config.json').read_bytes() == config
   assert not list(tmp_path.parent.glob('*.bak-*'))
   assert f'process {first.pid} ' in _lock.held_by_other(tmp_path)

@@ -35,8 +35,8 @@ def test_difference_names_keys_values_and_fix(tmp_path):
   assert 'seed (there 1, now absent)' in message
   assert 'shape' not in message
   assert 'method.name' not in message
-  assert '--out' in message
-  assert '--no-resume' in message
+  assert 'directory=' in message
+  assert 'resume=False' in message
   assert json.loads((tmp_path / 'config.json').read_text())['seed'] == 1
 
 
@@ -78,19 +78,21 @@ def test_run_without_configuration_is_refused(tmp_path, name):
 
 def test_damaged_configuration_is_refused(tmp_path):
   (tmp_path / 'config.json').write_text('{"seed": ')
-  with pytest.raises(ConfigMismatchError, match='damaged config.json.*--out'):
+  with pytest.raises(
+    ConfigMismatchError, match='damaged config.json.*another directory'
+  ):
     open_run(tmp_path, CONFIG)
 
 
 def test_out_below_a_file(tmp_path):
   (tmp_path / 'file').write_text('')
-  with pytest.raises(OutputError, match='--out .*Not a directory.*choose'):
+  with pytest.raises(OutputError, match='directory=.*Not a directory.*choose'):
     open_run(tmp_path / 'file' / 'run', CONFIG)
 
 
 def test_out_is_a_file(tmp_path):
   (tmp_path / 'file').write_text('')
-  with pytest.raises(OutputError, match='--out .*File exists'):
+  with pytest.raises(OutputError, match='directory=.*File exists'):
     open_run(tmp_path / 'file', CONFIG)
 
 
@@ -99,7 +101,7 @@ def test_not_permitted(tmp_path, monkeypatch):
     raise PermissionError(13, 'Permission denied')
 
   monkeypatch.setattr(pathlib.Path, 'write_text', refuse)
-  with pytest.raises(OutputError, match='--out .*Permission denied'):
+  with pytest.raises(OutputError, match='directory=.*Permission denied'):
     open_run(tmp_path, CONFIG)
 
 

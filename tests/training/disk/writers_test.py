@@ -104,12 +104,12 @@ def test_jsonl_full_disk(tmp_path):
   writer.close()
   with open('/dev/full', 'wb', buffering=0) as full:
     writer._file = full
-    with pytest.raises(OSError, match='metrics cannot be written.*--out'):
+    with pytest.raises(OSError, match='metrics cannot be written.*directory'):
       writer.write(1, {})
 
 
 def test_jsonl_unwritable(tmp_path):
-  with pytest.raises(OSError, match='metrics cannot be written.*--out'):
+  with pytest.raises(OSError, match='metrics cannot be written.*directory'):
     JsonlWriter(tmp_path / 'missing' / 'metrics.jsonl')
 
 
