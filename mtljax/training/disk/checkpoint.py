@@ -268,7 +268,7 @@ class Checkpointer:
     return jax.tree.unflatten(
       treedef,
       [
-        _zeros(x) if abstract is None else next(rest)
+        _zeros(x) if abstract is None else _as_asked(next(rest), x)
         for x, abstract in zip(leaves, wanted, strict=True)
       ],
     )
@@ -339,6 +339,27 @@ def _is_too_wide(x: Any) -> bool:
   return jax.dtypes.canonicalize_dtype(x.dtype) != x.dtype
 
 
+def _is_scoped(x: Any) -> bool:
+  """Whether jax has arrays of its type in this thread, but not in others.
+
+  Inside of ``with jax.enable_x64(True)`` the threads that orbax loads in do not
+  see the scope, and would narrow what they load.
+  """
+  if not isinstance(x, jax.Array) or x.dtype.itemsize < 8 or _is_too_wide(x):
+    return False
+  if jnp.issubdtype(x.dtype, jax.dtypes.extended) or x.dtype == jnp.complex64:
+    return False
+  with concurrent.futures.ThreadPoolExecutor(1) as other:
+    return other.submit(_is_too_wide, x).result()
+
+
+def _as_asked(loaded: Any, x: Any) -> Any:
+  """What was loaded for ``x``, on its devices."""
+  if isinstance(x, jax.Array) and isinstance(loaded, np.ndarray):
+    return jax.device_put(loaded, x.sharding)
+  return loaded
+
+
 def _zeros(x: Any) -> jax.Array | np.ndarray:
   if _is_too_wide(x):
     return np.zeros(x.shape, x.dtype)
@@ -346,7 +367,7 @@ def _zeros(x: Any) -> jax.Array | np.ndarray:
 
 
 def _abstract(x: Any) -> jax.ShapeDtypeStruct | np.ndarray:
-  if _is_too_wide(x):
+  if _is_too_wide(x) or _is_scoped(x):
     return np.empty(x.shape, x.dtype)
   sharding = getattr(x, 'sharding', None)
   sharding = sharding or jax.sharding.SingleDeviceSharding(

@@ -408,3 +408,21 @@ def test_orbax_is_quiet(tmp_path, capfd, caplog):
     checkpointer.restore(make_state())
   assert capfd.readouterr() == ('', '')
   assert not caplog.records
+
+
+@pytest.mark.parametrize('dtype', ['float64', 'int64', 'complex128', 'uint64'])
+def test_arrays_of_a_scope_keep_their_bits(tmp_path, dtype):
+  """Where ``jax.enable_x64`` holds in this thread only."""
+  with jax.enable_x64(True), Checkpointer(tmp_path) as checkpointer:
+    value = 2**40 + 7 if 'int' in dtype else 1 / 3
+    state = {
+      'wide': jnp.full(3, value, dtype),
+      'narrow': jnp.ones(2, 'float32'),
+      'key': jax.random.key(1),
+    }
+    checkpointer.save(1, state)
+    found = checkpointer.restore(jax.tree.map(lambda x: x, state))[0]
+    assert isinstance(found['wide'], jax.Array)
+    assert found['wide'].dtype == dtype
+    np.testing.assert_array_equal(found['wide'], state['wide'])
+    assert found['narrow'].dtype == 'float32'
