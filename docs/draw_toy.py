@@ -35,7 +35,7 @@ STYLE = {
 
 
 #: Methods whose update is no weighted sum of the gradients.
-WITHOUT_WEIGHTS = ('graddrop', 'trimmed_mean')
+WITHOUT_WEIGHTS = ('graddrop', 'meta_balance', 'trimmed_mean')
 
 
 class Trajectory(NamedTuple):

@@ -43,7 +43,7 @@ INVARIANCE = {
 
 def summary(name: str) -> str:
   """The first sentence of a method's docstring."""
-  return (inspect.getdoc(getattr(mtl, name)) or '').split('\n\n')[0]
+  return (inspect.getdoc(mtl.get_method(name)) or '').split('\n\n')[0]
 
 
 def facts(method: mtl.MethodSummary) -> list[tuple[str, str]]:
@@ -82,14 +82,17 @@ def signature(fun: Callable[..., Any]) -> str:
 
 def rule(name: str) -> str:
   """How the weighting inside is called, with its example."""
-  if name not in mtl.weightings.__all__:
+  home, place = mtl.weightings, 'mtljax.weightings'
+  if hasattr(mtl.contrib.weightings, name):
+    home, place = mtl.contrib.weightings, 'mtljax.contrib.weightings'
+  if not hasattr(home, name):
     return ''
-  factory = getattr(mtl.weightings, name)
+  factory = getattr(home, name)
   doc = inspect.getdoc(factory) or ''
   example = re.search(r'^Examples?:\n((?:  .*\n|\n)+)', doc, re.M)
   assert example is not None, f'{name} has no example'
   return RULE.format(
-    name=name,
+    name=f'{place}.{name}',
     signature=signature(factory),
     example=textwrap.dedent(example[1]).strip(),
   )
@@ -99,7 +102,7 @@ RULE = """
 ## The rule inside
 
 ```{{eval-rst}}
-.. py:function:: mtljax.weightings.{name}{signature}
+.. py:function:: {name}{signature}
 
    The weighting: from task statistics to weights, see `mtljax.Weighting`.
 ```
@@ -124,7 +127,7 @@ squares are starts, dots ends. Lines of equal mean loss; the thick line is the
 Pareto front, the star the minimum of the mean.
 
 ```{{eval-rst}}
-.. autofunction:: mtljax.{name}{signature}
+.. autofunction:: {place}.{name}{signature}
 ```
 {rule}"""
 
@@ -150,7 +153,8 @@ def render(method: mtl.MethodSummary) -> str:
     how=how(method),
     steps=draw_toy.STEPS,
     rate=draw_toy.RATE,
-    signature=signature(getattr(mtl, method.name)),
+    signature=signature(mtl.get_method(method.name)),
+    place='mtljax.contrib' if method.contrib else 'mtljax',
     rule=rule(method.name),
   )
 
