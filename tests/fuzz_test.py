@@ -16,6 +16,7 @@ import re
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from battery import FIRST, weights_of
 
@@ -43,7 +44,7 @@ NO_SIZES = {repr(x) for x in [0, -1, 2.5, None, True, '2']}
 NOT_NUMBERS = {'num_tasks', 'labels', 'gramian_labels', 'key', 'tx', 'method'}
 SHARED = {
   'sam': {'rho': 0.1},
-  'flat_regions': {'rho_shared': 0.1},
+  'flat_regions': {'rho_shared': 0.1, 'rho_task': 0.1},
   'samo': {'rho': 0.1, 'beta': 0.5, 'smoothing': 0.01},
   'gradient_norm_penalty': {'rho': 0.1, 'alpha': 0.5},
   'cr_mogm': {'decay': 0.5},
@@ -56,6 +57,13 @@ OTHERS = {
   'normalized_ascent': ((0.1,), {}),
   'adaptive_ascent': ((0.1,), {}),
   'normalize_tasks': ((T,), {}),
+}
+# Optax's face of a number of tasks, by what else it is built of.
+SIZED = {
+  'adatask': {'learning_rate': 0.1},
+  'normalize_tasks': {},
+  'per_task': {'tx': optax.sgd(0.1)},
+  'per_task_optimizer': {'tx': optax.sgd(0.1)},
 }
 
 
@@ -178,6 +186,23 @@ def build_calls():
         value,
         lambda f=function, k=kwargs: f(**k),
       )
+
+  for (factory, options), size in itertools.product(SIZED.items(), SIZES):
+    yield (
+      f'{factory}({size!r})',
+      'num_tasks|T',
+      size,
+      lambda f=factory, k=options, size=size: getattr(mtl, f)(
+        num_tasks=size, **k
+      ),
+    )
+  for value in NUMBERS:
+    yield (
+      f'inject_hyperparams(cagrad)(c={value!r})',
+      'c',
+      value,
+      lambda value=value: mtl.inject_hyperparams(mtl.cagrad)(T, c=value),
+    )
 
 
 def valid(m):
