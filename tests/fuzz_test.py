@@ -198,6 +198,12 @@ def build_calls():
     )
   for value in NUMBERS:
     yield (
+      f'select([mgda], {value!r})',
+      'index',
+      value,
+      lambda value=value: mtl.select([mtl.mgda(T)], value),
+    )
+    yield (
       f'inject_hyperparams(cagrad)(c={value!r})',
       'c',
       value,

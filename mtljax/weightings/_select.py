@@ -186,8 +186,12 @@ def _check(weightings: tuple[Weighting, ...], index: ArrayLike) -> None:
 
 def check_index(index: ArrayLike, size: int) -> None:
   """Raises TypeError or ValueError unless it is a scalar integer in range."""
-  integral = jnp.issubdtype(jnp.result_type(index), jnp.integer)
-  if jnp.shape(index) != () or not integral:
+  try:
+    integral = jnp.issubdtype(jnp.result_type(index), jnp.integer)
+    scalar = integral and jnp.shape(index) == ()
+  except TypeError:  # text, say
+    scalar = False
+  if not scalar:
     raise TypeError(f'index={index!r} must be a scalar integer.')
   if not isinstance(index, jax.core.Tracer):
     _validate.in_range('index', int(index), 0, size - 1)
