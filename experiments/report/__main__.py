@@ -17,6 +17,7 @@ import tyro
 from experiments.report import write_report
 from experiments.report.console import make_console, said
 from experiments.report.results import ReportError
+from mtljax.training.disk._lock import held_by_other
 
 
 def main(
@@ -40,6 +41,11 @@ def main(
       )
     for note in summary['notes']:
       console.print(note, markup=False)
+    if holder := held_by_other(directory):
+      console.print(
+        f'In use by {holder}: the report is of what was there just now.',
+        markup=False,
+      )
     console.print(str(directory / 'report.html'), markup=False, soft_wrap=True)
   except ReportError as error:
     sys.exit(f'error: {error}')

@@ -1,107 +1,21 @@
 """The report of a made-up experiment, against numbers worked out by hand."""
 
-import csv
 import html.parser
 import json
 import math
-import pathlib
 import re
-import subprocess
-import sys
 
-import numpy as np
 import pytest
 import rich.console
+from made_up import ACCURACY, write
 
-from experiments.report import __main__ as report_command
 from experiments.report import comparison
 from experiments.report.results import ReportError
-
-TASKS = ('left', 'right')
-# Accuracy of left and right, by method and seed.
-ACCURACY = {
-  'single_left': [(0.90, None), (0.92, None)],
-  'single_right': [(None, 0.80), (None, 0.80)],
-  'sum_losses': [(0.91, 0.76), (0.91, 0.80)],
-  'pcgrad': [(0.93, 0.72), (0.95, 0.72)],
-}
-STUDIES = (
-  'conflict_study',
-  'flat_regions',
-  'invariance',
-  'optimizer_study',
-  'robustness_study',
-  'toy',
-)
-SPEED = {'sum_losses': 40.0, 'pcgrad': 20.0}
-
-
-def _train_lines(method, seed, steps):
-  rng = np.random.default_rng(seed)
-  own = [task for task in TASKS if method in ('sum_losses', 'pcgrad')] or [
-    method.removeprefix('single_')
-  ]
-  for step in range(0, steps, 10):
-    line = {'kind': 'train', 'step': step, 'epoch': step / 100}
-    for task in own:
-      line[f'loss/{task}'] = 2 * math.exp(-step / 500) + 0.1 * rng.random()
-    if len(own) > 1:
-      line['weight/left'], line['weight/right'] = 1.0, 0.5 + rng.random()
-      line['cosine/left,right'] = math.cos(step / 200)
-    line['examples_per_second'] = 1000.0
-    yield line
-    if step % 500 == 0:
-      yield {'kind': 'eval', 'split': 'validation', 'step': step} | {
-        f'accuracy/{task}': 0.5 + step / 10_000 for task in own
-      }
-
-
-def _write(directory, accuracy, *, steps=1000, **config):
-  """Writes the folder of a finished experiment."""
-  config = {
-    'experiment': 'fake',
-    'data': 'two digits',
-    'seeds': 2,
-    'methods': list(accuracy),
-    'tasks': list(TASKS),
-    **config,
-  }
-  (directory / 'config.json').write_text(json.dumps(config))
-  columns = ['method', 'seed', 'best_step', 'validation/accuracy/left']
-  columns += [
-    f'test/{kind}/{t}' for t in TASKS for kind in ('accuracy', 'loss')
-  ]
-  columns += ['wall_time', 'steps_per_second', 'status']
-  with (directory / 'results.csv').open('w', newline='') as file:
-    writer = csv.DictWriter(file, columns)
-    writer.writeheader()
-    for method, seeds in accuracy.items():
-      for seed, pair in enumerate(seeds):
-        row = {
-          'method': method,
-          'seed': seed,
-          'best_step': 900,
-          'wall_time': 10 + seed,
-          'steps_per_second': SPEED.get(method, 50.0),
-          'status': 'ok',
-        }
-        for task, value in zip(TASKS, pair, strict=True):
-          if value is not None:
-            row[f'test/accuracy/{task}'] = value
-            row[f'test/loss/{task}'] = 1 - value
-        writer.writerow(row)
-        folder = directory / 'runs' / method / f'seed_{seed}'
-        folder.mkdir(parents=True)
-        lines = _train_lines(method, seed, steps)
-        (folder / 'metrics.jsonl').write_text(
-          ''.join(json.dumps(line) + '\n' for line in lines)
-        )
-  return directory
 
 
 @pytest.fixture(scope='module')
 def finished(tmp_path_factory):
-  directory = _write(tmp_path_factory.mktemp('fake'), ACCURACY)
+  directory = write(tmp_path_factory.mktemp('fake'), ACCURACY)
   return directory, comparison.write_report(directory)
 
 
@@ -290,7 +204,7 @@ def test_same_files_same_bytes(finished):
 
 def test_one_seed_has_no_standard_error(tmp_path):
   one = {method: seeds[:1] for method, seeds in ACCURACY.items()}
-  summary = comparison.write_report(_write(tmp_path, one, steps=50))
+  summary = comparison.write_report(write(tmp_path, one, steps=50))
   cells = _cells(summary)
   assert cells['pcgrad']['accuracy left %'] == '93.00 ± -'
   assert cells['pcgrad']['Δm metrics %'].endswith('± -')
@@ -301,7 +215,7 @@ def test_one_seed_has_no_standard_error(tmp_path):
 
 def test_missing_baseline_is_said(tmp_path):
   rest = {k: v for k, v in ACCURACY.items() if k != 'single_right'}
-  summary = comparison.write_report(_write(tmp_path, rest, steps=50))
+  summary = comparison.write_report(write(tmp_path, rest, steps=50))
   assert _cells(summary)['pcgrad']['Δm tasks %'] == '-'
   assert summary['baseline'] is None
   assert any('no finished run of single_right' in n for n in summary['notes'])
@@ -311,13 +225,13 @@ def test_missing_baseline_is_said(tmp_path):
 
 def test_zero_baseline_is_said(tmp_path):
   zero = ACCURACY | {'single_right': [(None, 0.0), (None, 0.0)]}
-  summary = comparison.write_report(_write(tmp_path, zero, steps=50))
+  summary = comparison.write_report(write(tmp_path, zero, steps=50))
   assert summary['methods']['pcgrad']['delta_m_metrics'] is None
   assert any('is not shown: baseline[1] is 0' in n for n in summary['notes'])
 
 
 def test_killed_run(tmp_path):
-  directory = _write(tmp_path, ACCURACY, steps=50)
+  directory = write(tmp_path, ACCURACY, steps=50)
   log = directory / 'runs/pcgrad/seed_1/metrics.jsonl'
   log.write_text(log.read_text()[:-25])
   table = directory / 'results.csv'
@@ -339,7 +253,7 @@ def test_killed_run(tmp_path):
 
 
 def test_row_cut_short_is_no_result(tmp_path):
-  directory = _write(tmp_path, ACCURACY, steps=50)
+  directory = write(tmp_path, ACCURACY, steps=50)
   table = directory / 'results.csv'
   table.write_text(table.read_text()[:-12])
   summary = comparison.write_report(directory)
@@ -348,7 +262,7 @@ def test_row_cut_short_is_no_result(tmp_path):
 
 def test_failed_and_diverged_runs_are_listed_and_left_out(tmp_path):
   bad = ACCURACY | {'pcgrad': [(0.93, 0.72), (math.nan, 0.72)]}
-  directory = _write(tmp_path, bad, steps=50)
+  directory = write(tmp_path, bad, steps=50)
   table = directory / 'results.csv'
   text = table.read_text()
   row = next(x for x in text.splitlines() if x.startswith('sum_losses,0'))
@@ -366,7 +280,7 @@ def test_failed_and_diverged_runs_are_listed_and_left_out(tmp_path):
 
 
 def test_missing_log_only_costs_the_curves(tmp_path):
-  directory = _write(tmp_path, ACCURACY, steps=50)
+  directory = write(tmp_path, ACCURACY, steps=50)
   for path in directory.glob('runs/*/*/metrics.jsonl'):
     path.unlink()
   summary = comparison.write_report(directory)
@@ -376,7 +290,7 @@ def test_missing_log_only_costs_the_curves(tmp_path):
 
 
 def test_running_experiment_without_results(tmp_path):
-  directory = _write(tmp_path, ACCURACY, steps=50)
+  directory = write(tmp_path, ACCURACY, steps=50)
   (directory / 'results.csv').unlink()
   summary = comparison.write_report(directory)
   assert 'No run has finished: there is no table.' in summary['notes']
@@ -385,7 +299,7 @@ def test_running_experiment_without_results(tmp_path):
 
 
 def test_repeated_row_and_steps_count_once(tmp_path):
-  directory = _write(tmp_path, {'sum_losses': [(0.5, 0.5)]}, steps=50)
+  directory = write(tmp_path, {'sum_losses': [(0.5, 0.5)]}, steps=50)
   table = directory / 'results.csv'
   last = table.read_text().splitlines()[-1]
   with table.open('a') as file:
@@ -399,7 +313,7 @@ def test_repeated_row_and_steps_count_once(tmp_path):
 
 
 def test_unknown_metric_is_left_out_and_can_be_declared(tmp_path):
-  directory = _write(tmp_path, ACCURACY, steps=50)
+  directory = write(tmp_path, ACCURACY, steps=50)
   table = directory / 'results.csv'
   table.write_text(table.read_text().replace('accuracy', 'margin'))
   summary = comparison.write_report(directory)
@@ -446,7 +360,7 @@ def test_names_cannot_inject_markup(tmp_path):
   name = '<b>&"$x_1$[red]'
   accuracy = {'sum_losses': [(0.5, 0.5)], name: [(0.5, 0.5)]}
   summary = comparison.write_report(
-    _write(tmp_path, accuracy, steps=50, experiment='</title><i>')
+    write(tmp_path, accuracy, steps=50, experiment='</title><i>')
   )
   page = _page(tmp_path)
   assert 'b' not in page.tags
@@ -491,60 +405,9 @@ def test_not_a_folder(tmp_path):
 
 def test_damaged_results_are_left_out(tmp_path):
   accuracy = {'sum_losses': [(0.5, 0.5)]}
-  _write(tmp_path, accuracy, steps=50)
+  write(tmp_path, accuracy, steps=50)
   with (tmp_path / 'results.csv').open('ab') as file:
     file.write(b'\xff\xfe\x00,,\n')
   summary = comparison.write_report(tmp_path)
   assert summary['methods']['sum_losses']['seeds'] == ['0']
   assert any('results.csv' in note for note in summary['notes'])
-
-
-def _main(directory, capsys):
-  with pytest.raises(SystemExit) as ended:
-    report_command.main(directory)
-  capsys.readouterr()
-  return str(ended.value.code)
-
-
-@pytest.mark.parametrize('experiment', STUDIES)
-@pytest.mark.parametrize('rows', [b'method,seed,status\na,0,ok\n', b'\xff\0'])
-def test_a_study_that_cannot_be_read_is_one_sentence(
-  experiment, rows, tmp_path, capsys
-):
-  config = {'tasks': ['a'], 'experiment': experiment}
-  (tmp_path / 'config.json').write_text(json.dumps(config))
-  (tmp_path / 'results.csv').write_bytes(rows)
-  said = _main(tmp_path, capsys)
-  assert said.startswith('error: ')
-  assert str(tmp_path) in said
-  assert not (tmp_path / 'report.html').exists()
-
-
-def test_a_report_that_cannot_be_written_is_one_sentence(tmp_path, capsys):
-  _write(tmp_path, {'sum_losses': [(0.5, 0.5)]}, steps=50)
-  (tmp_path / 'report.html').mkdir()
-  said = _main(tmp_path, capsys)
-  assert said.startswith(f'error: {tmp_path / "report.html"} cannot be written')
-
-
-def test_command_line(finished, tmp_path):
-  def run(*arguments):
-    return subprocess.run(
-      [sys.executable, '-m', 'experiments.report', *arguments],
-      capture_output=True,
-      text=True,
-      check=False,
-      cwd=pathlib.Path(comparison.__file__).parents[2],
-    )
-
-  good = run(str(finished[0]))
-  assert good.returncode == 0, good.stderr
-  assert 'pcgrad' in good.stdout
-  assert 'report.html' in good.stdout
-  bad = run(str(tmp_path))
-  assert bad.returncode != 0
-  assert bad.stderr.startswith('error: ')
-  assert 'Traceback' not in bad.stderr
-  usage = run('--help')
-  assert usage.returncode == 0
-  assert 'DIR' in usage.stdout
