@@ -324,7 +324,7 @@ def prepare(
     tasks=config.tasks,
     groups=tuple(tuple(group) for group in groups),
     facts=suite.facts(),
-    data={suite.name: identity.digests(found.splits)},
+    data={suite.name: suite.digests(found)},
     options={
       'num_steps': config.epochs * steps_per_epoch,
       'steps_per_epoch': steps_per_epoch,

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import inspect
+import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -10,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments.lab import identity
 from experiments.lab.options import DataOptions, flag
 from mtljax import _validate, data, models
 from mtljax.metrics import Mean
@@ -245,6 +249,23 @@ class Suite:
       'higher_is_better': {name: x.higher_is_better for name, x in listed},
       'delta_m_metrics': [name for name, x in listed if x.in_delta_m],
     }
+
+  def digests(self, data: Data) -> dict[str, str]:
+    """A digest of each split; of a suite of one's own, of its file as well.
+
+    Those of `experiments` are in what every ``config.json`` says of the code.
+    """
+    found = identity.digests(data.splits)
+    load = getattr(self.load, 'func', self.load)  # of a partial
+    try:
+      file = inspect.getsourcefile(load)
+    except TypeError:  # an object that is called
+      file = inspect.getsourcefile(type(load))
+    here = pathlib.Path(__file__).parent.parent
+    if file is not None and not pathlib.Path(file).is_relative_to(here):
+      code = pathlib.Path(file).read_bytes()
+      found['code'] = hashlib.sha256(code).hexdigest()
+    return found
 
   def check_data(self, options: DataOptions) -> None:
     """Raises ValueError for data that the suite cannot be loaded with."""

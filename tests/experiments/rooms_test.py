@@ -3,6 +3,8 @@
 import ast
 import collections
 import csv
+import hashlib
+import json
 import os
 import pathlib
 import re
@@ -165,6 +167,10 @@ def test_the_suite_of_the_page_is_compared(tmp_path):
   ]
   assert all(row['status'] == 'ok' for row in rows)
   assert 'mse sum' in text
+  # Another network in a file of one's own is another run.
+  config = json.loads((tmp_path / 'compare' / 'config.json').read_text())
+  code = config['identity']['data']['numbers']['code']
+  assert code == hashlib.sha256(source.encode()).hexdigest()
   rows, _ = call('conflict_study', '--suite', 'own.numbers')
   assert {row['method'] for row in rows} == {
     'numbers.shared_heavy',

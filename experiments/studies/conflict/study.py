@@ -24,7 +24,7 @@ import rich.console
 
 import mtljax as mtl
 from experiments import suites
-from experiments.lab import command, diagnose, identity, presets, study
+from experiments.lab import command, diagnose, presets, study
 from experiments.lab.options import DataOptions, Options, flag, free
 from experiments.lab.problem import Problem, make_problem
 from experiments.lab.runs import RunSpec
@@ -187,13 +187,12 @@ def prepare(
     config, lambda text: console.print(text, markup=False)
   )
   specs = [x for setting in settings for x in make_specs(config, setting)]
-  splits = {x.suite.name: x.data.splits for x in settings}
   return study.Study(
     name=NAME,
     tasks=tuple(dict.fromkeys(t for x in settings for t in x.problem.tasks)),
     groups=tuple((spec,) for spec in specs),
     growing=('tasks', 'methods'),
-    data={name: identity.digests(x) for name, x in splits.items()},
+    data={x.suite.name: x.suite.digests(x.data) for x in settings},
     options={
       'log_every': config.log_every,
       'batch_size': config.batch_size,

@@ -112,7 +112,7 @@ def prepare(
     },
     growing=('cells', 'methods'),
     data={
-      suite.name: identity.digests(clean.splits),
+      suite.name: suite.digests(clean),
       'other': identity.digests({config.out_of_data: other}),
     },
     options={

@@ -226,7 +226,7 @@ def run(
   identity.open_study(
     config,
     values,
-    data={suite.name: identity.digests(data.splits)},
+    data={suite.name: suite.digests(data)},
     finished=lambda: all(x.read(config.out) is not None for x in parts),
   )
   training = Training(

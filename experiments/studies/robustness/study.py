@@ -27,7 +27,6 @@ from experiments.lab import (
   command,
   comparison,
   diagnose,
-  identity,
   presets,
   study,
 )
@@ -218,7 +217,7 @@ def prepare(
     name=NAME,
     tasks=suite.task_names,
     groups=tuple((spec,) for spec in specs),
-    data={suite.name: identity.digests(data.splits)},
+    data={suite.name: suite.digests(data)},
     options={
       'log_every': config.log_every,
       'batch_size': config.batch_size,
