@@ -22,7 +22,14 @@ LIBRARIES = ('jax', 'jaxlib', 'optax', 'flax', 'numpy')
 #: Modules that make no number of a run: rooms, and files of any room.
 NOT_ROOMS = ('report',)
 NOT_CODE = ('claims', 'figures', 'report', 'rows', 'tables', 'console')
-NOT_CODE += ('command', 'identity', 'launch', 'processes', 'progress', '__main__')
+NOT_CODE += (
+  'command',
+  'identity',
+  'launch',
+  'processes',
+  'progress',
+  '__main__',
+)
 
 
 @functools.cache
