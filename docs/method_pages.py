@@ -192,5 +192,8 @@ def make() -> None:
 def linked(text: str) -> str:
   """The table of methods.md, each name a link to its page."""
   return re.sub(
-    r'^\| `(\w+)` \|', r'| [`\1`](generated/methods/\1.md) |', text, flags=re.M
+    r'^\| `((?:contrib\.)?(\w+))` \|',
+    r'| [`\1`](generated/methods/\2.md) |',
+    text,
+    flags=re.M,
   )

@@ -236,7 +236,7 @@ def methods() -> MethodTable:
   Examples:
     >>> import mtljax as mtl
     >>> [m.name for m in mtl.methods() if m.invariance == 'full']
-    ['adatask', 'db_mtl', 'nash_mtl', 'uw_o']
+    ['adatask', 'balancer', 'db_mtl', 'igb', 'nash_mtl', 'uw_o']
     >>> print(str(mtl.methods()).splitlines()[0].split()[:4])
     ['method', 'reads', 'routes', 'invariance']
   """

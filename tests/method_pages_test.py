@@ -35,16 +35,20 @@ def test_page_says_what_the_library_knows(made, method):
   )
   assert (facts['randomness'] == 'none') != method.random
   assert method.paper.rpartition(', ')[2] in page
-  assert f'.. autofunction:: mtljax.{method.name}(' in page
-  has_rule = method.name in mtl.weightings.__all__
-  assert (f'mtljax.weightings.{method.name}(' in page) == has_rule
+  place = 'mtljax.contrib' if method.contrib else 'mtljax'
+  assert f'.. autofunction:: {place}.{method.name}(' in page
+  home = mtl.contrib.weightings if method.contrib else mtl.weightings
+  has_rule = hasattr(home, method.name)
+  assert (f'{place}.weightings.{method.name}(' in page) == has_rule
   assert ('>>> ' in page) == has_rule
 
 
 def test_table_leads_to_every_page(made):
   table = made.linked((DOCS / 'methods.md').read_text())
   links = re.findall(
-    r'^\| \[`(\w+)`\]\(generated/methods/(\w+)\.md\)', table, re.M
+    r'^\| \[`(?:contrib\.)?(\w+)`\]\(generated/methods/(\w+)\.md\)',
+    table,
+    re.M,
   )
   assert links == [(name, name) for name in NAMES]
 

@@ -79,7 +79,7 @@ def lr_annealing(
     Wang et al., `Understanding and Mitigating Gradient Pathologies in
     Physics-Informed Neural Networks <https://arxiv.org/abs/2001.04536>`_, 2021
   """
-  _validate.integer('primary', primary, 0)
+  primary = _validate.integer('primary', primary, 0)
   _validate.in_range('decay', decay, 0, 1)
   _validate.flag('weighted', weighted)
 

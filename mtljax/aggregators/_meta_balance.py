@@ -82,7 +82,7 @@ def meta_balance(
     Gradient Magnitudes of Auxiliary Tasks <https://arxiv.org/abs/2203.06801>`_,
     2022
   """
-  _validate.integer('primary', primary, 0)
+  primary = _validate.integer('primary', primary, 0)
   _validate.in_range('relax_factor', relax_factor, 0, 1)
   _validate.in_range('decay', decay, 0, 1, open_high=True)
 

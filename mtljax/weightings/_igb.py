@@ -74,10 +74,10 @@ def igb(*, warmup_steps: int = 100, base_steps: int | None = None) -> Weighting:
     Dai et al., `Improvable Gap Balancing for Multi-Task Learning
     <https://arxiv.org/abs/2307.15429>`_, 2023
   """
-  _validate.integer('warmup_steps', warmup_steps, 1)
+  warmup_steps = _validate.integer('warmup_steps', warmup_steps, 1)
   if base_steps is None:
     base_steps = warmup_steps
-  _validate.integer('base_steps', base_steps, 1)
+  base_steps = _validate.integer('base_steps', base_steps, 1)
   _validate.in_range('base_steps', base_steps, 1, warmup_steps)
 
   def init_fn(num_tasks, key=None):

@@ -88,7 +88,7 @@ WRAPPERS = {
     mtl.gradient_norm_penalty,
     {'rho': 0.1, 'alpha': 0.3},
   ),
-  'cr_mogm': (mtl.cr_mogm, {'alpha': 0.3}),
+  'cr_mogm': (mtl.cr_mogm, {'decay': 0.3}),
 }
 
 
