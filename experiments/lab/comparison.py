@@ -228,13 +228,8 @@ def make_specs(
     layout=layout,
   )
 
-  def init(seed):
-    init_key, key = jax.random.split(jax.random.key(seed))
-    params, model_state = problem.init(init_key)
-    return step.init(params, key=key, model_state=model_state)
-
   def make(seed):
-    init_fn = functools.partial(init, seed)
+    init_fn = lambda: problem.start(step, jax.random.key(seed))
     return init_fn() if layout is None else layout.make(init_fn)
 
   def batches(seed):
@@ -273,12 +268,11 @@ def prepare(
   """A comparison, all of whose options are checked before anything is written.
 
   Args:
-    config: the options.
+    config: the options, `complete`.
     suite: what is trained on.
     name: of the experiment.
     console: where slow work is announced.
   """
-  config = complete(config, suite)
   check(config, suite)
   suite = suite.with_tasks(config.tasks)
   network = suite.network(config.model)

@@ -88,13 +88,19 @@ class RunOptions:
   """Folder for everything this run writes."""
   resume: bool = free(True)
   """Go on with what --out holds. --no-resume moves it aside and starts anew."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ForceOptions(RunOptions):
+  """Those of what is not done in one go."""
+
   force: bool = free(False)
   """Go on with unfinished runs that other versions, code or data began; what
   changed is kept in config.json."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Options(RunOptions):
+class Options(ForceOptions):
   """The options that all studies have which train networks."""
 
   seeds: int = free(3)

@@ -14,6 +14,7 @@ import mtljax as mtl
 from experiments.lab.suite import Data, Network, Suite, Task, Widths
 from mtljax import data as readers
 from mtljax import models
+from mtljax.training import TrainState, TrainStep
 
 EVAL_BATCH = 500
 PROBE_ROWS = 256
@@ -43,6 +44,12 @@ class Problem:
   measure: Callable[..., dict[str, Any]]
   evaluate: Callable[..., dict[str, jax.Array]]
   probe: Callable[..., dict[str, jax.Array]]
+
+  def start(self, step: TrainStep, key: jax.Array) -> TrainState:
+    """The state of a run before its first step; the key is used up."""
+    init_key, key = jax.random.split(key)
+    params, model_state = self.init(init_key)
+    return step.init(params, key=key, model_state=model_state)
 
 
 def make_problem(

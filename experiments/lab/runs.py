@@ -293,11 +293,6 @@ def _steps_per_second(folder: pathlib.Path, batch_size: float) -> float | None:
   return round(statistics.median(speeds), 3) if speeds else None
 
 
-def write_results(out: pathlib.Path, rows: list[dict[str, Any]]) -> None:
-  """``results.csv`` of all rows so far, replaced in one piece."""
-  run_files.write_table(out / run_files.TABLE, rows)
-
-
 def run_grid(
   out: pathlib.Path,
   groups: Sequence[Sequence[RunSpec]],
@@ -356,7 +351,7 @@ def run_grid(
           failed += 1
           bar.say(f'error: {run.method}, seed {run.seed}: {rows[-1]["status"]}')
       if devices.is_first():
-        write_results(out, rows)
+        run_files.write_table(out / run_files.TABLE, rows)
   return failed
 
 

@@ -29,7 +29,7 @@ class Measure:
   Attributes:
     name: ``'accuracy'``; its values are called ``accuracy/<task>``.
     higher_is_better: its direction.
-    unit: as a table shows it, such as ``'%'`` (of a share) or ``'min'``.
+    unit: of its values, ``'%'`` for a share; no table shows it yet.
     in_delta_m: whether delta-m and mean rank are taken over it.
   """
 

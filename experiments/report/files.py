@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from mtljax import _files
 from mtljax.training.disk import _json
 
 RESULT = 'result.json'
@@ -28,7 +29,7 @@ def write_json(path: pathlib.Path, value: Any) -> None:
   """A JSON file with its digest; what is no object goes below ``value``."""
   whole = value if isinstance(value, Mapping) else {'value': value}
   text = json.dumps(_json.seal(whole), indent=2) + '\n'
-  _json.replace(path, lambda temporary: temporary.write_text(text))
+  _files.replace_text(path, text)
 
 
 def read_json(path: pathlib.Path) -> Any:
@@ -68,7 +69,7 @@ def write_arrays(
     with temporary.open('wb') as file:
       save(file, **arrays, **{_SEAL: seal})
 
-  _json.replace(path, write)
+  _files.replace(path, write)
 
 
 def read_arrays(path: pathlib.Path, *, name: str = '') -> dict[str, np.ndarray]:
@@ -121,8 +122,8 @@ def write_table(path: pathlib.Path, rows: list[dict[str, Any]]) -> None:
   if path.is_file():
     digests.append(_json.file_digest(path))
   lines = ''.join(f'{digest}\n' for digest in digests)
-  _json.replace(_beside(path), lambda temporary: temporary.write_text(lines))
-  _json.replace(path, lambda temporary: temporary.write_bytes(whole))
+  _files.replace_text(_beside(path), lines)
+  _files.replace_bytes(path, whole)
 
 
 def read_table(path: pathlib.Path) -> list[dict[str, Any]]:

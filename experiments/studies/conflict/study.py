@@ -153,18 +153,13 @@ def make_specs(
   )
   steps_per_epoch = data.steps_per_epoch(config.batch_size)
 
-  def init(seed):
-    init_key, key = jax.random.split(jax.random.key(seed))
-    params, model_state = problem.init(init_key)
-    return step.init(params, key=key, model_state=model_state)
-
   return [
     RunSpec(
       method=setting.name,
       seed=seed,
       tasks=problem.tasks,
       step=step,
-      init_fn=functools.partial(init, seed),
+      init_fn=functools.partial(problem.start, step, jax.random.key(seed)),
       batches_fn=functools.partial(data.batches, config.batch_size, seed),
       validate_fn=lambda state: problem.evaluate(state, 'validation'),
       test_fn=lambda state: problem.evaluate(state, 'test'),
@@ -187,12 +182,13 @@ def prepare(
     config, lambda text: console.print(text, markup=False)
   )
   specs = [x for setting in settings for x in make_specs(config, setting)]
+  by_suite = {x.suite.name: x for x in settings}
   return study.Study(
     name=NAME,
     tasks=tuple(dict.fromkeys(t for x in settings for t in x.problem.tasks)),
     groups=tuple((spec,) for spec in specs),
     growing=('tasks', 'methods'),
-    data={x.suite.name: x.suite.digests(x.data) for x in settings},
+    data={name: x.suite.digests(x.data) for name, x in by_suite.items()},
     options={
       'log_every': config.log_every,
       'batch_size': config.batch_size,

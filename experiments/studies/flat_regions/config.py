@@ -184,7 +184,7 @@ def check(config: FlatRegionsConfig) -> None:
   config = complete(config)
   for option in ('methods', 'ablation_methods', 'sweep_methods'):
     for name in getattr(config, option):
-      _check_method(f'--{option.replace("_", "-")}', name)
+      _check_method(flag(option), name)
   if not config.methods:
     raise ValueError('--methods is empty: name at least one aggregator.')
   for form in config.forms:

@@ -139,11 +139,6 @@ def make_spec(
   train = data.splits['train']
   step = steps.get(entry)
 
-  def init():
-    init_key, key = jax.random.split(jax.random.key(seed))
-    params, model_state = problem.init(init_key)
-    return step.init(params, key=key, model_state=model_state)
-
   def validate(state):
     found = problem.evaluate(state, 'validation')
     return found | probes.conflict(state, train)
@@ -161,7 +156,7 @@ def make_spec(
     seed=seed,
     tasks=entry.tasks,
     step=step,
-    init_fn=init,
+    init_fn=functools.partial(problem.start, step, jax.random.key(seed)),
     batches_fn=functools.partial(data.batches, config.batch_size, seed),
     validate_fn=validate,
     test_fn=lambda state: problem.evaluate(state, 'test'),

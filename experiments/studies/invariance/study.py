@@ -151,6 +151,8 @@ class InvarianceConfig(RunOptions):
   """Examples, all in every step."""
   seed: int = 0
   """Of the network and the examples."""
+  resume: bool = free(True)
+  """Write over the same study in --out. --no-resume moves it aside."""
 
 
 def check(config: InvarianceConfig) -> None:

@@ -241,12 +241,7 @@ def train(
   seeds = list(dict.fromkeys(part.seed for part in parts))
   place = np.array([seeds.index(part.seed) for part, _ in members])
 
-  @jax.jit
-  def init(key):
-    init_key, key = jax.random.split(key)
-    params, model_state = problem.init(init_key)
-    return sweep.steps[0].init(params, key=key, model_state=model_state)
-
+  init = jax.jit(functools.partial(problem.start, sweep.steps[0]))
   states = [init(jax.random.key(seed)) for seed in seeds]
   state = sweep.stack([states[i] for i in place])
   batches = [training.data.batches(training.batch_size, s) for s in seeds]

@@ -27,12 +27,11 @@ import rich.console
 from experiments import suites
 from experiments.lab import command, identity, presets
 from experiments.lab import methods as method_names
-from experiments.lab.options import DataOptions, Options, free
+from experiments.lab.options import DataOptions, Options, flag, free
 from experiments.lab.problem import SINGLE
 from experiments.lab.progress import GridProgress
-from experiments.lab.runs import write_results
 from experiments.lab.suite import Data, Suite, check_widths
-from experiments.report import write_report
+from experiments.report import files, write_report
 from experiments.report.console import print_end
 from experiments.studies.optimizer import runs
 from experiments.studies.optimizer.grid import (
@@ -155,26 +154,23 @@ def check(config: OptimizerConfig) -> None:
     'hidden_sizes',
   ):
     if not getattr(config, option):
-      text = option.replace('_', '-')
-      raise ValueError(f'--{text} is empty: name at least one.')
+      raise ValueError(f'{flag(option)} is empty: name at least one.')
   _validate.one_of('--sweep', config.sweep, ('vmap', 'map'))
   for name in config.optimizers:
     _validate.one_of('--optimizers', name, (*OPTIMIZERS, *PER_TASK))
   for name in config.methods:
     _validate.one_of('--methods', name, method_names.wrappable_names())
   for name in ('seeds', 'epochs', 'batch_size', 'min_seeds'):
-    _validate.in_range(f'--{name.replace("_", "-")}', getattr(config, name), 1)
+    _validate.in_range(flag(name), getattr(config, name), 1)
   for option in ('ratios', 'learning_rates', 'baseline_rates'):
-    text = option.replace('_', '-')
     for value in getattr(config, option):
-      _validate.in_range(f'--{text}', value, 0, open_low=True)
+      _validate.in_range(flag(option), value, 0, open_low=True)
   check_widths(config.hidden_sizes, config.head_sizes)
   for option in ('learning_rates', 'baseline_rates'):
     rates = getattr(config, option)
     twice = [rate for rate in rates if rates.count(rate) > 1]
     if twice:
-      text = option.replace('_', '-')
-      raise ValueError(f'--{text} names {twice[0]} twice: name it once.')
+      raise ValueError(f'{flag(option)} names {twice[0]} twice: name it once.')
   suite_of(config).check_data(config.data)
 
 
@@ -254,7 +250,7 @@ def run(
         run_group(config.out, training, todo, rates, bar.step)
       bar.finish(steps)
   read = runs.read_runs(config.out)
-  write_results(config.out, runs.rows(read))
+  files.write_table(config.out / files.TABLE, runs.rows(read))
   write_report(config.out, console)
   print_end(config.out, start, console)
 

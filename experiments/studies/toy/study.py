@@ -31,7 +31,7 @@ import tyro
 
 import mtljax as mtl
 from experiments.lab import command, identity, optimizers
-from experiments.lab.options import RunOptions, free
+from experiments.lab.options import ForceOptions, flag, free
 from experiments.report import files, write_report
 from experiments.report.console import print_end
 from experiments.studies.toy import problem
@@ -70,7 +70,7 @@ METHODS: dict[str, Callable[[], optax.GradientTransformation]] = {
 
 
 @dataclasses.dataclass(frozen=True)
-class ToyConfig(RunOptions):
+class ToyConfig(ForceOptions):
   """Optimizers and methods on the two-task toy problem."""
 
   out: pathlib.Path = free(pathlib.Path('results/toy'))
@@ -98,8 +98,7 @@ def check(config: ToyConfig) -> None:
     _validate.one_of('--methods', name, METHODS)
   for option in ('optimizers', 'methods', 'learning_rates'):
     if not getattr(config, option):
-      text = option.replace('_', '-')
-      raise ValueError(f'--{text} is empty: name at least one.')
+      raise ValueError(f'{flag(option)} is empty: name at least one.')
   for rate in config.learning_rates:
     _validate.in_range('--learning-rates', rate, 0, open_low=True)
   _validate.in_range('--iterations', config.iterations, 1)

@@ -10,14 +10,10 @@ import stat
 from collections.abc import Mapping
 from typing import Any
 
-from mtljax import _files
-
 #: Bytes; no file of a run is near it.
 MOST = 64 * 2**20
 #: Levels; likewise. What walks through a value may recurse so far.
 DEEPEST = 64
-
-replace = _files.replace
 
 
 def loads(text: str | bytes, **kwargs: Any) -> Any:

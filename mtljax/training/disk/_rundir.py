@@ -14,6 +14,7 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from mtljax import _files
 from mtljax.training._preempt import Preempted
 from mtljax.training.disk import _inside, _json, _lock
 
@@ -181,8 +182,7 @@ def open_run(
       values['history'] = history
     text = json.dumps(_json.seal(values), indent=2, sort_keys=True) + '\n'
     if _lock.is_first():
-      path = run.path / 'config.json'
-      _json.replace(path, lambda temporary: temporary.write_text(text))
+      _files.replace_text(run.path / 'config.json', text)
     if lock is not None:
       _inside.remove_leftovers(run.path)
   return dataclasses.replace(run, resumed=bool(occupied), lock=lock)

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from mtljax import _files
 from mtljax.training.disk import _json
 
 #: By the name of a file, how many ``lines`` it has, and their ``sha256``.
@@ -124,7 +125,7 @@ class JsonlWriter:
       kept = self._as_marked(lines, mark, step)
     self._file.close()
     try:
-      _json.replace(self.path, lambda path: path.write_bytes(b''.join(kept)))
+      _files.replace_bytes(self.path, b''.join(kept))
     except OSError as error:
       raise self._error(error) from error
     self._file = self._open()

@@ -98,6 +98,5 @@ def test_of_many_tasks_eight_are_drawn_at_every_step():
 )
 def test_what_cannot_be_measured_is_refused(options, message):
   with pytest.raises(ValueError, match=message):
-    comparison.prepare(
-      comparison.ComparisonConfig(**options), SUITE, 'x', rich.console.Console()
-    )
+    config = comparison.complete(comparison.ComparisonConfig(**options), SUITE)
+    comparison.prepare(config, SUITE, 'x', rich.console.Console())

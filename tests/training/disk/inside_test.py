@@ -8,6 +8,7 @@ import sys
 import pytest
 
 import mtljax
+from mtljax import _files
 from mtljax.training import (
   Checkpointer,
   ConfigMismatchError,
@@ -290,7 +291,7 @@ def test_a_full_folder_is_named(tmp_path):
       file.write(b'x')
 
   with pytest.raises(OSError) as caught:
-    _json.replace(path, full)
+    _files.replace(path, full)
   assert caught.value.filename == str(path)
   assert list(tmp_path.iterdir()) == []
 

@@ -100,7 +100,7 @@ def test_not_permitted(tmp_path, monkeypatch):
   def refuse(*_):
     raise PermissionError(13, 'Permission denied')
 
-  monkeypatch.setattr(pathlib.Path, 'write_text', refuse)
+  monkeypatch.setattr(pathlib.Path, 'write_bytes', refuse)
   with pytest.raises(OutputError, match='directory=.*Permission denied'):
     open_run(tmp_path, CONFIG)
 
