@@ -22,7 +22,8 @@ def staged_loss(
 
   For ``mtljax.training.make_train_step(..., has_state=True)``: its functions
   take ``(params, ..., batch, model_state, key)``, pass batch statistics on and
-  give dropout its key.
+  give dropout its key. Where a head has a ``penalty(features)``, as those of
+  `dselect_k`, it is added to the loss of its task.
 
   Args:
     model: the model.
@@ -64,7 +65,11 @@ def staged_loss(
     def head(params, features, batch, model_state, key):
       del model_state
       output = model.apply_head(t, params, features, train=True, key=key)
-      return loss_fns[t](output, batch)
+      loss, metrics = loss_fns[t](output, batch)
+      if hasattr(model.heads[t], 'penalty'):
+        own = {'params': params[f'heads_{t}']}
+        loss += model.heads[t].apply(own, features, method='penalty')
+      return loss, metrics
 
     return head
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import flax.linen as nn
 import jax
 
 from mtljax import _validate
-from mtljax.models import _base
+from mtljax.models import _base, _embed
 
 
 class MLPTrunk(nn.Module):
@@ -17,15 +18,17 @@ class MLPTrunk(nn.Module):
   Args:
     hidden_sizes: units of each layer.
     dropout_rate: of every layer's units.
+    encoder: from what the model takes to ``(B, D)``; None: examples flattened.
   """
 
   hidden_sizes: tuple[int, ...] = (128, 64)
   dropout_rate: float = 0.0
+  encoder: nn.Module | None = None
 
   @nn.compact
-  def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
+  def __call__(self, x: Any, *, train: bool = False) -> jax.Array:
     """Maps examples (B, ...) to features (B, hidden_sizes[-1])."""
-    x = x.reshape(x.shape[0], -1)
+    x = _embed.encode(self.encoder, x, train=train)
     for i, size in enumerate(self.hidden_sizes, start=1):
       x = nn.relu(nn.Dense(size, name=f'fc{i}')(x))
       x = nn.Dropout(self.dropout_rate, deterministic=not train)(x)
@@ -54,12 +57,44 @@ class MLPHead(nn.Module):
     return nn.Dense(self.num_outputs, name='out')(x)
 
 
+def check_heads(
+  tasks: Sequence[str],
+  num_classes: int | Sequence[int],
+  dropout_rate: float,
+  sizes: Mapping[str, Sequence[int]],
+) -> tuple[tuple[str, ...], tuple[int, ...]]:
+  """The tasks and the outputs of each, or a ValueError.
+
+  Args:
+    tasks: their names.
+    num_classes: outputs per task, or one number a task.
+    dropout_rate: in [0, 1).
+    sizes: units of layers, by the argument's name.
+  """
+  if isinstance(tasks, str):
+    raise ValueError(f'tasks={tasks!r} is a string: pass a tuple of names.')
+  tasks = tuple(tasks)
+  if isinstance(num_classes, int):
+    num_classes = (num_classes,) * len(tasks)
+  if len(num_classes) != len(tasks):
+    raise ValueError(
+      f'num_classes={tuple(num_classes)} has to be one number, or one for each '
+      f'of the {len(tasks)} tasks.'
+    )
+  for name, numbers in {'num_classes': num_classes, **sizes}.items():
+    for number in numbers:
+      _validate.in_range(name, number, 1)
+  _validate.in_range('dropout_rate', dropout_rate, 0.0, 0.999)
+  return tasks, tuple(num_classes)
+
+
 def multi_mlp(
   tasks: Sequence[str],
   num_classes: int | Sequence[int] = 10,
   hidden_sizes: Sequence[int] = (128, 64),
   head_sizes: Sequence[int] = (),
   dropout_rate: float = 0.0,
+  encoder: nn.Module | None = None,
 ) -> _base.MultiTaskModel:
   """Builds a multilayer perceptron with hard parameter sharing.
 
@@ -73,9 +108,11 @@ def multi_mlp(
     hidden_sizes: units of the trunk's layers, at least one layer.
     head_sizes: units of each head's hidden layers.
     dropout_rate: in [0, 1), after every hidden layer; 0 needs no key.
+    encoder: as in `mmoe`; it is shared.
 
   Returns:
-    The model; it takes examples ``(B, ...)`` of any shape, flattened.
+    The model; without an encoder it takes examples ``(B, ...)`` of any shape,
+    flattened.
 
   Raises:
     ValueError: if a size is below 1, the trunk has no layer, or ``num_classes``
@@ -93,30 +130,18 @@ def multi_mlp(
     Caruana, Multitask Learning, Machine Learning 28, 1997,
     https://doi.org/10.1023/A:1007379606734
   """
-  if isinstance(tasks, str):
-    raise ValueError(f'tasks={tasks!r} is a string: pass a tuple of names.')
-  tasks = tuple(tasks)
-  if isinstance(num_classes, int):
-    num_classes = (num_classes,) * len(tasks)
-  if len(num_classes) != len(tasks):
-    raise ValueError(
-      f'num_classes={tuple(num_classes)} has to be one number, or one for each '
-      f'of the {len(tasks)} tasks.'
-    )
   if not hidden_sizes:
     raise ValueError('hidden_sizes=() leaves nothing to share: name a layer.')
-  for name, sizes in (
-    ('num_classes', num_classes),
-    ('hidden_sizes', hidden_sizes),
-    ('head_sizes', head_sizes),
-  ):
-    for size in sizes:
-      _validate.in_range(name, size, 1)
-  _validate.in_range('dropout_rate', dropout_rate, 0.0, 0.999)
+  tasks, num_classes = check_heads(
+    tasks,
+    num_classes,
+    dropout_rate,
+    {'hidden_sizes': hidden_sizes, 'head_sizes': head_sizes},
+  )
   heads = [
     MLPHead(num_outputs, tuple(head_sizes), dropout_rate)
     for num_outputs in num_classes
   ]
   return _base.MultiTaskModel(
-    MLPTrunk(tuple(hidden_sizes), dropout_rate), tuple(heads), tasks
+    MLPTrunk(tuple(hidden_sizes), dropout_rate, encoder), tuple(heads), tasks
   )
