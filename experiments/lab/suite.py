@@ -53,6 +53,8 @@ class Task:
     measures: what the metrics mean; the first is the score of the task.
     num_classes: of its labels; None: it is no classification.
     class_logits: from outputs to ``(B, num_classes)``.
+    present: from labels to a mask ``(B,)`` of those that there are; None: all.
+      ``example_losses`` has to be finite, and flat, where there is none.
   """
 
   name: str
@@ -62,6 +64,7 @@ class Task:
   measures: tuple[Measure, ...]
   num_classes: int | None = None
   class_logits: Callable[[jax.Array], jax.Array] = lambda outputs: outputs
+  present: Callable[[jax.Array], jax.Array] | None = None
 
   def __post_init__(self):
     if not self.measures:
@@ -73,12 +76,20 @@ class Task:
     return self.measures[0]
 
   def loss(self, outputs: jax.Array, batch: Mapping[str, jax.Array]):
-    """The mean loss of a batch, and no more."""
-    return jnp.mean(self.example_losses(outputs, batch[self.name])), {}
+    """The mean loss of a batch over the labels there are, and no more."""
+    labels = batch[self.name]
+    losses = self.example_losses(outputs, labels)
+    if self.present is None:
+      return jnp.mean(losses), {}
+    mask = self.present(labels)
+    total = jnp.sum(jnp.where(mask, losses, 0))
+    return total / jnp.maximum(jnp.sum(mask), 1), {}
 
   def measure(self, outputs: jax.Array, batch: Mapping[str, jax.Array]):
     """Mergeable metrics on a batch with a mask, by ``<metric>/<task>``."""
     labels, mask = batch[self.name], batch['mask']
+    if self.present is not None:
+      mask = mask & self.present(labels)
     losses = self.example_losses(outputs, labels)
     found = {'loss': Mean.from_values(losses, mask=mask)}
     found |= self.metrics(outputs, labels, mask)
@@ -180,6 +191,9 @@ class Suite:
       first by default. Inner ones are named as in ``'data.num_train'``.
     select: from validation metrics to the score of a state; None: the mean
       over tasks of their scores, less where lower is better.
+    floors: what a network has to beat: from options of the data and what prints
+      a line to metrics by predictor, named as those of the tests; None: nobody
+      has said.
   """
 
   name: str
@@ -196,6 +210,9 @@ class Suite:
     default_factory=lambda: {'quick': {}}
   )
   select: Callable[[Mapping[str, float]], float] | None = None
+  floors: (
+    Callable[[DataOptions, Say], Mapping[str, Mapping[str, float]]] | None
+  ) = None
 
   @property
   def task_names(self) -> tuple[str, ...]:

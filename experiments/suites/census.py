@@ -14,6 +14,7 @@ from experiments.suites import (
   Measure,
   Suite,
   Task,
+  _experts,
   first_rows,
   mlp,
 )
@@ -100,7 +101,7 @@ SUITE = Suite(
     for name in data.CENSUS_TASKS
   ),
   load=load,
-  networks={'multi_mlp': mlp()},
+  networks={'multi_mlp': mlp(), **_experts.networks()},
   others={'shuffled': shuffled},
   presets={
     'quick': {

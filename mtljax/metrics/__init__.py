@@ -3,6 +3,7 @@
 from mtljax.metrics._accumulators import Accuracy, Mean
 from mtljax.metrics._auc import AUC
 from mtljax.metrics._delta_m import delta_m, delta_m_tasks, mean_rank
+from mtljax.metrics._r2 import R2
 from mtljax.metrics._robustness import robustness_delta
 from mtljax.metrics._summarize import Summary, summarize
 
@@ -10,6 +11,7 @@ __all__ = [
   'AUC',
   'Accuracy',
   'Mean',
+  'R2',
   'Summary',
   'delta_m',
   'delta_m_tasks',

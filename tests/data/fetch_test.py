@@ -8,6 +8,7 @@ import pathlib
 import subprocess
 import sys
 import tarfile
+import zipfile
 
 import pytest
 
@@ -74,6 +75,20 @@ def test_members_are_read_and_nothing_is_run(index, tmp_path):
   with pytest.raises(fetch.FetchError, match='not-there==1.2'):
     fetch.fetch(gone, folder, force=True)
   assert gzip.decompress(paths[1].read_bytes()) == b'4, d\n'
+
+
+def test_a_member_of_a_zip_in_the_archive(tmp_path):
+  inner = io.BytesIO()
+  with zipfile.ZipFile(inner, 'w') as file:
+    file.writestr('b.csv', '1, a\n2, b\n')
+  archive = tmp_path / 'x.tar.gz'
+  with tarfile.open(archive, 'w:gz') as tar:
+    info = tarfile.TarInfo('x/a.zip')
+    info.size = len(inner.getvalue())
+    tar.addfile(info, io.BytesIO(inner.getvalue()))
+  fetch._extract(archive, 'x/a.zip!b.csv', tmp_path / 'out.gz')
+  content = gzip.decompress((tmp_path / 'out.gz').read_bytes())
+  assert content == b'1, a\n2, b\n'
 
 
 def test_another_file_under_the_name_is_refused(index, tmp_path):
@@ -183,6 +198,7 @@ def test_what_is_there_is_read_through(tmp_path, damage, said):
   assert found.startswith(said) and bool(found) == bool(said)
 
 
-def test_the_real_files_are_pinned_by_their_content():
-  artifact = fetch.ARTIFACTS['census']
+@pytest.mark.parametrize('name', ['census', 'flights'])
+def test_the_real_files_are_pinned_by_their_content(name):
+  artifact = fetch.ARTIFACTS[name]
   assert artifact.digests.keys() == artifact.members.keys()
