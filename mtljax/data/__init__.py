@@ -26,6 +26,13 @@ from mtljax.data.pipeline import (
   make_train_iterator,
   normalize_images,
 )
+from mtljax.data.qm9 import (
+  QM9_TASKS,
+  Qm9Molecules,
+  load_qm9,
+  prepare_qm9,
+  qm9_atom_counts,
+)
 
 __all__ = [
   'BatchIterator',
@@ -33,6 +40,8 @@ __all__ = [
   'Census',
   'MultiDigits',
   'MultiDigitsConfig',
+  'QM9_TASKS',
+  'Qm9Molecules',
   'SOURCES',
   'census_columns',
   'channel_moments',
@@ -40,9 +49,12 @@ __all__ = [
   'eval_batches',
   'load_arrays',
   'load_census',
+  'load_qm9',
   'make_streaming_iterator',
   'make_train_iterator',
   'normalize_images',
   'prepare_census',
   'prepare_multi_digits',
+  'prepare_qm9',
+  'qm9_atom_counts',
 ]
