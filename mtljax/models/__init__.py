@@ -13,7 +13,9 @@ from mtljax.models._multi_lenet import (
   multi_lenet,
 )
 from mtljax.models._multi_mlp import MLPHead, MLPTrunk, multi_mlp
+from mtljax.models._nnconv import NNConv, NNConvTrunk, nnconv
 from mtljax.models._resnet import LinearHead, ResNetTrunk, resnet, resnet18
+from mtljax.models._schnet import SchNetTrunk, schnet
 from mtljax.models._segnet import SegNetHead, SegNetTrunk, segnet
 from mtljax.models.layers import Conv, max_pool_2x2
 
@@ -25,15 +27,20 @@ __all__ = [
   'MultiLeNetHead',
   'MultiLeNetTrunk',
   'MultiTaskModel',
+  'NNConv',
+  'NNConvTrunk',
   'ResNetTrunk',
+  'SchNetTrunk',
   'SegNetHead',
   'SegNetTrunk',
   'layers',
   'max_pool_2x2',
   'multi_lenet',
   'multi_mlp',
+  'nnconv',
   'resnet',
   'resnet18',
+  'schnet',
   'segnet',
   'staged_loss',
 ]

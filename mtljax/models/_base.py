@@ -14,14 +14,19 @@ Params = dict[str, Any]
 ModelState = dict[str, Any]
 
 
-def _shape(x: Any) -> jax.ShapeDtypeStruct:
-  """What JAX makes of an array: int64 is int32 where float64 is off."""
-  return jax.ShapeDtypeStruct(x.shape, jax.dtypes.canonicalize_dtype(x.dtype))
+def _shapes(x: Any) -> Any:
+  """What JAX makes of arrays: int64 is int32 where float64 is off."""
+  return jax.tree.map(
+    lambda a: jax.ShapeDtypeStruct(
+      a.shape, jax.dtypes.canonicalize_dtype(a.dtype)
+    ),
+    x,
+  )
 
 
 def _init(module: nn.Module, key: jax.Array, x: Any) -> dict[str, Any]:
   """Variables from the shape of x alone: no forward pass is computed."""
-  return dict(module.lazy_init({'params': key}, _shape(x), train=False))
+  return dict(module.lazy_init({'params': key}, _shapes(x), train=False))
 
 
 def _apply(
@@ -105,14 +110,13 @@ class MultiTaskModel:
     """One regular expression per task, matching its own parameters' paths."""
     return [rf'heads_{t}/.*' for t in range(self.num_tasks)]
 
-  def init(
-    self, key: jax.Array, x: jax.Array | jax.ShapeDtypeStruct
-  ) -> tuple[Params, ModelState]:
+  def init(self, key: jax.Array, x: Any) -> tuple[Params, ModelState]:
     """Draws the parameters; only the shape and dtype of ``x`` are used.
 
     Args:
       key: a random key.
-      x: an example batch, or its `jax.ShapeDtypeStruct`.
+      x: an example batch, or its `jax.ShapeDtypeStruct`; a tree of them where
+        the trunk takes one.
 
     Returns:
       The parameters and the model state.
@@ -126,7 +130,7 @@ class MultiTaskModel:
     features = jax.eval_shape(
       lambda v, x: self.trunk.apply(v, x, train=False),
       {'params': params['trunk'], **model_state},
-      _shape(x),
+      _shapes(x),
     )
     for t, (head, head_key) in enumerate(
       zip(self.heads, head_keys, strict=True)
@@ -144,7 +148,7 @@ class MultiTaskModel:
     self,
     params: Params,
     model_state: ModelState,
-    x: jax.Array,
+    x: Any,
     *,
     train: bool,
     key: jax.Array | None = None,
@@ -154,7 +158,7 @@ class MultiTaskModel:
     Args:
       params: the parameters; only ``params['trunk']`` is read.
       model_state: the state from `init` or the last call.
-      x: a batch, shape ``(B, ...)``.
+      x: a batch, shape ``(B, ...)``, or a tree where the trunk takes one.
       train: use and update batch statistics, apply dropout.
       key: random key, needed where the trunk has dropout and ``train`` is set.
         The same key may be given to `apply_head`.
@@ -207,7 +211,7 @@ class MultiTaskModel:
     )
 
   def apply(
-    self, params: Params, model_state: ModelState, x: jax.Array
+    self, params: Params, model_state: ModelState, x: Any
   ) -> list[jax.Array]:
     """Computes the output of every task, in evaluation mode."""
     features, _ = self.apply_trunk(params, model_state, x, train=False)
