@@ -52,6 +52,19 @@ def test_labels_are_scores_by_the_molecules_trained_on(data_dir):
     )
 
 
+def test_all_batches_have_one_form(data_dir):
+  """So a step, or an evaluation, is one program."""
+  found = load(data_dir)
+  batches = found.batches(16, seed=0)
+  train = [next(batches) for _ in range(9)]
+  test = data.eval_batches(found.splits['test'], 16)
+  shapes = lambda batch: {
+    k: (x.shape, x.dtype) for k, x in batch.items() if k != 'mask'
+  }
+  assert all(shapes(x) == shapes(train[0]) for x in [*train, *test])
+  assert shapes(train[0])['numbers'] == ((16, 29), np.uint8)
+
+
 def test_moments_of_all_molecules_have_a_name(data_dir):
   whole = data.load_qm9(data_dir=data_dir)
   cv = np.concatenate([arrays['cv'] for arrays in whole.values()])
