@@ -50,6 +50,14 @@ COLUMNS = {
   'g': 'GibbsFreeEnergy_298K_au',
   'cv': 'Heatcapacity_Cv_cal_mol_K',
 }
+#: The targets' names in tfds's own builder, which has energies in Hartree.
+TFDS = {name: name for name in COLUMNS} | {
+  'u0': 'U0_atomization',
+  'u': 'U_atomization',
+  'h': 'H_atomization',
+  'g': 'G_atomization',
+  'cv': 'Cv',
+}
 #: Electronvolts in a Hartree.
 HARTREE = 27.211386246
 #: Targets that are energies; the raw files have them in Hartree.

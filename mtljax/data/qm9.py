@@ -36,6 +36,7 @@ References:
 from __future__ import annotations
 
 import os
+import pathlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -43,7 +44,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from mtljax import _validate
-from mtljax.data import _cache, _prepare
+from mtljax.data import _cache, _prepare, _sources
 from mtljax.data import _qm9_raw as raw
 from mtljax.data._sources import SPLITS
 
@@ -85,7 +86,8 @@ class Qm9Molecules(tfds.core.GeneratorBasedBuilder):
   the order and the units of `QM9_TASKS`.
 
   The raw files are taken from ``manual_dir`` (``downloads/manual`` in the tfds
-  directory).
+  directory) if they are there, else the molecules from tfds's own ``qm9``
+  (``original``), where that is prepared as array_record.
   """
 
   VERSION = tfds.core.Version('1.0.0')
@@ -124,10 +126,8 @@ class Qm9Molecules(tfds.core.GeneratorBasedBuilder):
     folder = self.data_dir_root / 'downloads' / 'manual'
     paths = raw.find(folder)
     if len(paths) < len(raw.FILES):
-      raise FileNotFoundError(
-        f'{folder} does not have the raw files of QM9. {_MANUAL}{_FETCH} '
-        f'--data-dir {self.data_dir_root}'
-      )
+      yield from _of_tfds(folder, self.data_dir_root)
+      return
     last = 0
     for path in paths:
       for block in raw.read(path, BLOCK):
@@ -161,6 +161,36 @@ class Qm9Molecules(tfds.core.GeneratorBasedBuilder):
       )
 
 
+def _of_tfds(
+  folder: pathlib.Path, root: os.PathLike[str]
+) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
+  """Blocks of the molecules of tfds's own builder."""
+  try:
+    source = _sources.find_tfds('qm9/original', 'train', root)
+  except FileNotFoundError as error:
+    raise FileNotFoundError(
+      f'{folder} does not have the raw files of QM9, and {error} Or: '
+      f'{_MANUAL}{_FETCH} --data-dir {root}'
+    ) from error
+  for start in range(0, len(source), BLOCK):
+    rows = [source[i] for i in range(start, min(start + BLOCK, len(source)))]
+    targets = np.array(
+      [[row[name] for name in raw.TFDS.values()] for row in rows], np.float64
+    )
+    energies = [name in raw.ENERGIES for name in raw.TFDS]
+    targets[:, energies] *= raw.HARTREE
+    index = np.array([row['index'] for row in rows], np.int32)
+    yield (
+      int(index[-1]),
+      {
+        'index': index,
+        'numbers': np.array([row['charges'] for row in rows], np.uint8),
+        'positions': np.array([row['positions'] for row in rows], np.float32),
+        'targets': targets.astype(np.float32),
+      },
+    )
+
+
 def prepare_qm9(
   *,
   data_dir: str | os.PathLike[str] | None = None,
@@ -177,7 +207,8 @@ def prepare_qm9(
     The builder; ``builder.as_data_source(split='molecules')`` reads.
 
   Raises:
-    FileNotFoundError: if the raw files are not in ``manual_dir``.
+    FileNotFoundError: if the raw files are not in ``manual_dir``, nor is tfds's
+      own ``qm9`` prepared.
     ValueError: if a raw file is not in the raw format.
   """
   return _prepare.prepare(
@@ -217,7 +248,8 @@ def load_qm9(
   Raises:
     ValueError: if a split is unknown, the seed is none, or a raw file is not in
       the raw format.
-    FileNotFoundError: if the raw files are not in ``manual_dir``.
+    FileNotFoundError: if the raw files are not in ``manual_dir``, nor is tfds's
+      own ``qm9`` prepared.
   """
   for split in splits:
     _validate.one_of('splits', split, SPLITS)

@@ -182,6 +182,59 @@ def test_a_folder_of_other_molecules_is_built_again(tmp_path):
   assert said[-1] == 'This QM9 has 20 molecules, not 130831.'
 
 
+def test_molecules_of_the_builder_of_tfds(tmp_path, monkeypatch):
+  """By its own features, files and names, on two molecules."""
+  builder = tfds.builder(
+    'qm9/original', data_dir=tmp_path, file_format='array_record'
+  )
+  empty = {
+    name: np.zeros(feature.shape, feature.np_dtype)
+    for name, feature in builder.info.features.items()
+    if feature.np_dtype in (np.int64, np.float32) and None not in feature.shape
+  }
+  texts = dict.fromkeys(
+    ('tag', 'SMILES', 'SMILES_relaxed', 'InChI', 'InChI_relaxed'), 'x'
+  )
+  rows = []
+  for k in (1, 2):
+    rows.append(
+      empty
+      | texts
+      | {
+        'frequencies': np.ones(3, np.float32),
+        'index': k,
+        'num_atoms': 2,
+        'charges': np.array([8, 1] + [0] * 27),
+        'positions': np.full((29, 3), k, np.float32),
+        'homo': -0.5 * k,
+        'U0': -100.0,
+        'U0_atomization': -0.25 * k,
+        'H_atomization': -0.125,
+        'Cv': 6.0 + k,
+        'mu': 1.5,
+      }
+    )
+  monkeypatch.setattr(
+    type(builder),
+    '_split_generators',
+    lambda self, manager: {'train': iter(enumerate(rows))},
+  )
+  builder.download_and_prepare(
+    download_config=tfds.download.DownloadConfig(
+      compute_stats=tfds.download.ComputeStatsMode.SKIP
+    )
+  )
+  found = whole(data.load_qm9(data_dir=tmp_path))
+  np.testing.assert_array_equal(found['index'], [1, 2])
+  np.testing.assert_allclose(found['u0'], [-0.25 * 27.211386, -0.5 * 27.211386])
+  np.testing.assert_allclose(found['homo'], [-13.605693, -27.211386], rtol=1e-6)
+  np.testing.assert_allclose(found['h'], -0.125 * 27.211386, rtol=1e-6)
+  np.testing.assert_allclose(found['cv'], [7.0, 8.0])
+  np.testing.assert_allclose(found['mu'], 1.5)
+  np.testing.assert_array_equal(found['numbers'][:, :3], [[8, 1, 0]] * 2)
+  assert (found['positions'][1] == 2).all()
+
+
 def test_tfds_knows_the_builder(built):
   source = tfds.data_source(
     'qm9_molecules', split='molecules', data_dir=built[0]
