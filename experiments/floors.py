@@ -31,7 +31,9 @@ def main() -> None:
     if suite.floors is None:
       raise ValueError(f'--suite={args.suite!r} has no floors.')
     say = lambda text: console.print(text, markup=False)
-    found = suite.floors(suites.DataOptions(dir=args.dir), say)
+    suite = suite.with_tasks(suite.default_tasks)
+    data = suite.read(suites.DataOptions(dir=args.dir), 1, say)
+    found = suite.floors(data)
   except (OSError, ValueError) as error:
     sys.exit(f'error: {error}')
   metrics = list(next(iter(found.values())))

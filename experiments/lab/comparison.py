@@ -317,7 +317,7 @@ def prepare(
     name=name,
     tasks=config.tasks,
     groups=tuple(tuple(group) for group in groups),
-    facts=suite.facts(),
+    facts=suite.facts(found),
     data={suite.name: suite.digests(found)},
     options={
       'num_steps': config.epochs * steps_per_epoch,

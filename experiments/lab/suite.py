@@ -29,7 +29,7 @@ class Measure:
   Attributes:
     name: ``'accuracy'``; its values are called ``accuracy/<task>``.
     higher_is_better: its direction.
-    unit: of its values, ``'%'`` for a share; no table shows it yet.
+    unit: of its values, ``'%'`` for a share.
     in_delta_m: whether delta-m and mean rank are taken over it.
   """
 
@@ -153,6 +153,26 @@ class Network:
     return 'unroll' if route == 'gramian' else self.mode
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Published:
+  """A paper's table, which the report shows beside the methods.
+
+  Attributes:
+    source: the paper.
+    baseline: the row that delta-m is taken against.
+    rows: by method, values by ``'<metric>/<task>'``.
+    differs: how the paper's protocol differs from what runs here, in sentences.
+  """
+
+  source: str
+  baseline: str
+  rows: Mapping[str, Mapping[str, float]]
+  differs: str = ''
+
+  def __post_init__(self):
+    _validate.one_of('baseline', self.baseline, self.rows)
+
+
 def mlp() -> Network:
   """Dense layers for inputs of any shape."""
 
@@ -191,9 +211,9 @@ class Suite:
       first by default. Inner ones are named as in ``'data.num_train'``.
     select: from validation metrics to the score of a state; None: the mean
       over tasks of their scores, less where lower is better.
-    floors: what a network has to beat: from options of the data and what prints
-      a line to metrics by predictor, named as those of the tests; None: nobody
-      has said.
+    published: rows of a paper, shown beside the methods; None: there are none.
+    floors: from the data to test metrics, by ``'<metric>/<task>'``, of
+      predictors that a network has to beat, by their names; None likewise.
   """
 
   name: str
@@ -210,9 +230,8 @@ class Suite:
     default_factory=lambda: {'quick': {}}
   )
   select: Callable[[Mapping[str, float]], float] | None = None
-  floors: (
-    Callable[[DataOptions, Say], Mapping[str, Mapping[str, float]]] | None
-  ) = None
+  published: Published | None = None
+  floors: Callable[[Data], Mapping[str, Mapping[str, float]]] | None = None
 
   @property
   def task_names(self) -> tuple[str, ...]:
@@ -254,18 +273,33 @@ class Suite:
         scores.append(value if task.score.higher_is_better else -value)
     return sum(scores) / len(scores)
 
-  def facts(self) -> dict[str, Any]:
-    """What ``config.json`` says of its measures."""
+  def facts(self, found: Data | None = None) -> dict[str, Any]:
+    """What ``config.json`` says of its measures.
+
+    Args:
+      found: the data, of which the floors are taken; None: there are none.
+    """
     listed = [
       (f'{measure.name}/{task.name}', measure)
       for task in self.tasks
       for measure in task.measures
     ]
-    return {
+    facts = {
       'suite': self.name,
       'higher_is_better': {name: x.higher_is_better for name, x in listed},
       'delta_m_metrics': [name for name, x in listed if x.in_delta_m],
     }
+    units = {name: x.unit for name, x in listed if x.unit not in ('', '%')}
+    if units:
+      facts['units'] = units
+    known = {name for name, _ in listed}
+    if self.published is not None:
+      facts['published'] = dataclasses.asdict(self.published) | {
+        'rows': _rounded(self.published.rows, known)
+      }
+    if self.floors is not None and found is not None:
+      facts['floors'] = _rounded(self.floors(found), known)
+    return facts
 
   def digests(self, data: Data) -> dict[str, str]:
     """A digest of each split; of a suite of one's own, of its file as well.
@@ -336,6 +370,20 @@ class Suite:
         f'--batch-size={batch_size} is more than the {count} training examples.'
       )
     return found
+
+
+def _rounded(
+  rows: Mapping[str, Mapping[str, float]], known: set[str]
+) -> dict[str, dict[str, float]]:
+  """Rows of known metrics, to six digits: the rest hangs on the machine."""
+  return {
+    row: {
+      name: float(f'{x:.6g}')
+      for name, x in sorted(values.items())
+      if name in known
+    }
+    for row, values in rows.items()
+  }
 
 
 def first_rows(

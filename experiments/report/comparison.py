@@ -9,6 +9,7 @@ from typing import Any
 import rich.console
 import rich.table
 
+from experiments.report import beside
 from experiments.report import conflict as conflicts
 from experiments.report.console import WIDE
 from experiments.report.page import render_template
@@ -41,7 +42,7 @@ def write_report(directory: str | pathlib.Path) -> dict[str, Any]:
     The content of ``summary.json``: ``metrics`` (names, tasks, directions),
     ``baseline``, ``methods`` (mean, standard error and n of every test metric,
     ``delta_m_metrics``, ``delta_m_tasks``, ``mean_rank``, cost), ``failures``
-    and ``notes``.
+    and ``notes``; and ``beside``, floors and published rows, or None.
 
   Raises:
     ReportError: the folder holds no results.
@@ -50,6 +51,7 @@ def write_report(directory: str | pathlib.Path) -> dict[str, Any]:
   results = read_results(directory)
   settings = conflicts.read_settings(directory, results)
   summary = summarize_results(results)
+  summary['beside'] = beside.compare(results.config, summary)
   text = json.dumps(summary, indent=2, allow_nan=False, ensure_ascii=False)
   page = _render_page(
     results,
@@ -66,6 +68,9 @@ def print_tables(
 ) -> None:
   """Prints the table, without its less telling columns where it is narrow."""
   console.print(render_table(summary, compact=console.width < WIDE))
+  if summary['beside']:
+    columns = beside.columns(summary)
+    console.print(render_columns('Beside floors and papers', columns[:3]))
   if console.width < WIDE:
     console.print('Some columns are left out; the report has them all.')
 
@@ -156,6 +161,7 @@ def _render_page(
     main=main_columns(summary),
     metrics=metric_columns(summary),
     reading=_reading(summary),
+    beside=beside.columns(summary) if summary['beside'] else None,
     sections=pictures,
     summary=summary,
     config=json.dumps(results.config, indent=2, ensure_ascii=False),

@@ -114,6 +114,7 @@ def _list_metrics(results: Results, notes: list[str]) -> list[dict[str, Any]]:
     if name.startswith('test/')
   )
   known = HIGHER_IS_BETTER | dict(results.config.get('higher_is_better', {}))
+  units = dict(results.config.get('units', {}))
   listed = []
   for name in names:
     kind, _, task = name.rpartition('/')
@@ -129,6 +130,7 @@ def _list_metrics(results: Results, notes: list[str]) -> list[dict[str, Any]]:
         'kind': kind or name,
         'task': task if kind and task in results.tasks else None,
         'higher_is_better': direction,
+        'unit': units.get(name, ''),
       }
     )
   rich = {

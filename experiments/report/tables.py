@@ -90,7 +90,7 @@ def main_columns(summary: dict[str, Any]) -> list[Column]:
   """The columns that compare the methods.
 
   With more than six metrics in delta-m, each kind of metric is averaged over
-  the tasks.
+  the tasks, unless their units differ.
 
   Args:
     summary: what `write_report` returns.
@@ -109,6 +109,8 @@ def main_columns(summary: dict[str, Any]) -> list[Column]:
   else:
     kinds = {metric['kind']: metric['higher_is_better'] for metric in chosen}
     for kind, higher in kinds.items():
+      if len({m['unit'] for m in chosen if m['kind'] == kind}) > 1:
+        continue
       names = [metric['name'] for metric in chosen if metric['kind'] == kind]
       columns.append(_average_column(summary, kind, names, higher))
   columns += [
@@ -148,9 +150,10 @@ def _cost_columns(summary: dict[str, Any]) -> list[Column]:
 
 def _metric_column(summary: dict[str, Any], metric: dict[str, Any]) -> Column:
   name, percent = metric['name'], metric['kind'] == 'accuracy'
+  unit = '%' if percent else metric['unit']
   return _column(
     summary,
-    name.replace('/', ' ') + (' %' if percent else ''),
+    name.replace('/', ' ') + (f' {unit}' if unit else ''),
     lambda entry: entry['metrics'].get(name),
     _percent if percent else _plain,
     metric['higher_is_better'],

@@ -32,6 +32,13 @@ from mtljax.data.pipeline import (
   make_train_iterator,
   normalize_images,
 )
+from mtljax.data.qm9 import (
+  QM9_TASKS,
+  Qm9Molecules,
+  load_qm9,
+  prepare_qm9,
+  qm9_atom_counts,
+)
 
 __all__ = [
   'BatchIterator',
@@ -41,6 +48,8 @@ __all__ = [
   'Flights',
   'MultiDigits',
   'MultiDigitsConfig',
+  'QM9_TASKS',
+  'Qm9Molecules',
   'SOURCES',
   'census_columns',
   'channel_moments',
@@ -49,10 +58,13 @@ __all__ = [
   'load_arrays',
   'load_census',
   'load_flights',
+  'load_qm9',
   'make_streaming_iterator',
   'make_train_iterator',
   'normalize_images',
   'prepare_census',
   'prepare_flights',
   'prepare_multi_digits',
+  'prepare_qm9',
+  'qm9_atom_counts',
 ]

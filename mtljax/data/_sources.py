@@ -117,7 +117,7 @@ def _read_mnist_5k() -> tuple[np.ndarray, np.ndarray]:
 def _read_tfds(
   name: str, split: str, data_dir: str | os.PathLike[str] | None
 ) -> tuple[np.ndarray, np.ndarray]:
-  source = _find_tfds(name, split, data_dir)
+  source = find_tfds(name, split, data_dir)
   info = getattr(source, 'dataset_info', None)
   try:
     # What tfds reads from files has its split there; its mocks have none.
@@ -137,9 +137,14 @@ def _read_tfds(
   return images, labels
 
 
-def _find_tfds(
+def find_tfds(
   name: str, split: str, data_dir: str | os.PathLike[str] | None
 ) -> Any:
+  """The prepared split of a tfds data set, in the directory or the default one.
+
+  Raises:
+    FileNotFoundError: it is in neither.
+  """
   directories = [None] if data_dir is None else [os.fspath(data_dir), None]
   for directory in directories:
     try:

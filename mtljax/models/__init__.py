@@ -27,8 +27,10 @@ from mtljax.models._multi_lenet import (
   multi_lenet,
 )
 from mtljax.models._multi_mlp import MLPHead, MLPTrunk, multi_mlp
+from mtljax.models._nnconv import NNConv, NNConvTrunk, nnconv
 from mtljax.models._ple import PLEFeatures, PLEHead, PLETrunk, cgc, ple
 from mtljax.models._resnet import LinearHead, ResNetTrunk, resnet, resnet18
+from mtljax.models._schnet import SchNetTrunk, schnet
 from mtljax.models._segnet import SegNetHead, SegNetTrunk, segnet
 from mtljax.models.layers import Conv, max_pool_2x2
 
@@ -49,7 +51,10 @@ __all__ = [
   'PLEFeatures',
   'PLEHead',
   'PLETrunk',
+  'NNConv',
+  'NNConvTrunk',
   'ResNetTrunk',
+  'SchNetTrunk',
   'SegNetHead',
   'SegNetTrunk',
   'cgc',
@@ -60,8 +65,10 @@ __all__ = [
   'multi_lenet',
   'multi_mlp',
   'ple',
+  'nnconv',
   'resnet',
   'resnet18',
+  'schnet',
   'segnet',
   'selection_penalty',
   'smooth_step',

@@ -148,7 +148,7 @@ class MultiTaskModel:
     self,
     params: Params,
     model_state: ModelState,
-    x: jax.Array,
+    x: Any,
     *,
     train: bool,
     key: jax.Array | None = None,
@@ -158,7 +158,7 @@ class MultiTaskModel:
     Args:
       params: the parameters; only ``params['trunk']`` is read.
       model_state: the state from `init` or the last call.
-      x: a batch, shape ``(B, ...)``.
+      x: a batch, shape ``(B, ...)``, or a tree where the trunk takes one.
       train: use and update batch statistics, apply dropout.
       key: random key, needed where the trunk has dropout and ``train`` is set.
         The same key may be given to `apply_head`.
@@ -211,7 +211,7 @@ class MultiTaskModel:
     )
 
   def apply(
-    self, params: Params, model_state: ModelState, x: jax.Array
+    self, params: Params, model_state: ModelState, x: Any
   ) -> list[jax.Array]:
     """Computes the output of every task, in evaluation mode."""
     features, _ = self.apply_trunk(params, model_state, x, train=False)

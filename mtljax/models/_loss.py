@@ -16,7 +16,7 @@ TaskLossFn = Callable[[jax.Array, Any], tuple[jax.Array, dict[str, jax.Array]]]
 def staged_loss(
   model: MultiTaskModel,
   loss_fns: Sequence[TaskLossFn],
-  inputs: Callable[[Any], jax.Array],
+  inputs: Callable[[Any], Any],
 ) -> Staged:
   """The training loss of a `MultiTaskModel`, trunk and heads apart.
 

@@ -91,6 +91,39 @@ def test_a_member_of_a_zip_in_the_archive(tmp_path):
   assert content == b'1, a\n2, b\n'
 
 
+def test_a_wheel_is_read_and_nothing_is_run(index, tmp_path):
+  _, trace = index
+  folder = tmp_path / 'simple' / 'other-data'
+  folder.mkdir()
+  archive = folder / 'other_data-1.0-py3-none-any.whl'
+  info = 'other_data-1.0.dist-info'
+  with zipfile.ZipFile(archive, 'w') as wheel:
+    wheel.writestr('other_data/__init__.py', EVIL.format(str(trace)))
+    wheel.writestr('other_data/part.csv', 'a,b\n1,2\n')
+    wheel.writestr(
+      f'{info}/METADATA',
+      'Metadata-Version: 2.1\nName: other-data\nVersion: 1.0\n',
+    )
+    wheel.writestr(
+      f'{info}/WHEEL', 'Wheel-Version: 1.0\nRoot-Is-Purelib: true\n'
+    )
+    wheel.writestr(f'{info}/RECORD', '')
+  (folder / 'index.html').write_text(
+    f'<a href="{archive.name}">{archive.name}</a>'
+  )
+  artifact = fetch.Artifact(
+    'other-data',
+    '1.0',
+    hashlib.sha256(archive.read_bytes()).hexdigest(),
+    {'part.csv.gz': 'other_data/part.csv'},
+    {'part.csv.gz': 2},
+    wheel=True,
+  )
+  (path,) = fetch.fetch(artifact, tmp_path / 'out')
+  assert gzip.decompress(path.read_bytes()) == b'a,b\n1,2\n'
+  assert not trace.exists()
+
+
 def test_another_file_under_the_name_is_refused(index, tmp_path):
   artifact, trace = index
   wrong = artifact._replace(sha256='0' * 64)
@@ -198,7 +231,7 @@ def test_what_is_there_is_read_through(tmp_path, damage, said):
   assert found.startswith(said) and bool(found) == bool(said)
 
 
-@pytest.mark.parametrize('name', ['census', 'flights'])
+@pytest.mark.parametrize('name', ['census', 'flights', 'qm9'])
 def test_the_real_files_are_pinned_by_their_content(name):
   artifact = fetch.ARTIFACTS[name]
   assert artifact.digests.keys() == artifact.members.keys()

@@ -128,7 +128,8 @@ def real_data():
   real_data() is None, reason='python -m mtljax.data.fetch flights'
 )
 def test_floors_of_the_real_rows():
-  found = SUITE.floors(DataOptions(dir=real_data()), print)
+  suite = SUITE.with_tasks(MINUTES)
+  found = suite.floors(suite.read(DataOptions(dir=real_data()), 1, print))
   digits = {'mae': 3, 'r2': 4}
   wanted = {
     'mean': {'mae': (23.443, 28.185, 72.784), 'r2': (0, 0, 0)},
