@@ -81,7 +81,11 @@ class ComparisonConfig(Options, diagnose.DiagnoseOptions):
   hidden_sizes: tuple[int, ...] = (128, 64)
   """Units of the shared layers of multi_mlp."""
   head_sizes: tuple[int, ...] = ()
-  """Units of the layers of each task's own of multi_mlp, before its outputs."""
+  """Units of the layers of each task's own of multi_mlp and of networks of
+  experts, before its outputs."""
+  expert_sizes: tuple[int, ...] = ()
+  """Units of the layers of each expert of mmoe, cgc, ple and dselect_k; by
+  default those of the suite."""
   optimizer: str = 'adam'
   """adam, adamw, sgd or momentum. The method per_task_optimizer has one a task;
   adatask is one Adam a task, whatever this says."""
@@ -157,7 +161,7 @@ def check(config: ComparisonConfig, suite: Suite) -> None:
     )
   diagnose.check(config, config.batch_size)
   diagnose.check_network(config, config.model, network)
-  check_widths(config.hidden_sizes, config.head_sizes)
+  check_widths(config.hidden_sizes, config.head_sizes, config.expert_sizes)
   for name in ('seeds', 'epochs', 'batch_size', 'log_every'):
     _validate.in_range(flag(name), getattr(config, name), 1)
   _validate.in_range('--learning-rate', config.learning_rate, 0, open_low=True)
@@ -277,7 +281,9 @@ def prepare(
   suite = suite.with_tasks(config.tasks)
   network = suite.network(config.model)
   widths = Widths(
-    hidden_sizes=config.hidden_sizes, head_sizes=config.head_sizes
+    hidden_sizes=config.hidden_sizes,
+    head_sizes=config.head_sizes,
+    expert_sizes=config.expert_sizes,
   )
   with devices.first_process_first():
     found = suite.read(

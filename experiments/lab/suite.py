@@ -130,6 +130,7 @@ class Widths:
 
   hidden_sizes: tuple[int, ...] = (128, 64)
   head_sizes: tuple[int, ...] = ()
+  expert_sizes: tuple[int, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -425,7 +426,9 @@ def pool_images(images: np.ndarray, size: int) -> np.ndarray:
 
 
 def check_widths(
-  hidden_sizes: Sequence[int], head_sizes: Sequence[int]
+  hidden_sizes: Sequence[int],
+  head_sizes: Sequence[int],
+  expert_sizes: Sequence[int] = (),
 ) -> None:
   """Raises ValueError for what is no trunk or no head of an MLP."""
   if not hidden_sizes:
@@ -433,6 +436,7 @@ def check_widths(
   for option, sizes in (
     ('--hidden-sizes', hidden_sizes),
     ('--head-sizes', head_sizes),
+    ('--expert-sizes', expert_sizes),
   ):
     for size in sizes:
       _validate.in_range(option, size, 1)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import pathlib
 
+from experiments.lab.experts import experts
 from experiments.lab.options import DataOptions
 from experiments.lab.suite import (
   SPLITS,
@@ -38,6 +39,7 @@ __all__ = [
   'Task',
   'Widths',
   'available',
+  'experts',
   'find',
   'first_rows',
   'mlp',

@@ -14,7 +14,7 @@ from experiments.suites import (
   Measure,
   Suite,
   Task,
-  _experts,
+  experts,
   first_rows,
   mlp,
 )
@@ -101,7 +101,7 @@ SUITE = Suite(
     for name in data.CENSUS_TASKS
   ),
   load=load,
-  networks={'multi_mlp': mlp(), **_experts.networks()},
+  networks={'multi_mlp': mlp(), **experts()},
   others={'shuffled': shuffled},
   presets={
     'quick': {

@@ -15,7 +15,7 @@ from experiments.suites import (
   Network,
   Suite,
   Task,
-  _experts,
+  experts,
   first_rows,
   names,
 )
@@ -192,9 +192,7 @@ SUITE = Suite(
   sources=('minutes', 'standardised'),
   networks={
     'multi_mlp': Network(make=multi_mlp),
-    **_experts.networks(
-      models.EmbedColumns(SIZES, UNITS), expert_size=32, tower=16
-    ),
+    **experts(models.EmbedColumns(SIZES, UNITS), expert_size=32, tower=16),
   },
   presets={
     'quick': {

@@ -11,12 +11,14 @@ import subprocess
 import sys
 
 import census_rows
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from experiments.lab import comparison
-from experiments.suites import DataOptions
+from experiments.lab.problem import make_problem
+from experiments.suites import DataOptions, Widths
 from experiments.suites.census import SUITE
 from mtljax import data
 from mtljax.data import _census_columns as raw
@@ -109,6 +111,7 @@ def test_a_bad_option_gets_one_sentence(data_dir, tmp_path):
     ({'hidden_sizes': ()}, '--hidden-sizes is empty'),
     ({'hidden_sizes': (0,)}, '--hidden-sizes=0'),
     ({'head_sizes': (-1,)}, '--head-sizes=-1'),
+    ({'expert_sizes': (0,)}, '--expert-sizes=0'),
     ({'methods': ('cagrd',)}, "Did you mean 'cagrad'?"),
     ({'data': DataOptions(num_train=0)}, '--data.num-train=0'),
   ],
@@ -141,6 +144,29 @@ def test_inputs_are_numbers_then_categories_one_hot(data_dir):
     np.testing.assert_array_equal(value[on], train['categorical'][i])
   unseen = {'numeric': jnp.zeros((1, 7)), 'categorical': jnp.full((1, 32), -1)}
   assert not rows.inputs(unseen).any()
+
+
+@pytest.mark.parametrize('name', ['mmoe', 'cgc', 'ple', 'dselect_k'])
+def test_networks_of_experts(data_dir, name):
+  """Four units an expert and eight a tower, unless an option says otherwise."""
+  suite = SUITE.with_tasks(('income', 'never_married'))
+  found = suite.read(DataOptions(dir=data_dir), 16, print)
+  for widths, units in (
+    (Widths(), (4, 8)),
+    (Widths(expert_sizes=(3,), head_sizes=(5,)), (3, 5)),
+  ):
+    problem = make_problem(suite, found, suite.networks[name], widths)
+    params, _ = jax.eval_shape(problem.init, jax.random.key(0))
+    shapes = {
+      jax.tree_util.keystr(path, simple=True, separator='/'): x.shape
+      for path, x in jax.tree_util.tree_leaves_with_path(params)
+    }
+    experts = [x[-1] for x in shapes.values() if len(x) == 3]
+    towers = [
+      x for path, x in shapes.items() if path.endswith('tower/fc1/bias')
+    ]
+    assert set(experts) == {units[0]}
+    assert towers == [(units[1],)] * 2
 
 
 def test_more_rows_a_step_than_there_are(data_dir):

@@ -18,7 +18,7 @@ from experiments.suites.flights import MINUTES, SUITE
 from mtljax import data
 from mtljax.data import _flights_columns as raw
 
-SMALL = Widths(hidden_sizes=(3,), head_sizes=(2,))
+SMALL = Widths(hidden_sizes=(3,), head_sizes=(2,), expert_sizes=(3,))
 KEY = jax.random.key(0)
 
 
@@ -96,6 +96,13 @@ def test_networks_read_the_embedded_columns(data_dir, name):
   problem = make_problem(SUITE, found, SUITE.networks[name], SMALL)
   params, state = jax.eval_shape(problem.init, KEY)
   assert params['trunk']['encoder']['table'].shape == (163, 8)
+  if name != 'multi_mlp':
+    experts = [
+      x.shape[-1]
+      for path, x in jax.tree_util.tree_leaves_with_path(params['trunk'])
+      if path[-1].key == 'kernel' and x.ndim == 3
+    ]
+    assert set(experts) == {3}
   batch = {k: jnp.asarray(x[:4]) for k, x in found.splits['test'].items()}
   outputs = jax.eval_shape(
     problem.model.apply, params, state, found.inputs(batch)

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import flax.linen as nn
 
-from experiments.lab.suite import Network, Widths, names
+from experiments.lab.suite import Network, names
 from mtljax import models
 
 
-def networks(
+def experts(
   encoder: nn.Module | None = None, *, expert_size: int = 4, tower: int = 8
 ) -> Mapping[str, Network]:
   """``mmoe``, ``cgc``, ``ple`` and ``dselect_k``, each of about eight experts.
 
-  The widths of a command are those of their parts: ``hidden_sizes`` of each
-  expert, ``head_sizes`` of each tower; where they are not named, one layer of
-  ``expert_size`` and of ``tower`` units.
+  Where the widths of a command do not name ``expert_sizes`` or ``head_sizes``,
+  there is one layer of ``expert_size`` or of ``tower`` units.
 
   Args:
     encoder: as in `mtljax.models.mmoe`.
@@ -25,14 +25,12 @@ def networks(
     tower: units of a tower.
   """
 
-  def network(make: Callable[..., models.MultiTaskModel], **kwargs) -> Network:
+  def network(make: Callable[..., Any], **kwargs: Any) -> Network:
     def build(tasks, widths):
-      plain = Widths()
-      named = widths.hidden_sizes != plain.hidden_sizes
       return make(
         names(tasks),
         num_classes=[task.num_outputs for task in tasks],
-        expert_sizes=widths.hidden_sizes if named else (expert_size,),
+        expert_sizes=widths.expert_sizes or (expert_size,),
         head_sizes=widths.head_sizes or (tower,),
         encoder=encoder,
         **kwargs,
