@@ -172,7 +172,7 @@ def of_molecules(make, **options) -> Network:
 
 _QUICK = {
   'model': 'nnconv_small',
-  'methods': ('sum_losses', 'uncertainty', 'cagrad'),
+  'methods': ('sum_losses', 'uncertainty', 'famo'),
   'baselines': False,
   'seeds': 1,
   'epochs': 8,
