@@ -176,7 +176,13 @@ def test_every_route_gives_the_gramian_of_the_jacobian(name, kind):
   wanted = sum(
     jnp.einsum('i...,j...->ij', x, x) for x in jax.tree.leaves(jacobian)
   )
-  for layerwise in (False, True):
-    gramian_fn = mtl.value_and_gramian(losses, layerwise=layerwise)
+  apart = [
+    lambda params, x, term=term: term.loss(
+      lambda x: network.apply(params, x), x
+    )
+    for term in equation.terms
+  ]
+  for loss, layerwise in ((losses, False), (losses, True), (apart, False)):
+    gramian_fn = mtl.value_and_gramian(loss, layerwise=layerwise)
     gramian = jax.jit(gramian_fn)(params, batch)[1]
     np.testing.assert_allclose(gramian, wanted, rtol=1e-10)
