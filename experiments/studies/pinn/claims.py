@@ -21,7 +21,10 @@ Errors = Mapping[str, Mapping[str, Mapping[int, float]]]
 
 
 def claims(errors: Errors, min_seeds: int) -> list[verdicts.Verdict]:
-  """The verdicts on P1, P2 and P3."""
+  """The verdicts on P1, P2 and P3.
+
+  None is made where a problem lacks the runs that it needs.
+  """
   return [
     _order(errors, min_seeds),
     _every_problem(errors, min_seeds),
@@ -77,9 +80,10 @@ def tuned(runs: Mapping[str, Mapping[int, float]]) -> dict[int, float]:
 
 def _order(errors: Errors, min_seeds: int) -> verdicts.Verdict:
   measured = []
-  # An order is judged whole: on problems that have all of it.
-  there = [x for x in errors if {OURS, *PUBLISHED} <= errors[x].keys()]
-  for other in PUBLISHED:
+  # An order is judged whole.
+  whole = all({OURS, *PUBLISHED} <= runs.keys() for runs in errors.values())
+  there = list(errors)
+  for other in PUBLISHED if whole else ():
     measured += verdicts.measure(
       f'log10 of the error of {other} by that of ConFIG, mean over '
       f'{", ".join(there)}',
@@ -99,7 +103,8 @@ def _order(errors: Errors, min_seeds: int) -> verdicts.Verdict:
 
 def _every_problem(errors: Errors, min_seeds: int) -> verdicts.Verdict:
   measured = []
-  for name in errors:
+  whole = all({OURS, ADAM} <= runs.keys() for runs in errors.values())
+  for name in errors if whole else ():
     measured += verdicts.measure(
       f'{name}: log10 of the error of Adam on the sum by that of ConFIG',
       gaps(errors, ADAM, [name]),
@@ -117,8 +122,12 @@ def _every_problem(errors: Errors, min_seeds: int) -> verdicts.Verdict:
 
 def _tuned(errors: Errors, min_seeds: int) -> verdicts.Verdict:
   measured = []
-  for name, runs in errors.items():
-    both = {'tuned': tuned(runs), OURS: runs.get(OURS, {})}
+  pairs = {
+    name: {'tuned': tuned(runs), OURS: runs.get(OURS, {})}
+    for name, runs in errors.items()
+  }
+  whole = all(both[OURS] and both['tuned'] for both in pairs.values())
+  for name, both in pairs.items() if whole else ():
     measured += verdicts.measure(
       f'{name}: log10 of the error with tuned weights by that of ConFIG',
       gaps({name: both}, 'tuned', [name]),

@@ -157,11 +157,12 @@ def test_claims_hold_and_fail_as_planted():
   assert outcomes(one)['P2'] == FAILS
   # The sum is one of the weights that are tuned.
   assert outcomes(one)['P3'] == FAILS
-  # Of a part of the order no verdict is made.
+  # Of a part of the runs no verdict is made.
   one = planted(2)
-  for runs in one.values():
-    del runs['relobralo']
+  del one['burgers']['relobralo']
   assert outcomes(one) == {'P1': UNDECIDED, 'P2': HOLDS, 'P3': HOLDS}
+  del one['burgers'][claims.OURS]
+  assert set(outcomes(one).values()) == {UNDECIDED}
 
 
 def test_no_seed_chooses_its_own_weight():
