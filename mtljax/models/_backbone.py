@@ -9,7 +9,11 @@ from mtljax import _validate
 from mtljax.models import _blocks, layers
 
 #: Blocks a stage, and whether they are bottlenecks.
-DEPTHS = {18: ((2, 2, 2, 2), False), 50: ((3, 4, 6, 3), True)}
+DEPTHS = {
+  10: ((1, 1, 1, 1), False),
+  18: ((2, 2, 2, 2), False),
+  50: ((3, 4, 6, 3), True),
+}
 #: Strides and dilations of the stages of output stride 8.
 STRIDES = (1, 2, 1, 1)
 DILATIONS = (1, 1, 2, 4)
@@ -84,7 +88,7 @@ class Stage(nn.Module):
 
   Args:
     index: 0 to 3.
-    depth: 18 or 50.
+    depth: 10, 18 or 50.
     width: channels inside the blocks of the first stage.
     norm: ``'batch'`` or ``'group'``.
     conv_impl: as in `layers.conv2d`.
@@ -127,7 +131,7 @@ class DilatedResNetTrunk(nn.Module):
   convolutions by 2 and 4.
 
   Args:
-    depth: 18, of basic blocks, or 50, of bottlenecks.
+    depth: 10 or 18, of basic blocks, or 50, of bottlenecks.
     width: channels inside the blocks of the first stage.
     outputs: ``'last'``, the last stage; ``'skip'``, the first and the last;
       ``'all'``, for each stage what its blocks give but for the last, and what

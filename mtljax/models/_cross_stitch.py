@@ -20,7 +20,7 @@ class CrossStitchTrunk(nn.Module):
 
   Args:
     num_tasks: T.
-    depth: 18 or 50.
+    depth: 10, 18 or 50.
     width: channels inside the blocks of the first stage.
     own: the weight of a task's own features at the start.
     definition: as in `cross_stitch`.

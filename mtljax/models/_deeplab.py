@@ -118,7 +118,7 @@ def deeplab_v3(
   Args:
     tasks: the names of the tasks; the defaults are those of NYUv2.
     num_outputs: channels of each task's output.
-    depth: of the residual network, 18 or 50.
+    depth: of the residual network, 10, 18 or 50.
     width: channels inside the blocks of its first stage, 64 in the papers.
     head_features: channels inside the heads, 256 in the paper.
     dropout_rate: after the pyramid, in [0, 1).

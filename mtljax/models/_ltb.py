@@ -20,7 +20,7 @@ class LTBTrunk(nn.Module):
 
   Args:
     num_tasks: T.
-    depth: 18 or 50.
+    depth: 10, 18 or 50.
     width: channels inside the blocks of the first stage.
     temperature: as in `ltb`.
     steps_per_epoch: as there.

@@ -136,7 +136,7 @@ def mtan_segnet(
     >>> x = jax.ShapeDtypeStruct((1, 8, 8, 3), jnp.float32)
     >>> shapes, _ = jax.eval_shape(lambda: model.init(jax.random.key(0), x))
     >>> [model.sharings(shapes, name).num_gramian for name in model.conventions]
-    [2276, 3704, 5108]
+    [1956, 3324, 4236]
 
   References:
     Liu, Johns and Davison, End-to-End Multi-Task Learning with Attention, 2019,
@@ -230,7 +230,7 @@ def mtan_resnet(
   Args:
     tasks: as in `deeplab_v3`.
     num_outputs: as there.
-    depth: as there.
+    depth: of the residual network, 18 or 50.
     width: as there.
     head_features: as there.
     dropout_rate: as there.
@@ -255,6 +255,11 @@ def mtan_resnet(
   """
   _blocks.check_outputs(tasks, num_outputs)
   _backbone.check(depth, width, norm, conv_impl)
+  if min(_backbone.DEPTHS[depth][0]) < 2:
+    raise ValueError(
+      f'depth={depth}: attention needs stages of two blocks or more; use 18 or '
+      '50.'
+    )
   trunk = _backbone.DilatedResNetTrunk(depth, width, 'all', norm, conv_impl)
   predictions = _deeplab.make_heads(
     num_outputs, head_features, norm, conv_impl, dropout_rate

@@ -18,6 +18,16 @@ PAPER = {'widths': (64, 128, 256, 512, 512), 'num_convs': (2, 2, 3, 3, 3)}
 LOG_SIGMAS = 3
 
 
+#: Compiles in less time, to slower programs.
+quick_jit = functools.partial(
+  jax.jit,
+  compiler_options={
+    'xla_backend_optimization_level': 0,
+    'xla_llvm_disable_expensive_passes': True,
+  },
+)
+
+
 def count(tree):
   return sum(leaf.size for leaf in jax.tree.leaves(tree))
 
@@ -104,35 +114,37 @@ def test_celeba_has_the_published_size():
   assert 5_197_160 == 5_176_640 + 40 * 513
 
 
-SMALL = {'depth': 18, 'width': 2, 'head_features': 4, 'norm': 'group'}
+SMALL = {'width': 2, 'head_features': 2, 'norm': 'group', 'conv_impl': 'lax'}
+TEN = SMALL | {'depth': 10}
+SEGNET = {'widths': (2, 4), 'num_convs': (2, 2), 'conv_impl': 'lax'}
 TASKS = {'tasks': ('a', 'b'), 'num_outputs': (2, 1)}
+TOY = {'features': 4, 'depth': 1, 'num_heads': 2, 'hidden': 6}
 MODELS = {
-  'deeplab_v3': models.deeplab_v3(**TASKS, **SMALL),
-  'deeplab_v3_plus': models.deeplab_v3_plus(**TASKS, **SMALL | {'depth': 50}),
-  'segnet_of_mtan': models.segnet(
-    **TASKS, widths=(2, 4), num_convs=(2, 2), definition='mtan'
-  ),
-  'mtan_segnet': models.mtan_segnet(**TASKS, widths=(2, 4), num_convs=(2, 2)),
-  'mtan_resnet': models.mtan_resnet(**TASKS, **SMALL),
-  'cross_stitch': models.cross_stitch(**TASKS, **SMALL),
-  'ltb': models.ltb(**TASKS, **SMALL),
-  'celeba_cnn': models.celeba_cnn(('a', 'b'), width=2),
-  'vit': models.vit(features=4, depth=1, num_heads=2, hidden=6, num_classes=2),
-  'text_encoder': models.text_encoder(
-    ('a', 'b'), features=4, depth=1, num_heads=2, hidden=6, vocabulary=9
-  ),
+  'deeplab_v3': models.deeplab_v3(**TASKS, **SMALL, depth=18),
+  'deeplab_v3_plus': models.deeplab_v3_plus(**TASKS, **TEN),
+  'segnet_of_mtan': models.segnet(**TASKS, **SEGNET, definition='mtan'),
+  'mtan_segnet': models.mtan_segnet(**TASKS, **SEGNET),
+  'mtan_resnet': models.mtan_resnet(**TASKS, **SMALL, depth=18),
+  'cross_stitch': models.cross_stitch(**TASKS, **TEN),
+  'ltb': models.ltb(**TASKS, **TEN),
+  'celeba_cnn': models.celeba_cnn(('a', 'b'), width=2, conv_impl='lax'),
+  'vit': models.vit(**TOY, num_classes=2),
+  'text_encoder': models.text_encoder(('a', 'b'), **TOY, vocabulary=9),
 }
-IMAGE = jax.random.uniform(jax.random.key(8), (2, 16, 16, 3))
-TOKENS = jnp.array([[3, 1, 8, 0, 0], [2, 2, 7, 4, 5]])
+IMAGE = np.random.default_rng(8).uniform(size=(2, 16, 16, 3))
+TOKENS = np.array([[3, 1, 8, 0, 0], [2, 2, 7, 4, 5]])
 
 
-@functools.cache
-def start(name):
-  """Parameters, state and an example in float64."""
-  x = TOKENS if name == 'text_encoder' else IMAGE
-  found = jax.jit(MODELS[name].init)(KEY, x)
-  wide = lambda a: a.astype(jnp.float64) if a.dtype == jnp.float32 else a
-  return (*jax.tree.map(wide, found), wide(x))
+def start(name, dtype=jnp.float32):
+  """Parameters drawn here, a state before any step, and an example."""
+  x = jnp.asarray(TOKENS if name == 'text_encoder' else IMAGE.astype(dtype))
+  params, state = jax.eval_shape(lambda: MODELS[name].init(KEY, x))
+  rng = np.random.default_rng(0)
+  draw = lambda s: jnp.asarray(rng.normal(scale=0.5, size=s.shape), dtype)
+  ones = lambda s: jnp.ones(
+    s.shape, dtype if jnp.issubdtype(s.dtype, jnp.floating) else s.dtype
+  )
+  return jax.tree.map(draw, params), jax.tree.map(ones, state), x
 
 
 def loss_of(model):
@@ -142,68 +154,119 @@ def loss_of(model):
   )
 
 
-@pytest.mark.parametrize('name', MODELS)
+LARGE = ('deeplab_v3', 'mtan_resnet', 'cross_stitch', 'ltb')
+
+
+@pytest.mark.parametrize(
+  'name',
+  [
+    pytest.param(name, marks=pytest.mark.slow if name in LARGE else ())
+    for name in MODELS
+  ],
+)
 def test_every_route_equals_the_jacobian(name, x64):
-  """Of each convention; trunk by trunk, and layer by layer."""
+  """By each convention; from rows, and layer by layer."""
   model = MODELS[name]
-  params, state, x = start(name)
+  params, state, x = start(name, jnp.float64)
   loss = loss_of(model)
-  args = params, x, state, KEY
-  grad_fn = mtl.value_and_task_grads(loss, has_aux=True)
-  rows = jax.jit(grad_fn)(*args)[1]
-  for convention in model.conventions:
-    found = model.sharings(params, convention)
-    over = found.gramian_labels
-    if over is None:
-      over = jax.tree.map(lambda label: label == 'shared', found.labels)
-    picked = jax.tree.map(
-      lambda g, use: g.reshape(2, -1) if use else jnp.zeros((2, 0)), rows, over
-    )
-    matrix = np.concatenate(jax.tree.leaves(picked), axis=1)
-    want = matrix @ matrix.T
-    assert np.all(np.diag(want) > 0)
-    for layerwise in (False, True):
-      gramian_fn = mtl.value_and_gramian(
+  found = {c: model.sharings(params, c) for c in model.conventions}
+
+  @quick_jit
+  def compute(*args):
+    grad_fn = mtl.value_and_task_grads(loss, has_aux=True)
+    gramians = {
+      (c, layerwise): mtl.value_and_gramian(
         loss,
-        labels=found.labels,
-        gramian_labels=found.gramian_labels,
+        labels=by.labels,
+        gramian_labels=by.gramian_labels,
         has_aux=True,
         layerwise=layerwise,
-      )
-      got = jax.jit(gramian_fn)(*args)[1]
-      scale = np.sqrt(np.outer(np.diag(want), np.diag(want)))
-      assert np.max(np.abs(got - want) / scale) < 1e-10, (convention, layerwise)
+      )(*args)[1]
+      for c, by in found.items()
+      for layerwise in (False, True)
+    }
+    return grad_fn(*args)[1], gramians
+
+  rows, gramians = compute(params, x, state, KEY)
+  for (convention, layerwise), got in gramians.items():
+    by = found[convention]
+    over = by.gramian_labels
+    if over is None:
+      over = jax.tree.map(lambda label: label == 'shared', by.labels)
+    picked = [
+      g.reshape(2, -1)
+      for g, use in zip(*map(jax.tree.leaves, (rows, over)), strict=True)
+      if use
+    ]
+    matrix = np.concatenate(picked, axis=1)
+    assert matrix.shape[1] == by.num_gramian
+    want = matrix @ matrix.T
+    assert np.all(np.diag(want) > 0)
+    scale = np.sqrt(np.outer(np.diag(want), np.diag(want)))
+    assert np.max(np.abs(got - want) / scale) < 1e-10, (convention, layerwise)
 
 
 @pytest.mark.parametrize('name', MODELS)
 def test_outputs_have_the_size_of_the_image(name):
   model = MODELS[name]
-  x = TOKENS if name == 'text_encoder' else IMAGE
-  variables = jax.eval_shape(lambda: model.init(KEY, x))
+  *variables, x = start(name)
   found = [y.shape for y in jax.eval_shape(model.apply, *variables, x)]
   dense = {(2, 16, 16, 2), (2, 16, 16, 1)}
   assert set(found) <= dense | {(2, 2), (2, 1)}
   assert len(found) == 2
 
 
+def alone(params, t):
+  """The network of a task by itself, and its parameters out of streams'."""
+  outputs = TASKS['num_outputs'][t]
+  own = {
+    name.removeprefix(f'task{t}_'): x
+    for name, x in params['trunk'].items()
+    if name.startswith(f'task{t}_')
+  }
+  mine = {'trunk': own, 'heads_0': params[f'heads_{t}']['prediction']}
+  return models.deeplab_v3(('a',), (outputs,), **TEN), mine
+
+
+def assert_independent(outputs, params, x):
+  for t, got in enumerate(outputs):
+    model, mine = alone(params, t)
+    want = quick_jit(model.apply)(mine, {}, x)[0]
+    np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5)
+
+
+def with_trunk(params, **changes):
+  return params | {'trunk': params['trunk'] | changes}
+
+
 def test_cross_stitch_with_identity_units_is_independent_networks():
-  model = MODELS['cross_stitch']
-  params, state = jax.jit(model.init)(KEY, IMAGE)
+  params, state, x = start('cross_stitch')
   eye = jnp.broadcast_to(jnp.eye(2), params['trunk']['units'].shape)
-  identity = params | {'trunk': params['trunk'] | {'units': eye}}
-  together = jax.jit(model.apply)(identity, state, IMAGE)
-  mixed = jax.jit(model.apply)(params, state, IMAGE)
-  for t, outputs in enumerate(TASKS['num_outputs']):
-    alone = models.deeplab_v3(('a',), (outputs,), **SMALL)
-    own = {
-      name.removeprefix(f'task{t}_'): x
-      for name, x in params['trunk'].items()
-      if name.startswith(f'task{t}_')
-    }
-    mine = {'trunk': own, 'heads_0': params[f'heads_{t}']['prediction']}
-    want = jax.jit(alone.apply)(mine, {}, IMAGE)[0]
-    np.testing.assert_allclose(together[t], want, rtol=1e-5, atol=1e-6)
-    assert not np.allclose(mixed[t], want, rtol=1e-3)
+  run = quick_jit(MODELS['cross_stitch'].apply)
+  together = run(with_trunk(params, units=eye), state, x)
+  assert_independent(together, params, x)
+  mixed = run(with_trunk(params, units=0.5 + 0 * eye), state, x)
+  assert not np.allclose(mixed[0], together[0], rtol=1e-3)
+
+
+def test_branches_read_the_source_of_the_best_score():
+  """In evaluation; a task that reads itself all along is a net of its own."""
+  params, state, x = start('ltb')
+  own = jnp.broadcast_to(jnp.eye(2), params['trunk']['branches'].shape)
+  run = quick_jit(MODELS['ltb'].apply)
+  assert_independent(run(with_trunk(params, branches=own), state, x), params, x)
+
+
+def test_units_begin_near_the_identity():
+  for own, definition in ((0.9, 'paper'), (1, 'libmtl')):
+    trunk = models.CrossStitchTrunk(
+      3, depth=10, width=1, definition=definition, norm='group'
+    )
+    x = jnp.zeros((1, 8, 8, 1))
+    units = quick_jit(trunk.init)(KEY, x)['params']['units'][0]
+    other = 1 if definition == 'libmtl' else 0.05
+    want = np.full((3, 3), other) + (own - other) * np.eye(3)
+    np.testing.assert_allclose(units, want, rtol=1e-6)
 
 
 def opened(params):
@@ -218,22 +281,20 @@ def opened(params):
   return params
 
 
-@pytest.mark.parametrize('name', ['mtan_segnet', 'mtan_resnet'])
-def test_mtan_that_lets_everything_through_shares_its_trunk(name):
-  model = MODELS[name]
-  params, state = jax.jit(model.init)(KEY, IMAGE)
-  got = jax.jit(model.apply)(opened(params), state, IMAGE)
-  closed = jax.jit(model.apply)(params, state, IMAGE)
-  plain = {
-    'mtan_segnet': MODELS['segnet_of_mtan'],
-    'mtan_resnet': MODELS['deeplab_v3'],
-  }[name]
+@pytest.mark.parametrize(
+  ('name', 'plain'),
+  [('mtan_segnet', 'segnet_of_mtan'), ('mtan_resnet', 'deeplab_v3')],
+)
+def test_mtan_that_lets_everything_through_shares_its_trunk(name, plain):
+  params, state, x = start(name)
+  run = quick_jit(MODELS[name].apply)
+  got, masked = run(opened(params), state, x), run(params, state, x)
   heads = {f'heads_{t}': params[f'heads_{t}']['prediction'] for t in range(2)}
   kept = {k: x for k, x in state.items() if k == 'batch_stats'}
-  if name == 'mtan_resnet':
-    kept = {}
-  want = jax.jit(plain.apply)({'trunk': params['trunk'], **heads}, kept, IMAGE)
-  for a, b, c in zip(got, want, closed, strict=True):
+  want = quick_jit(MODELS[plain].apply)(
+    {'trunk': params['trunk'], **heads}, kept, x
+  )
+  for a, b, c in zip(got, want, masked, strict=True):
     np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
     assert not np.allclose(c, b, rtol=1e-3)
 
@@ -248,49 +309,26 @@ def test_unpooling_puts_back_maxima_and_zeros():
   )
 
 
-def test_branches_are_sums_then_choices():
-  """Of libmtl: a sum in the warm-up, whose end the counted steps bring."""
-  settings = SMALL | {'steps_per_epoch': 2, 'warmup_epochs': 1}
-  state = None
-  outputs = {}
-  for definition in ('paper', 'libmtl'):
-    model = models.ltb(**TASKS, **settings, definition=definition)
-    params, state = jax.jit(model.init)(KEY, IMAGE)
-    run = jax.jit(functools.partial(model.apply_trunk, train=True))
-    seen = []
-    for i in range(6):
-      key = jax.random.key(i)
-      features, state = run(params, state, IMAGE, key=key)
-      assert state['schedule']['step'] == i + 1
-      seen.append(features[0])
-    np.testing.assert_allclose(seen[0], seen[1], rtol=1e-6)
-    later = [np.allclose(seen[0], x, rtol=1e-3) for x in seen[2:]]
-    assert not all(later)
-    outputs[definition] = seen
-    # Evaluation takes the most probable source and counts nothing.
-    _, same = model.apply_trunk(params, state, IMAGE, train=False)
-    assert same is state
+def test_branches_are_warmed_up_then_drawn():
+  """The end of the warm-up is counted in the state."""
+  params, state, x = start('ltb')
+  state = state | {'schedule': {'step': jnp.int32(0)}}
+  model = models.ltb(**TASKS, **TEN, steps_per_epoch=2, warmup_epochs=1)
+  run = quick_jit(functools.partial(model.apply_trunk, train=True))
+  seen = []
+  for i in range(6):
+    features, state = run(params, state, x, key=jax.random.key(i))
+    assert state['schedule']['step'] == i + 1
+    seen.append(features[0])
+  np.testing.assert_array_equal(seen[0], seen[1])
+  assert not all(np.allclose(seen[0], x, rtol=1e-3) for x in seen[2:])
+  # Evaluation counts nothing, and draws nothing.
+  _, same = jax.eval_shape(
+    functools.partial(model.apply_trunk, train=False), params, state, x
+  )
+  assert same == jax.eval_shape(lambda: state)
   with pytest.raises(ValueError, match='key=None, but trunk draws'):
-    model.apply_trunk(params, state, IMAGE, train=True)
-
-
-def test_branches_read_the_source_of_the_best_score():
-  """In evaluation; a task that reads itself all along is a net of its own."""
-  model = MODELS['ltb']
-  params, state = jax.jit(model.init)(KEY, IMAGE)
-  own = jnp.broadcast_to(10 * jnp.eye(2), params['trunk']['branches'].shape)
-  params = params | {'trunk': params['trunk'] | {'branches': own}}
-  got = jax.jit(model.apply)(params, state, IMAGE)
-  for t, outputs in enumerate(TASKS['num_outputs']):
-    alone = models.deeplab_v3(('a',), (outputs,), **SMALL)
-    trunk = {
-      name.removeprefix(f'task{t}_'): x
-      for name, x in params['trunk'].items()
-      if name.startswith(f'task{t}_')
-    }
-    mine = {'trunk': trunk, 'heads_0': params[f'heads_{t}']['prediction']}
-    want = jax.jit(alone.apply)(mine, {}, IMAGE)[0]
-    np.testing.assert_allclose(got[t], want, rtol=1e-5, atol=1e-6)
+    jax.eval_shape(run, params, state, x)
 
 
 @pytest.mark.parametrize('align_corners', [False, True])
@@ -309,26 +347,28 @@ def test_resizing_is_linear_between_pixels(align_corners):
 
 
 def test_texts_of_nothing_and_what_is_behind_them_do_not_count():
+  params, state, x = start('text_encoder')
   model = MODELS['text_encoder']
-  params, state = jax.jit(model.init)(KEY, TOKENS)
-  run = jax.jit(model.apply)
-  short = run(params, state, TOKENS[:, :3])[0][0]
-  np.testing.assert_allclose(
-    short, run(params, state, TOKENS)[0][0], rtol=1e-5, atol=1e-6
+  run = quick_jit(functools.partial(model.apply_trunk, train=False))
+  whole, short = (run(params, state, x[:1, :n])[0] for n in (5, 3))
+  np.testing.assert_allclose(short, whole, rtol=1e-5, atol=1e-6)
+  np.testing.assert_array_equal(
+    run(params, state, 0 * x[:1])[0], jnp.zeros((1, 4))
   )
-  features, _ = model.apply_trunk(
-    params, state, jnp.zeros((1, 4), int), train=False
-  )
-  np.testing.assert_array_equal(features, jnp.zeros((1, 4)))
 
 
 @pytest.mark.parametrize(
   ('build', 'kwargs', 'message'),
   [
     (models.deeplab_v3, {'tasks': 'depth'}, 'is a string'),
-    (models.deeplab_v3, {'depth': 34}, r'depth=34 must be one of \[18, 50\]'),
+    (
+      models.deeplab_v3,
+      {'depth': 34},
+      r'depth=34 must be one of \[10, 18, 50\]',
+    ),
     (models.deeplab_v3, {'num_outputs': (1, 2)}, 'each of the 3 tasks'),
     (models.deeplab_v3_plus, {'head_features': 0}, 'head_features=0'),
+    (models.mtan_resnet, {'depth': 10}, 'two blocks or more'),
     (models.mtan_resnet, {'norm': 'groups'}, r"Did you mean 'group'\?"),
     (models.mtan_segnet, {'widths': (4,)}, 'one number for each stage'),
     (models.segnet, {'definition': 'mtam'}, r"Did you mean 'mtan'\?"),
