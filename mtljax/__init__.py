@@ -85,6 +85,7 @@ from mtljax.aggregators._methods import uncertainty as uncertainty
 from mtljax.aggregators._methods import upgrad as upgrad
 from mtljax.aggregators._methods import uw_o as uw_o
 from mtljax.aggregators._methods import uw_so as uw_so
+from mtljax.gradients import HeadAux as HeadAux
 from mtljax.gradients import Staged as Staged
 from mtljax.gradients import task_grad_fn as task_grad_fn
 from mtljax.gradients import value_and_gramian as value_and_gramian

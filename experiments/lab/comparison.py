@@ -35,7 +35,7 @@ from experiments.lab.problem import SINGLE, Problem, make_problem, trained_on
 from experiments.lab.runs import RunSpec
 from experiments.lab.suite import Data, Suite, Widths, check_widths
 from experiments.report.console import make_console
-from mtljax import _validate
+from mtljax import _validate, models
 from mtljax.models import layers
 from mtljax.training import Layout, ShardedBatches, make_train_step
 from mtljax.training.step import sweep
@@ -78,6 +78,10 @@ class ComparisonConfig(Options, diagnose.DiagnoseOptions):
   """Passes over the training data."""
   model: str = ''
   """A network of the suite; its first by default."""
+  shared: str = ''
+  """Which parameters of the network are called shared, a name of one of its
+  conventions; its first by default. All Gramians, so most methods, hang on it;
+  the command prints how many there are."""
   hidden_sizes: tuple[int, ...] = (128, 64)
   """Units of the shared layers of multi_mlp."""
   head_sizes: tuple[int, ...] = ()
@@ -129,19 +133,28 @@ def configs(suite: Suite, **changes: Any) -> dict[str, ComparisonConfig]:
 def complete(config: ComparisonConfig, suite: Suite) -> ComparisonConfig:
   """The options, with those that depend on the suite."""
   tasks = config.tasks or suite.task_names
+  model = config.model or next(iter(suite.networks))
+  if not config.shared and model in suite.networks:
+    config = dataclasses.replace(config, shared=_conventions(suite, model)[0])
   return dataclasses.replace(
     config,
     tasks=tasks,
-    model=config.model or next(iter(suite.networks)),
+    model=model,
     weights=config.weights or (1.0,) * len(tasks),
     scores=config.scores or (0.1,) * len(tasks),
   )
+
+
+def _conventions(suite: Suite, model: str) -> tuple[str, ...]:
+  """Of a network, on what is shared."""
+  return tuple(suite.networks[model].make(suite.tasks, Widths()).conventions)
 
 
 def check(config: ComparisonConfig, suite: Suite) -> None:
   """Raises ValueError for options that no run could be made of."""
   tasks = suite.tasks_of(config.tasks)
   network = suite.network(config.model)
+  _validate.one_of('--shared', config.shared, _conventions(suite, config.model))
   suite.check_data(config.data)
   methods.check_names(methods.expand(config.methods))
   _validate.one_of('--optimizer', config.optimizer, OPTIMIZERS)
@@ -217,6 +230,7 @@ def make_specs(
     num_tasks,
     labels,
     rho=config.rho,
+    gramian_labels=problem.sharings.gramian_labels,
     weights=config.weights,
     scores=config.scores,
     optimizer=optimizer,
@@ -298,9 +312,13 @@ def prepare(
     x: trained_on(x, config.tasks) for x in methods_of(config, config.tasks)
   }
   problems = {
-    tasks: make_problem(suite, found, network, widths, tasks=tasks)
+    tasks: make_problem(
+      suite, found, network, widths, tasks=tasks, shared=config.shared
+    )
     for tasks in dict.fromkeys(trained.values())
   }
+  sharings = max(problems.values(), key=lambda x: len(x.tasks)).sharings
+  console.print(_in_words(sharings), markup=False)
   probes = diagnose.make_probes(config, problems)
   by_method = [
     make_specs(
@@ -323,7 +341,12 @@ def prepare(
     name=name,
     tasks=config.tasks,
     groups=tuple(tuple(group) for group in groups),
-    facts=suite.facts(found),
+    facts=suite.facts(found)
+    | {
+      'num_params': sharings.num_params,
+      'num_shared': sharings.num_shared,
+      'num_gramian': sharings.num_gramian,
+    },
     data={suite.name: suite.digests(found)},
     options={
       'num_steps': config.epochs * steps_per_epoch,
@@ -336,6 +359,16 @@ def prepare(
     sweep=mode,
     kept=identity.kept(dataclasses.replace(config, sweep=mode)),
   )
+
+
+def _in_words(found: models.Sharings) -> str:
+  text = (
+    f'--shared {found.name} ({found.about}): {found.num_shared:,} of '
+    f'{found.num_params:,} parameters are shared'
+  )
+  if found.num_gramian != found.num_shared:
+    text += f', Gramians are taken over {found.num_gramian:,}'
+  return text
 
 
 def sweep_mode(config: ComparisonConfig) -> str:

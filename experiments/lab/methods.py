@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -57,6 +58,7 @@ def make_method(
   labels: Any,
   *,
   rho: float,
+  gramian_labels: Any = None,
   weights: Sequence[float] = (),
   scores: Sequence[float] = (),
   optimizer: Callable[..., optax.GradientTransformation] = optax.adam,
@@ -71,6 +73,8 @@ def make_method(
     num_tasks: T.
     labels: see `mtljax.label_params`.
     rho: radius of the sharpness-aware forms.
+    gramian_labels: see `mtljax.match_params`; methods that take no Gramian, but
+      the gradients of all shared parameters, have no use for it.
     weights: those of ``'fixed'``, one a task; none: ones.
     scores: of ``'pivrg'``, the loss that each task reaches alone; none: ones.
     optimizer: from a learning rate to the optimizer of which
@@ -99,6 +103,11 @@ def make_method(
     'per_task_optimizer': {'tx': optimizer(learning_rate)},
   }.get(plain, {})
   factory = mtl.get_method(plain)
+  known = inspect.signature(factory).parameters.values()
+  if gramian_labels is not None and any(
+    x.name == 'gramian_labels' or x.kind is x.VAR_KEYWORD for x in known
+  ):
+    options['gramian_labels'] = gramian_labels
   inner = factory(num_tasks=num_tasks, labels=labels, **options)
   if wrapped:
     radius = {'flat': 'rho_shared', 'sam': 'rho'}[prefix]

@@ -27,7 +27,7 @@ class Problem:
   Attributes:
     tasks: the names of its tasks.
     model: the network.
-    labels: of its parameters, see `mtljax.label_params`.
+    sharings: of its parameters, by a convention of the network.
     loss: of a train step with ``has_state=True``.
     init: from a key to parameters and model state.
     measure: ``measure(params, model_state, batch)``: mergeable metrics of a
@@ -38,12 +38,17 @@ class Problem:
 
   tasks: tuple[str, ...]
   model: models.MultiTaskModel
-  labels: Any
+  sharings: models.Sharings
   loss: mtl.Staged
   init: Callable[[jax.Array], tuple[Any, Any]]
   measure: Callable[..., dict[str, Any]]
   evaluate: Callable[..., dict[str, jax.Array]]
   probe: Callable[..., dict[str, jax.Array]]
+
+  @property
+  def labels(self) -> Any:
+    """Of its parameters, see `mtljax.label_params`."""
+    return self.sharings.labels
 
   def start(self, step: TrainStep, key: jax.Array) -> TrainState:
     """The state of a run before its first step; the key is used up."""
@@ -59,6 +64,7 @@ def make_problem(
   widths: Widths | None = None,
   *,
   tasks: Sequence[str] | None = None,
+  shared: str = '',
   loss_of: Callable[[Task], Any] | None = None,
 ) -> Problem:
   """The problem of a network on some tasks of a suite.
@@ -69,6 +75,7 @@ def make_problem(
     network: one that fits it.
     widths: of its layers.
     tasks: names of those that are trained; None: all.
+    shared: a convention of the network on what is shared; its first by default.
     loss_of: the loss of a task, called with outputs and batch; None: the mean
       over the batch.
 
@@ -80,23 +87,20 @@ def make_problem(
   one = {name: x[:1] for name, x in data.splits['train'].items()}
   example = jax.eval_shape(data.inputs, one)
   init = jax.jit(lambda key: model.init(key, example))
-  labels = mtl.label_params(
-    jax.eval_shape(init, jax.random.key(0))[0],
-    shared=model.shared,
-    tasks=model.task_patterns,
-  )
+  shapes, _ = jax.eval_shape(init, jax.random.key(0))
+  sharings = model.sharings(shapes, shared)
   losses = [task.loss if loss_of is None else loss_of(task) for task in chosen]
   loss = models.staged_loss(model, losses, data.inputs)
   measure = _make_measure(model, chosen, data)
   return Problem(
     tasks=model.tasks,
     model=model,
-    labels=labels,
+    sharings=sharings,
     loss=loss,
     init=init,
     measure=measure,
     evaluate=_make_evaluate(measure, data),
-    probe=_make_probe(loss, labels, model.tasks, data),
+    probe=_make_probe(loss, sharings, model.tasks, data),
   )
 
 
@@ -139,12 +143,20 @@ def _make_evaluate(measure: Callable[..., dict[str, Any]], data: Data):
 
 
 def _make_probe(
-  loss: mtl.Staged, labels: Any, tasks: tuple[str, ...], data: Data
+  loss: mtl.Staged,
+  sharings: models.Sharings,
+  tasks: tuple[str, ...],
+  data: Data,
 ):
   if len(tasks) < 2:
     return lambda state: {}
   batch = {k: v[:PROBE_ROWS] for k, v in data.splits['train'].items()}
-  gramian_fn = mtl.value_and_gramian(loss, labels=labels, has_aux=True)
+  gramian_fn = mtl.value_and_gramian(
+    loss,
+    labels=sharings.labels,
+    gramian_labels=sharings.gramian_labels,
+    has_aux=True,
+  )
 
   @jax.jit
   def cosines(params, model_state, key):

@@ -6,6 +6,7 @@ from mtljax.gradients._samples import (
 from mtljax.gradients._samples import (
   value_and_sample_gramian as value_and_sample_gramian,
 )
+from mtljax.gradients._staged import HeadAux as HeadAux
 from mtljax.gradients._staged import Staged as Staged
 from mtljax.gradients._task_grads import task_grad_fn as task_grad_fn
 from mtljax.gradients._task_grads import value_and_gramian as value_and_gramian

@@ -53,6 +53,29 @@ class Staged:
       )
 
 
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class HeadAux:
+  """What a head returns beside its loss where it changes the model's state.
+
+  For `mtljax.training.make_train_step` with ``has_state=True``, in place of the
+  metrics alone. Each entry replaces that of the model state that the trunk
+  returned; of one that several heads return, the mean is taken over them.
+
+  Attributes:
+    metrics: a dictionary of arrays by name.
+    model_state: some entries of the model state, by name.
+
+  Examples:
+    >>> import mtljax as mtl
+    >>> mtl.HeadAux({'accuracy': 0.5}, {'heads_0': 1.0}).metrics
+    {'accuracy': 0.5}
+  """
+
+  metrics: Any
+  model_state: Any
+
+
 class Features:
   """Features as those that gradients go through, and the rest.
 

@@ -5,7 +5,11 @@ says which parameters are shared.
 """
 
 from mtljax.models import layers
-from mtljax.models._base import MultiTaskModel
+from mtljax.models._backbone import DilatedResNetTrunk
+from mtljax.models._base import MultiTaskModel, Sharing, Sharings
+from mtljax.models._celeba import CELEBA_ATTRIBUTES, CelebATrunk, celeba_cnn
+from mtljax.models._cross_stitch import CrossStitchTrunk, cross_stitch
+from mtljax.models._deeplab import DeepLabHead, deeplab_v3, deeplab_v3_plus
 from mtljax.models._dselect_k import (
   DSelectKHead,
   dselect_k,
@@ -20,7 +24,14 @@ from mtljax.models._experts import (
   GatedHead,
 )
 from mtljax.models._loss import staged_loss
+from mtljax.models._ltb import LTBTrunk, ltb
 from mtljax.models._mmoe import mmoe
+from mtljax.models._mtan import (
+  ResNetAttentionHead,
+  SegNetAttentionHead,
+  mtan_resnet,
+  mtan_segnet,
+)
 from mtljax.models._multi_lenet import (
   MultiLeNetHead,
   MultiLeNetTrunk,
@@ -29,43 +40,67 @@ from mtljax.models._multi_lenet import (
 from mtljax.models._multi_mlp import MLPHead, MLPTrunk, multi_mlp
 from mtljax.models._nnconv import NNConv, NNConvTrunk, nnconv
 from mtljax.models._ple import PLEFeatures, PLEHead, PLETrunk, cgc, ple
+from mtljax.models._resize import resize_bilinear
 from mtljax.models._resnet import LinearHead, ResNetTrunk, resnet, resnet18
 from mtljax.models._schnet import SchNetTrunk, schnet
 from mtljax.models._segnet import SegNetHead, SegNetTrunk, segnet
+from mtljax.models._streams import HeadOfStream
+from mtljax.models._transformers import TextTrunk, ViTTrunk, text_encoder, vit
 from mtljax.models.layers import Conv, max_pool_2x2
 
 __all__ = [
+  'CELEBA_ATTRIBUTES',
+  'CelebATrunk',
   'Conv',
+  'CrossStitchTrunk',
   'DSelectKHead',
+  'DeepLabHead',
+  'DilatedResNetTrunk',
   'EmbedColumns',
   'ExpertFeatures',
   'Experts',
   'ExpertsTrunk',
   'GatedHead',
+  'HeadOfStream',
+  'LTBTrunk',
   'LinearHead',
   'MLPHead',
   'MLPTrunk',
   'MultiLeNetHead',
   'MultiLeNetTrunk',
   'MultiTaskModel',
+  'NNConv',
+  'NNConvTrunk',
   'PLEFeatures',
   'PLEHead',
   'PLETrunk',
-  'NNConv',
-  'NNConvTrunk',
+  'ResNetAttentionHead',
   'ResNetTrunk',
   'SchNetTrunk',
+  'SegNetAttentionHead',
   'SegNetHead',
   'SegNetTrunk',
+  'Sharing',
+  'Sharings',
+  'TextTrunk',
+  'ViTTrunk',
+  'celeba_cnn',
   'cgc',
+  'cross_stitch',
+  'deeplab_v3',
+  'deeplab_v3_plus',
   'dselect_k',
   'layers',
+  'ltb',
   'max_pool_2x2',
   'mmoe',
+  'mtan_resnet',
+  'mtan_segnet',
   'multi_lenet',
   'multi_mlp',
-  'ple',
   'nnconv',
+  'ple',
+  'resize_bilinear',
   'resnet',
   'resnet18',
   'schnet',
@@ -73,4 +108,6 @@ __all__ = [
   'selection_penalty',
   'smooth_step',
   'staged_loss',
+  'text_encoder',
+  'vit',
 ]

@@ -4,29 +4,39 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import flax.linen as nn
 import jax
 
+from mtljax import _validate
 from mtljax.models import layers
 
 NORMS = ('batch', 'group')
 
-_kernel_init = nn.initializers.variance_scaling(2.0, 'fan_out', 'normal')
+kernel_init = nn.initializers.variance_scaling(2.0, 'fan_out', 'normal')
 
 
 def conv(
-  features: int, size: int, strides: int, impl: str, name: str
+  features: int,
+  size: int,
+  strides: int,
+  impl: str,
+  name: str,
+  *,
+  dilation: int = 1,
+  use_bias: bool = False,
+  kernel_init: Callable[..., jax.Array] = kernel_init,
 ) -> layers.Conv:
-  """A convolution before a norm: no bias, padded to keep the image's size."""
+  """A convolution before a norm, padded to keep the image's size."""
   return layers.Conv(
     features,
     size,
     strides,
-    padding=size // 2,
-    use_bias=False,
-    kernel_init=_kernel_init,
+    padding=size // 2 * dilation,
+    dilation=dilation,
+    use_bias=use_bias,
+    kernel_init=kernel_init,
     impl=impl,
     name=name,
   )
@@ -42,13 +52,62 @@ def norm(kind: str, features: int, train: bool) -> Callable[..., nn.Module]:
 
 
 class ConvNormReLU(nn.Module):
-  """A 3 x 3 convolution, a norm and ReLU."""
+  """A convolution, a norm and ReLU."""
 
+  features: int
+  norm: str
+  conv_impl: str
+  size: int = 3
+  dilation: int = 1
+  use_bias: bool = False
+  kernel_init: Callable[..., jax.Array] = kernel_init
+
+  @nn.compact
+  def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+    x = conv(
+      self.features,
+      self.size,
+      1,
+      self.conv_impl,
+      'conv',
+      dilation=self.dilation,
+      use_bias=self.use_bias,
+      kernel_init=self.kernel_init,
+    )(x)
+    return nn.relu(norm(self.norm, self.features, train)(name='norm')(x))
+
+
+class Attention(nn.Module):
+  """A mask in (0, 1): two 1 x 1 convolutions with norms, ReLU, sigmoid."""
+
+  hidden: int
   features: int
   norm: str
   conv_impl: str
 
   @nn.compact
   def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-    x = conv(self.features, 3, 1, self.conv_impl, 'conv')(x)
-    return nn.relu(norm(self.norm, self.features, train)(name='norm')(x))
+    for i, width in enumerate((self.hidden, self.features)):
+      x = conv(width, 1, 1, self.conv_impl, f'conv{i}', use_bias=True)(x)
+      x = norm(self.norm, width, train)(name=f'norm{i}')(x)
+      x = nn.relu(x) if i == 0 else nn.sigmoid(x)
+    return x
+
+
+def check_outputs(tasks: Sequence[str], num_outputs: Sequence[int]) -> None:
+  """Raises ValueError unless there is a positive number for each task."""
+  if isinstance(tasks, str):
+    raise ValueError(f'tasks={tasks!r} is a string: pass a tuple of names.')
+  if len(num_outputs) != len(tasks):
+    raise ValueError(
+      f'num_outputs={tuple(num_outputs)} has to be one number for each of the '
+      f'{len(tasks)} tasks.'
+    )
+  for size in num_outputs:
+    _validate.in_range('num_outputs', size, 1)
+
+
+def check_layers(norm: str, conv_impl: str) -> None:
+  """Raises ValueError for an unknown norm or convolution."""
+  _validate.one_of('norm', norm, NORMS)
+  _validate.one_of('conv_impl', conv_impl, layers.IMPLS)

@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 
-from mtljax.gradients import Staged
+from mtljax.gradients import HeadAux, Staged
 from mtljax.models._base import MultiTaskModel
 
 TaskLossFn = Callable[[jax.Array, Any], tuple[jax.Array, dict[str, jax.Array]]]
@@ -63,13 +63,14 @@ def staged_loss(
 
   def make_head(t):
     def head(params, features, batch, model_state, key):
-      del model_state
-      output = model.apply_head(t, params, features, train=True, key=key)
+      output, changed = model.apply_head_with_state(
+        t, params, model_state, features, train=True, key=key
+      )
       loss, metrics = loss_fns[t](output, batch)
       if hasattr(model.heads[t], 'penalty'):
         own = {'params': params[f'heads_{t}']}
         loss += model.heads[t].apply(own, features, method='penalty')
-      return loss, metrics
+      return loss, HeadAux(metrics, changed) if changed else metrics
 
     return head
 

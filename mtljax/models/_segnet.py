@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 import flax.linen as nn
@@ -9,6 +10,12 @@ import jax
 
 from mtljax import _validate
 from mtljax.models import _base, _blocks, layers
+
+DEFINITIONS = ('paper', 'mtan')
+XAVIER = nn.initializers.glorot_normal()
+#: Of the code of MTAN.
+WIDTHS = (64, 128, 256, 512, 512)
+NUM_CONVS = (2, 2, 3, 3, 3)
 
 
 class SegNetTrunk(nn.Module):
@@ -20,16 +27,24 @@ class SegNetTrunk(nn.Module):
     num_convs: 3 x 3 convolutions of each stage, in both halves.
     norm: ``'batch'`` or ``'group'`` (gcd(8, channels) groups; no state).
     conv_impl: as in `layers.conv2d`.
+    definition: as in `segnet`.
+    outputs: ``'last'``; or ``'all'``, what attention reads: for each stage of
+      the encoder what its first and its last convolution give, then for each
+      of the decoder, the deepest first, what it unpools and its last gives.
   """
 
   widths: tuple[int, ...] = (16, 32, 64)
   num_convs: tuple[int, ...] = (2, 2, 2)
   norm: str = 'batch'
   conv_impl: str = 'auto'
+  definition: str = 'paper'
+  outputs: str = 'last'
 
   @nn.compact
-  def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
+  def __call__(self, x: jax.Array, *, train: bool = False):
     """Maps images (B, H, W, C) to features (B, H, W, widths[0])."""
+    mtan = self.definition == 'mtan'
+    more = {'use_bias': True, 'kernel_init': XAVIER} if mtan else {}
     stages = list(zip(self.widths, self.num_convs, strict=True))
     side = 2 ** len(stages)
     if x.shape[1] % side or x.shape[2] % side:
@@ -40,23 +55,27 @@ class SegNetTrunk(nn.Module):
 
     def block(x, features, name):
       layer = _blocks.ConvNormReLU(
-        features, self.norm, self.conv_impl, name=name
+        features, self.norm, self.conv_impl, name=name, **more
       )
       return layer(x, train=train)
 
-    pooled = []
+    pooled, encoder, decoder = [], [], []
     for i, (width, convs) in enumerate(stages):
       for j in range(convs):
         x = block(x, width, f'encoder{i}_{j}')
+        if j == 0:
+          first = x
+      encoder.append((first, x))
       x, indices = layers.max_pool_2x2_with_indices(x)
       pooled.append(indices)
     for i, (width, convs) in reversed(list(enumerate(stages))):
-      x = layers.max_unpool_2x2(x, pooled[i])
+      x = first = layers.max_unpool_2x2(x, pooled[i])
       for j in range(convs):
-        # The last one has the channels that the next unpooling needs.
-        last = j == convs - 1 and i > 0
-        x = block(x, self.widths[i - 1] if last else width, f'decoder{i}_{j}')
-    return x
+        # One of them has the channels that the next unpooling needs.
+        narrow = i > 0 and (mtan or j == convs - 1)
+        x = block(x, self.widths[i - 1] if narrow else width, f'decoder{i}_{j}')
+      decoder.append((first, x))
+    return x if self.outputs == 'last' else (tuple(encoder), tuple(decoder))
 
 
 class SegNetHead(nn.Module):
@@ -66,18 +85,24 @@ class SegNetHead(nn.Module):
     num_outputs: channels of the output: classes, or the numbers of a
       regression.
     conv_impl: as in `layers.conv2d`.
+    definition: as in `segnet`.
   """
 
   num_outputs: int = 1
   conv_impl: str = 'auto'
+  definition: str = 'paper'
 
   @nn.compact
   def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
     """Maps features (B, H, W, C) to outputs (B, H, W, num_outputs)."""
     del train
-    x = layers.Conv(x.shape[-1], 3, impl=self.conv_impl, name='conv')(x)
-    x = nn.relu(x)
-    return layers.Conv(self.num_outputs, 1, impl=self.conv_impl, name='out')(x)
+    mtan = self.definition == 'mtan'
+    make = functools.partial(layers.Conv, impl=self.conv_impl)
+    if mtan:
+      make = functools.partial(make, kernel_init=XAVIER)
+    x = make(x.shape[-1], 3, name='conv')(x)
+    x = x if mtan else nn.relu(x)
+    return make(self.num_outputs, 1, name='out')(x)
 
 
 def segnet(
@@ -87,6 +112,7 @@ def segnet(
   num_convs: Sequence[int] = (2, 2, 2),
   norm: str = 'batch',
   conv_impl: str = 'auto',
+  definition: str = 'paper',
 ) -> _base.MultiTaskModel:
   """Builds a SegNet shared by all tasks, with one dense head per task.
 
@@ -97,7 +123,9 @@ def segnet(
   ReLU, are those of the baselines of MTAN.
 
   The defaults are small enough for a CPU; the network of the papers has
-  ``widths=(64, 128, 256, 512, 512)`` and ``num_convs=(2, 2, 3, 3, 3)``.
+  ``widths=(64, 128, 256, 512, 512)`` and ``num_convs=(2, 2, 3, 3, 3)``. With
+  ``definition='mtan'`` it then has 25,055,185 parameters for NYUv2, of which
+  24,943,296 are shared.
 
   Args:
     tasks: the names of the tasks; the defaults are those of NYUv2.
@@ -107,6 +135,10 @@ def segnet(
     num_convs: convolutions of each stage.
     norm: ``'batch'`` or ``'group'``.
     conv_impl: as in `layers.conv2d`.
+    definition: ``'paper'``; or ``'mtan'``, as in the code of MTAN: convolutions
+      have biases (which the norm undoes) and Xavier's initialization, a stage
+      of the decoder narrows in its first convolution instead of its last, and
+      heads have no ReLU.
 
   Returns:
     The model; it takes images ``(B, H, W, C)`` whose height and width are
@@ -130,32 +162,30 @@ def segnet(
     https://arxiv.org/abs/1511.00561; Liu, Johns and Davison, End-to-End
     Multi-Task Learning with Attention, 2019, https://arxiv.org/abs/1803.10704
   """
-  if isinstance(tasks, str):
-    raise ValueError(f'tasks={tasks!r} is a string: pass a tuple of names.')
-  if len(num_outputs) != len(tasks):
-    raise ValueError(
-      f'num_outputs={tuple(num_outputs)} has to be one number for each of the '
-      f'{len(tasks)} tasks.'
-    )
-  if not widths or len(widths) != len(num_convs):
-    raise ValueError(
-      f'widths={tuple(widths)} and num_convs={tuple(num_convs)} must both have '
-      'one number for each stage, and at least one.'
-    )
-  for name, sizes in (
-    ('num_outputs', num_outputs),
-    ('widths', widths),
-    ('num_convs', num_convs),
-  ):
-    for size in sizes:
-      _validate.in_range(name, size, 1)
-  _validate.one_of('norm', norm, _blocks.NORMS)
-  _validate.one_of('conv_impl', conv_impl, layers.IMPLS)
+  _blocks.check_outputs(tasks, num_outputs)
+  check(widths, num_convs, norm, conv_impl)
+  _validate.one_of('definition', definition, DEFINITIONS)
   trunk = SegNetTrunk(
     widths=tuple(widths),
     num_convs=tuple(num_convs),
     norm=norm,
     conv_impl=conv_impl,
+    definition=definition,
   )
-  heads = [SegNetHead(n, conv_impl) for n in num_outputs]
+  heads = [SegNetHead(n, conv_impl, definition) for n in num_outputs]
   return _base.MultiTaskModel(trunk, tuple(heads), tuple(tasks))
+
+
+def check(
+  widths: Sequence[int], num_convs: Sequence[int], norm: str, conv_impl: str
+) -> None:
+  """Raises ValueError for what is no trunk."""
+  if not widths or len(widths) != len(num_convs):
+    raise ValueError(
+      f'widths={tuple(widths)} and num_convs={tuple(num_convs)} must both have '
+      'one number for each stage, and at least one.'
+    )
+  for name, sizes in (('widths', widths), ('num_convs', num_convs)):
+    for size in sizes:
+      _validate.in_range(name, size, 1)
+  _blocks.check_layers(norm, conv_impl)

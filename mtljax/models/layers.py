@@ -28,6 +28,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from mtljax import _validate
+from mtljax.models import _pooling
+from mtljax.models._pooling import max_pool_2x2 as max_pool_2x2
+from mtljax.models._pooling import (
+  max_pool_2x2_with_indices as max_pool_2x2_with_indices,
+)
+from mtljax.models._pooling import max_pool_3x3 as max_pool_3x3
+from mtljax.models._pooling import max_unpool_2x2 as max_unpool_2x2
 
 IMPLS = ('auto', 'lax', 'banded', 'im2col')
 
@@ -117,22 +124,15 @@ def _tile(kw: int, stride: int, width: int) -> int:
   return -(-width // -(-width // target))
 
 
-def _keep(x: jax.Array) -> jax.Array:
-  """Makes XLA compute x once, where it would recompute it in every slice.
-
-  XLA's CPU fusion copies a cheap producer (a pooling, a ReLU) into each of its
-  readers, and leaves alone one that ends in a division. The one is hidden, or
-  the division would be simplified away. Exact, also backwards.
-  """
-  return x / jax.lax.optimization_barrier(jnp.ones((), x.dtype))
-
-
-def _toeplitz(kernel: jax.Array, stride: int, tile: int) -> jax.Array:
+def _toeplitz(
+  kernel: jax.Array, stride: int, dilation: int, tile: int
+) -> jax.Array:
   """The banded matrix of a kernel, (kh * window * cin, tile * cout)."""
   kh, kw, cin, cout = kernel.shape
-  window = (tile - 1) * stride + kw
-  tap = np.arange(window)[:, None] - np.arange(tile) * stride
-  tap = np.where((tap >= 0) & (tap < kw), tap, kw)
+  window = (tile - 1) * stride + (kw - 1) * dilation + 1
+  offset = np.arange(window)[:, None] - np.arange(tile) * stride
+  tap, between = np.divmod(offset, dilation)
+  tap = np.where((between == 0) & (tap >= 0) & (tap < kw), tap, kw)
   # In float32 at least: the gradient sums over the tile's copies.
   wide = kernel.astype(jnp.promote_types(kernel.dtype, jnp.float32))
   wide = jnp.pad(wide, ((0, 0), (0, 1), (0, 0), (0, 0)))
@@ -140,40 +140,41 @@ def _toeplitz(kernel: jax.Array, stride: int, tile: int) -> jax.Array:
   return matrix.reshape(kh * window * cin, tile * cout).astype(kernel.dtype)
 
 
-def _banded(x, kernel, strides, out_hw, precision):
+def _banded(x, kernel, strides, dilation, out_hw, precision):
   kh, kw, cin, cout = kernel.shape
-  (sh, sw), (ho, wo) = strides, out_hw
+  (sh, sw), (dh, dw), (ho, wo) = strides, dilation, out_hw
   b, h, w, _ = x.shape
-  tile = _tile(kw, sw, wo)
+  reach = (kw - 1) * dw + 1
+  tile = _tile(reach, sw, wo)
   tiles = -(-wo // tile)
-  window = (tile - 1) * sw + kw
+  window = (tile - 1) * sw + reach
   missing = (tiles - 1) * tile * sw + window - w
   if missing > 0:
     x = jnp.pad(x, ((0, 0), (0, 0), (0, missing), (0, 0)))
-  x = _keep(x).reshape(b, h, -1)
+  x = _pooling.keep(x).reshape(b, h, -1)
   patches = jnp.concatenate(
     [
       x[:, i : i + (ho - 1) * sh + 1 : sh, start : start + window * cin]
       for start in range(0, tiles * tile * sw * cin, tile * sw * cin)
-      for i in range(kh)
+      for i in range(0, kh * dh, dh)
     ],
     axis=-1,
   ).reshape(-1, kh * window * cin)
-  y = jnp.dot(patches, _toeplitz(kernel, sw, tile), precision=precision)
+  y = jnp.dot(patches, _toeplitz(kernel, sw, dw, tile), precision=precision)
   y = y.reshape(b, ho, tiles * tile, cout)
   return y if tiles * tile == wo else y[:, :, :wo]
 
 
-def _im2col(x, kernel, strides, out_hw, precision):
+def _im2col(x, kernel, strides, dilation, out_hw, precision):
   kh, kw, cin, cout = kernel.shape
-  (sh, sw), (ho, wo) = strides, out_hw
+  (sh, sw), (dh, dw), (ho, wo) = strides, dilation, out_hw
   if kh * kw > 1:
-    x = _keep(x)
+    x = _pooling.keep(x)
   patches = jnp.concatenate(
     [
       x[:, i : i + (ho - 1) * sh + 1 : sh, j : j + (wo - 1) * sw + 1 : sw]
-      for i in range(kh)
-      for j in range(kw)
+      for i in range(0, kh * dh, dh)
+      for j in range(0, kw * dw, dw)
     ],
     axis=-1,
   ).reshape(-1, kh * kw * cin)
@@ -187,13 +188,14 @@ def conv2d(
   *,
   strides: int | Sequence[int] = 1,
   padding: Padding = 'VALID',
+  dilation: int | Sequence[int] = 1,
   impl: str = 'auto',
   precision: Any = None,
 ) -> jax.Array:
   """Convolves NHWC images with an HWIO kernel.
 
   All implementations compute the same sums, and their derivatives of any
-  order, up to the order of summation. Groups and dilation are not offered.
+  order, up to the order of summation. Groups are not offered.
 
   Args:
     x: images, shape ``(B, H, W, cin)``.
@@ -201,6 +203,8 @@ def conv2d(
     strides: one for both directions, or a pair.
     padding: ``'SAME'``, ``'VALID'``, one number of zeros for all sides, or one
       number or ``(low, high)`` pair for each direction.
+    dilation: pixels between neighbouring taps of the kernel, one for both
+      directions, or a pair.
     impl: ``'lax'``, ``'banded'``, ``'im2col'``, or ``'auto'``, which is
       `default_conv_impl` of `jax.default_backend` and this shape.
     precision: as in `jax.lax.conv_general_dilated`.
@@ -228,26 +232,34 @@ def conv2d(
     raise TypeError(
       f'x is {x.dtype} and kernel is {kernel.dtype}: cast one to the other.'
     )
-  strides = _pair(strides)
-  pads = _pads(padding, x.shape[1:3], kernel.shape[:2], strides)
+  strides, dilation = _pair(strides), _pair(dilation)
+  if min(dilation) < 1:
+    raise ValueError(f'dilation={dilation} must be 1 or more.')
+  reach = [
+    (k - 1) * d + 1 for k, d in zip(kernel.shape[:2], dilation, strict=True)
+  ]
+  pads = _pads(padding, x.shape[1:3], reach, strides)
   if impl == 'lax':
-    return _lax(x, kernel, strides, pads, precision)
+    return _lax(x, kernel, strides, dilation, pads, precision)
   height, width = (
     (size + sum(pad) - k) // s + 1
-    for size, pad, k, s in zip(
-      x.shape[1:3], pads, kernel.shape[:2], strides, strict=True
-    )
+    for size, pad, k, s in zip(x.shape[1:3], pads, reach, strides, strict=True)
   )
   if impl == 'auto':
     impl = default_conv_impl(
-      jax.default_backend(), kernel.shape, (height, width), strides
+      jax.default_backend(),
+      (*reach, *kernel.shape[2:]),
+      (height, width),
+      strides,
     )
+    # A band as wide as the kernel reaches is mostly zeros.
+    impl = 'im2col' if impl == 'banded' and max(dilation) > 1 else impl
   if impl == 'lax' or 0 in x.shape or height < 1 or width < 1:
-    return _lax(x, kernel, strides, pads, precision)
+    return _lax(x, kernel, strides, dilation, pads, precision)
   if any(map(any, pads)):
     x = jnp.pad(x, ((0, 0), *pads, (0, 0)))
   matmul = _banded if impl == 'banded' else _im2col
-  return matmul(x, kernel, strides, (height, width), precision)
+  return matmul(x, kernel, strides, dilation, (height, width), precision)
 
 
 def _pair(value: int | Sequence[int]) -> tuple[int, int]:
@@ -275,12 +287,13 @@ def _pads(
   return pads
 
 
-def _lax(x, kernel, strides, pads, precision):
+def _lax(x, kernel, strides, dilation, pads, precision):
   return jax.lax.conv_general_dilated(
     x,
     kernel,
     strides,
     pads,
+    rhs_dilation=dilation,
     dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
     precision=precision,
   )
@@ -290,14 +303,15 @@ class Conv(nn.Module):
   """A 2-D convolution, drop-in for `flax.linen.Conv` on NHWC images.
 
   Its parameters are those of `flax.linen.Conv`: ``kernel``, shape
-  ``(kh, kw, cin, cout)``, and ``bias``, shape ``(cout,)``. Groups and dilation
-  are not offered.
+  ``(kh, kw, cin, cout)``, and ``bias``, shape ``(cout,)``. Groups are not
+  offered.
 
   Args:
     features: the number of output channels.
     kernel_size: one number for both directions, or a pair.
     strides: one for both directions, or a pair.
     padding: as in `conv2d`.
+    dilation: as in `conv2d`.
     use_bias: whether to add a bias.
     dtype: of the computation; None is that of the input and parameters.
     param_dtype: of the parameters.
@@ -322,6 +336,7 @@ class Conv(nn.Module):
   kernel_size: int | Sequence[int]
   strides: int | Sequence[int] = 1
   padding: Padding = 'SAME'
+  dilation: int | Sequence[int] = 1
   use_bias: bool = True
   dtype: Any = None
   param_dtype: Any = jnp.float32
@@ -355,136 +370,10 @@ class Conv(nn.Module):
       kernel,
       strides=self.strides,
       padding=self.padding,
+      dilation=self.dilation,
       impl=self.impl,
       precision=self.precision,
     )
     if bias is not None:
       y = y + bias.reshape(1, 1, 1, -1)
     return y.reshape(*batch, *y.shape[1:])
-
-
-def max_pool_2x2(x: jax.Array) -> jax.Array:
-  """Takes the maximum over disjoint 2 x 2 windows.
-
-  Two rounds of slices and `jnp.maximum`, rows first: backwards several times
-  faster on CPU than `flax.linen.max_pool`, whose window gradient is a scatter.
-
-  =====================  =====================================================
-  case                   result
-  =====================  =====================================================
-  odd height or width    the last row or column is dropped, as with ``'VALID'``
-  equal entries          the gradient is split in halves in each round (so 1/4
-                         each if all four are equal); `flax.linen.max_pool`
-                         gives it all to the first
-  NaN in a window        NaN
-  =====================  =====================================================
-
-  Args:
-    x: shape ``(..., H, W, C)``.
-
-  Returns:
-    Shape ``(..., H // 2, W // 2, C)``.
-
-  Example:
-    >>> import jax.numpy as jnp
-    >>> x = jnp.arange(16.0).reshape(1, 4, 4, 1)
-    >>> max_pool_2x2(x)[0, :, :, 0].tolist()
-    [[5.0, 7.0], [13.0, 15.0]]
-  """
-  *batch, h, w, c = x.shape
-  h, w = h // 2, w // 2
-  x = x[..., : 2 * h, : 2 * w, :].reshape(*batch, h, 2, w, 2 * c)
-  x = jnp.maximum(x[..., 0, :, :], x[..., 1, :, :])
-  return jnp.maximum(x[..., :c], x[..., c:])
-
-
-def max_pool_2x2_with_indices(x: jax.Array) -> tuple[jax.Array, jax.Array]:
-  """Takes the maximum over disjoint 2 x 2 windows, and says where it was.
-
-  Args:
-    x: shape ``(..., H, W, C)``.
-
-  Returns:
-    What `max_pool_2x2` returns, and the places as int8 of the same shape: 0 is
-    the upper left of the window, 1 the upper right, 2 the lower left, 3 the
-    lower right; of equal entries the first. Where the maximum is NaN the place
-    is any of them.
-
-  Example:
-    >>> import jax.numpy as jnp
-    >>> x = jnp.array([[1.0, 4.0], [2.0, 3.0]]).reshape(2, 2, 1)
-    >>> pooled, indices = max_pool_2x2_with_indices(x)
-    >>> pooled.item(), indices.item()
-    (4.0, 1)
-  """
-  *batch, h, w, c = x.shape
-  h, w = h // 2, w // 2
-  x = _keep(x)
-  pooled = max_pool_2x2(x)
-  x = x[..., : 2 * h, : 2 * w, :].reshape(*batch, h, 2, w, 2 * c)
-  left, right = x[..., :c], x[..., c:]
-  # Entries with each other: XLA may compute x anew for `pooled`, with another
-  # rounding, and then no entry is equal to it.
-  column = jnp.where(right > left, jnp.int8(1), jnp.int8(0))
-  most = jnp.maximum(left, right)
-  lower = most[..., 1, :, :] > most[..., 0, :, :]
-  index = jnp.where(
-    lower, column[..., 1, :, :] + jnp.int8(2), column[..., 0, :, :]
-  )
-  return pooled, index
-
-
-def max_unpool_2x2(x: jax.Array, indices: jax.Array) -> jax.Array:
-  """Puts each entry at its place in a 2 x 2 window of zeros.
-
-  Args:
-    x: shape ``(..., H, W, C)``.
-    indices: places from 0 to 3, as `max_pool_2x2_with_indices` returns them.
-
-  Returns:
-    Shape ``(..., 2 H, 2 W, C)``.
-
-  Example:
-    >>> import jax.numpy as jnp
-    >>> x = jnp.array([7.0]).reshape(1, 1, 1)
-    >>> max_unpool_2x2(x, jnp.int8(2).reshape(1, 1, 1))[..., 0].tolist()
-    [[0.0, 0.0], [7.0, 0.0]]
-  """
-  *batch, h, w, c = x.shape
-  zero = jnp.zeros((), x.dtype)
-  parts = [jnp.where(indices == place, x, zero) for place in range(4)]
-  rows = [jnp.concatenate(parts[i : i + 2], axis=-1) for i in (0, 2)]
-  return jnp.stack(rows, axis=-3).reshape(*batch, 2 * h, 2 * w, c)
-
-
-def max_pool_3x3(x: jax.Array) -> jax.Array:
-  """Takes the maximum over 3 x 3 windows at stride 2, padded by one.
-
-  The pooling after the first convolution of a ResNet. Slices and
-  `jnp.maximum`, as in `max_pool_2x2`: equal entries share the gradient.
-
-  Args:
-    x: shape ``(..., H, W, C)``.
-
-  Returns:
-    Shape ``(..., ceil(H / 2), ceil(W / 2), C)``.
-
-  Example:
-    >>> import jax.numpy as jnp
-    >>> x = jnp.arange(16.0).reshape(1, 4, 4, 1)
-    >>> max_pool_3x3(x)[0, :, :, 0].tolist()
-    [[5.0, 7.0], [13.0, 15.0]]
-  """
-  lowest = jnp.array(-jnp.inf, x.dtype)
-  for axis in (-3, -2):
-    axis += x.ndim
-    size = (x.shape[axis] + 1) // 2
-    widths = [(0, 0, 0)] * x.ndim
-    widths[axis] = (1, 1, 0)
-    padded = jax.lax.pad(x, lowest, widths)
-    parts = [
-      jax.lax.slice_in_dim(padded, i, i + 2 * size - 1, 2, axis)
-      for i in range(3)
-    ]
-    x = jnp.maximum(jnp.maximum(parts[0], parts[1]), parts[2])
-  return x

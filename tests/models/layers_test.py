@@ -55,6 +55,46 @@ def test_equals_lax_in_float64(case, impl, x64):
     np.testing.assert_allclose(g, w, rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.parametrize('impl', [*IMPLS, 'auto'])
+@pytest.mark.parametrize(
+  ('case', 'dilation'),
+  [
+    ((9, 17, 3, 4, (3, 3), 1, 'SAME'), 2),
+    ((8, 11, 2, 3, (3, 5), (2, 1), 'SAME'), (1, 2)),
+    ((10, 13, 16, 5, (3, 3), (1, 2), 'VALID'), (4, 2)),
+    ((4, 5, 3, 2, (3, 3), 1, 12), 12),
+  ],
+  ids=str,
+)
+def test_dilated_kernels_equal_those_with_zeros_between(
+  case, dilation, impl, x64
+):
+  """Which are the definition of dilation."""
+  h, w, cin, cout, size, strides, padding = case
+  x, kernel, _ = _data(case, jnp.float64)
+  dh, dw = (dilation, dilation) if isinstance(dilation, int) else dilation
+  shape = ((size[0] - 1) * dh + 1, (size[1] - 1) * dw + 1, cin, cout)
+
+  def spread(x, kernel):
+    wide = jnp.zeros(shape, kernel.dtype).at[::dh, ::dw].set(kernel)
+    return layers.conv2d(x, wide, strides=strides, padding=padding, impl='lax')
+
+  def dilated(x, kernel):
+    return layers.conv2d(
+      x,
+      kernel,
+      strides=strides,
+      padding=padding,
+      dilation=dilation,
+      impl=impl,
+    )
+
+  run = jax.jit(_value_and_grads, static_argnums=0)
+  got, want = run(dilated, x, kernel), run(spread, x, kernel)
+  for g, w in zip(got, want, strict=True):
+    np.testing.assert_allclose(g, w, rtol=1e-10, atol=1e-10)
+
+
 @pytest.mark.parametrize('impl', IMPLS)
 @pytest.mark.parametrize('case', [CASES[i] for i in (0, 2, 4)], ids=str)
 def test_equals_lax_in_float32(case, impl):

@@ -392,17 +392,3 @@ def test_container_checks_its_parts():
     models.multi_lenet().init(KEY, jnp.zeros((1, 15, 16, 1)))
   with pytest.raises(ValueError, match='multiples of 8'):
     models.segnet().init(KEY, jnp.zeros((1, 16, 12, 3)))
-
-
-class _NormHead(nn.Module):
-  @nn.compact
-  def __call__(self, x, *, train=False):
-    return nn.BatchNorm(use_running_average=not train)(x)
-
-
-def test_a_head_with_state_is_refused():
-  model = models.MultiTaskModel(
-    models.MultiLeNetTrunk(), (_NormHead(),), ('a',)
-  )
-  with pytest.raises(ValueError, match=r'heads\[0\] has state'):
-    model.init(KEY, X)

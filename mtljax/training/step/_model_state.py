@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from mtljax import _labels
-from mtljax.gradients import _pullback
+from mtljax.gradients import HeadAux, _pullback
 from mtljax.gradients._pullback import LossFn, Pullback
 
 
@@ -33,8 +33,10 @@ def split_aux(aux: Any, loss_fn: LossFn, before: Any) -> tuple[Any, Any]:
   """
   if isinstance(loss_fn, _pullback.Staged):
     model_state, per_task = aux
-    metrics = _gather(per_task)
-    states = [model_state]
+    metrics = _gather(
+      [x.metrics if isinstance(x, HeadAux) else x for x in per_task]
+    )
+    states = [_with_heads(model_state, per_task)]
   elif callable(loss_fn):
     model_state, metrics = _pair(aux)
     metrics = _dictionary(metrics, 'the metrics')
@@ -46,6 +48,20 @@ def split_aux(aux: Any, loss_fn: LossFn, before: Any) -> tuple[Any, Any]:
   for state in states:
     _check_alike(before, state)
   return mean_of_floating(states), metrics
+
+
+def _with_heads(model_state: Any, per_task: Sequence[Any]) -> Any:
+  """The state with what heads changed of it, means where several did."""
+  changed = [x.model_state for x in per_task if isinstance(x, HeadAux)]
+  if not changed:
+    return model_state
+  return {
+    **model_state,
+    **{
+      name: mean_of_floating([x[name] for x in changed if name in x])
+      for name in {name: None for x in changed for name in x}
+    },
+  }
 
 
 def of_pullback(
