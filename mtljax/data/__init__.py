@@ -26,6 +26,7 @@ from mtljax.data.pipeline import (
   make_train_iterator,
   normalize_images,
 )
+from mtljax.data.scenes import SCENE_CLASSES, render_scenes
 
 __all__ = [
   'BatchIterator',
@@ -33,6 +34,7 @@ __all__ = [
   'Census',
   'MultiDigits',
   'MultiDigitsConfig',
+  'SCENE_CLASSES',
   'SOURCES',
   'census_columns',
   'channel_moments',
@@ -45,4 +47,5 @@ __all__ = [
   'normalize_images',
   'prepare_census',
   'prepare_multi_digits',
+  'render_scenes',
 ]

@@ -1,0 +1,6 @@
+"""Scenes rendered from a key, with exact segmentation, depth and normals."""
+
+from mtljax.data.scenes._render import CLASSES as SCENE_CLASSES
+from mtljax.data.scenes._render import render_scenes
+
+__all__ = ['SCENE_CLASSES', 'render_scenes']
