@@ -26,7 +26,14 @@ from mtljax.data.pipeline import (
   make_train_iterator,
   normalize_images,
 )
-from mtljax.data.scenes import SCENE_CLASSES, render_scenes
+from mtljax.data.scenes import (
+  SCENE_CLASSES,
+  Scenes,
+  ScenesConfig,
+  load_scenes,
+  prepare_scenes,
+  render_scenes,
+)
 
 __all__ = [
   'BatchIterator',
@@ -36,16 +43,20 @@ __all__ = [
   'MultiDigitsConfig',
   'SCENE_CLASSES',
   'SOURCES',
+  'Scenes',
+  'ScenesConfig',
   'census_columns',
   'channel_moments',
   'compose',
   'eval_batches',
   'load_arrays',
   'load_census',
+  'load_scenes',
   'make_streaming_iterator',
   'make_train_iterator',
   'normalize_images',
   'prepare_census',
   'prepare_multi_digits',
+  'prepare_scenes',
   'render_scenes',
 ]

@@ -222,3 +222,53 @@ def test_sizes():
     data.render_scenes(jax.random.key(0), 0)
   with pytest.raises(ValueError, match='height and width'):
     data.render_scenes(jax.random.key(0), 1, size=(16, 16, 3))
+
+
+CONFIG = data.ScenesConfig(
+  size=(16, 24), seed=2, num_train=5, num_validation=2, num_test=3
+)
+
+
+def test_a_stored_set_is_that_rendered_and_is_made_again_when_damaged(tmp_path):
+  lines = []
+  load = lambda split: data.load_scenes(
+    CONFIG, split=split, data_dir=tmp_path, progress=lines.append
+  )
+  train = load('train')
+  key = jax.random.fold_in(jax.random.key(2), 0)
+  rendered = jax.device_get(data.render_scenes(key, 5, size=(16, 24)))
+  assert train.keys() == rendered.keys()
+  for name, x in rendered.items():
+    assert (train[name].shape, train[name].dtype) == (x.shape, x.dtype)
+    assert np.mean(np.isclose(train[name], x, atol=1e-3)) > 0.98
+  assert [len(load(split)['depth']) for split in ('validation', 'test')] == [
+    2,
+    3,
+  ]
+  assert len(lines) == 1 and 'Preparing scenes/16x24' in lines[0]
+  assert (load('validation')['image'] != train['image'][:2]).any()
+  (file,) = tmp_path.rglob('*train*array_record*')
+  file.write_bytes(file.read_bytes()[:-7])
+  again = load('train')
+  assert len(lines) == 2 and 'is built again' in lines[1]
+  np.testing.assert_array_equal(again['normals'], train['normals'])
+
+
+def test_other_scenes_in_its_place_are_noticed(tmp_path):
+  builder = data.prepare_scenes(CONFIG, data_dir=tmp_path)
+  builder.compare()
+  builder.builder_config.seed = 3
+  try:
+    with pytest.raises(ValueError, match='is of other scenes: example 0'):
+      builder.compare()
+  finally:
+    builder.builder_config.seed = 2
+
+
+def test_configurations_that_cannot_be_are_refused():
+  with pytest.raises(ValueError, match='num_test=0 must be at least 1'):
+    data.ScenesConfig(num_test=0)
+  with pytest.raises(ValueError, match='size=4 must be at least 8'):
+    data.ScenesConfig(size=(4, 64))
+  with pytest.raises(ValueError, match="split='val' is not one of"):
+    data.load_scenes(CONFIG, split='val')

@@ -65,10 +65,11 @@ def render_scenes(
     >>> scenes['image'].shape, scenes['normals'].shape
     ((2, 16, 16, 3), (2, 16, 16, 3))
   """
-  return _render_range(key, 0, operator.index(batch), _check_size(size))
+  return render_range(key, 0, operator.index(batch), check_size(size))
 
 
-def _check_size(size: int | tuple[int, int]) -> tuple[int, int]:
+def check_size(size: int | tuple[int, int]) -> tuple[int, int]:
+  """Height and width, or raises."""
   sides = (size, size) if not isinstance(size, (tuple, list)) else tuple(size)
   if len(sides) != 2:
     raise ValueError(f'size={size!r} must be one number, or height and width.')
@@ -77,7 +78,7 @@ def _check_size(size: int | tuple[int, int]) -> tuple[int, int]:
   return operator.index(sides[0]), operator.index(sides[1])
 
 
-def _render_range(
+def render_range(
   key: jax.Array, start: Any, batch: int, size: tuple[int, int]
 ) -> dict[str, jax.Array]:
   """Scenes ``start`` to ``start + batch`` of a key."""
