@@ -6,7 +6,6 @@ import functools
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
 from experiments.suites import (
@@ -24,42 +23,36 @@ from mtljax import data, metrics, models
 CLASSES = len(data.SCENE_CLASSES)
 #: Height and width by the name of a source.
 SIZES = {'64': (64, 64), '128': (128, 128), '288': (288, 384)}
-NUM_EXAMPLES = {'train': 795, 'validation': 200, 'test': 654}  # as NYUv2
-#: Pixels that are rendered, measured or probed at a time.
+COUNTS = ('num_train', 'num_validation', 'num_test')
+#: Pixels that are measured at a time.
 PIXELS = 64 * 64 * 64
 
 
 def load(options: DataOptions, tasks: tuple[str, ...], say) -> Data:
-  """Renders the scenes; those of a split have a key of their own."""
+  """Reads the scenes, rendering them first if they are not there yet."""
   del tasks
   size = SIZES[options.source or next(iter(SIZES))]
-  together = max(1, PIXELS // (size[0] * size[1]))
-  say(f'Rendering scenes of {size[0]} x {size[1]} pixels.')
-  splits = {}
-  for number, split in enumerate(SPLITS):
-    count = getattr(options, f'num_{split}') or NUM_EXAMPLES[split]
-    key = jax.random.fold_in(jax.random.key(options.seed), number)
-    splits[split] = render(key, count, size, together)
+  counts = {
+    f'num_{split}': getattr(options, f'num_{split}') for split in SPLITS
+  }
+  config = data.ScenesConfig(
+    size=size,
+    seed=options.seed,
+    **{name: x for name, x in counts.items() if x is not None},
+  )
+  splits = {
+    split: data.load_scenes(
+      config, split=split, data_dir=options.dir, progress=say
+    )
+    for split in SPLITS
+  }
   mean, std = data.channel_moments(splits['train']['image'])
 
   def inputs(batch):
     return data.normalize_images(batch['image'], mean=mean, std=std)
 
+  together = max(1, PIXELS // (size[0] * size[1]))
   return Data(splits, inputs, eval_batch=together, probe_rows=together // 4 + 1)
-
-
-def render(key: jax.Array, count: int, size: tuple[int, int], together: int):
-  """Arrays of ``count`` scenes, so many rendered at a time."""
-  parts = [
-    jax.device_get(
-      data.render_scenes(jax.random.fold_in(key, start), together, size)
-    )
-    for start in range(0, count, together)
-  ]
-  return {
-    name: np.concatenate([part[name] for part in parts])[:count]
-    for name in parts[0]
-  }
 
 
 def over_pixels(values: jax.Array, valid: jax.Array) -> jax.Array:

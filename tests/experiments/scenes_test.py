@@ -13,7 +13,6 @@ from experiments.lab.problem import make_problem, over_batches
 from experiments.report.console import make_console
 from experiments.suites import scenes
 
-OPTIONS = suites.DataOptions(num_train=6, num_validation=3, num_test=3)
 MEASURES = {
   'miou/segmentation': True,
   'pixel_accuracy/segmentation': True,
@@ -28,17 +27,27 @@ MEASURES = {
 
 
 @pytest.fixture(scope='module')
-def found():
-  return scenes.SUITE.read(OPTIONS, 2, lambda _: None)
+def options(tmp_path_factory):
+  return suites.DataOptions(
+    dir=tmp_path_factory.mktemp('tfds'),
+    num_train=6,
+    num_validation=3,
+    num_test=3,
+  )
 
 
-def test_splits_are_of_different_scenes_and_the_same_again(found):
+@pytest.fixture(scope='module')
+def found(options):
+  return scenes.SUITE.read(options, 2, lambda _: None)
+
+
+def test_splits_are_of_different_scenes_and_the_same_again(found, options):
   for split, count in (('train', 6), ('validation', 3), ('test', 3)):
     assert found.num_examples(split) == count
   images = {split: x['image'] for split, x in found.splits.items()}
   assert (images['train'][:3] != images['test']).any()
   assert (images['validation'] != images['test']).any()
-  again = scenes.SUITE.load(OPTIONS, (), lambda _: None)
+  again = scenes.SUITE.load(options, (), lambda _: None)
   np.testing.assert_array_equal(again.splits['test']['image'], images['test'])
 
 
@@ -129,7 +138,7 @@ def test_network_gives_an_output_a_pixel(found):
 
 
 @pytest.mark.slow
-def test_a_comparison_ends_in_a_report_with_delta_m(tmp_path):
+def test_a_comparison_ends_in_a_report_with_delta_m(tmp_path, options):
   config = comparison.complete(
     comparison.configs(
       scenes.SUITE,
@@ -148,7 +157,7 @@ def test_a_comparison_ends_in_a_report_with_delta_m(tmp_path):
       'seeds': 1,
       'epochs': 1,
       'batch_size': 2,
-      'data': OPTIONS,
+      'data': options,
     },
   )
   console = make_console()
