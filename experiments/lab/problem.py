@@ -16,8 +16,7 @@ from mtljax import data as readers
 from mtljax import models
 from mtljax.training import TrainState, TrainStep
 
-EVAL_BATCH = 500
-PROBE_ROWS = 256
+EVAL_BATCH = Data.eval_batch
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,11 +104,13 @@ def make_problem(
 
 
 def over_batches(
-  on_batch: Callable[[Any], Mapping[str, Any]], arrays: Mapping[str, np.ndarray]
+  on_batch: Callable[[Any], Mapping[str, Any]],
+  arrays: Mapping[str, np.ndarray],
+  batch_size: int = EVAL_BATCH,
 ) -> dict[str, Any]:
-  """The values of mergeable metrics over all examples, 500 at a time."""
+  """The values of mergeable metrics over all examples, some at a time."""
   totals: dict[str, Any] = {}
-  for batch in readers.eval_batches(arrays, EVAL_BATCH):
+  for batch in readers.eval_batches(arrays, batch_size):
     found = on_batch(batch)
     totals = {
       name: totals[name].merge(x) if name in totals else x
@@ -137,6 +138,7 @@ def _make_evaluate(measure: Callable[..., dict[str, Any]], data: Data):
     return over_batches(
       functools.partial(measure, state.params, state.model_state),
       data.splits[split],
+      data.eval_batch,
     )
 
   return evaluate
@@ -150,7 +152,7 @@ def _make_probe(
 ):
   if len(tasks) < 2:
     return lambda state: {}
-  batch = {k: v[:PROBE_ROWS] for k, v in data.splits['train'].items()}
+  batch = {k: v[: data.probe_rows] for k, v in data.splits['train'].items()}
   gramian_fn = mtl.value_and_gramian(
     loss,
     labels=sharings.labels,

@@ -46,8 +46,8 @@ class Task:
   Attributes:
     name: its name; the labels of a batch are called so.
     num_outputs: K, of its head.
-    example_losses: from outputs ``(B, K)`` and labels ``(B, ...)`` to the loss
-      of each example, ``(B,)``.
+    example_losses: from outputs ``(B, K)``, or ``(B, H, W, K)`` of a dense
+      task, and labels ``(B, ...)`` to the loss of each example, ``(B,)``.
     metrics: from outputs, labels and a mask ``(B,)`` to mergeable metrics by
       name; the loss is there without it.
     measures: what the metrics mean; the first is the score of the task.
@@ -104,10 +104,14 @@ class Data:
     splits: by ``'train'``, ``'validation'`` and ``'test'``, arrays with an
       example a row; the labels under the names of the tasks.
     inputs: from a batch to what a network reads.
+    eval_batch: examples that are measured at a time.
+    probe_rows: examples that the cosines of gradients are taken on.
   """
 
   splits: Mapping[str, Mapping[str, np.ndarray]]
   inputs: Callable[[Mapping[str, jax.Array]], jax.Array]
+  eval_batch: int = 500
+  probe_rows: int = 256
 
   def batches(self, batch_size: int, seed: int, rows: Any = None) -> Any:
     """The training batches of a seed, without end; of each batch some rows."""

@@ -90,7 +90,7 @@ def main_columns(summary: dict[str, Any]) -> list[Column]:
   """The columns that compare the methods.
 
   With more than six metrics in delta-m, each kind of metric is averaged over
-  the tasks, unless their units differ.
+  the tasks that have it, unless their units differ.
 
   Args:
     summary: what `write_report` returns.
@@ -109,9 +109,13 @@ def main_columns(summary: dict[str, Any]) -> list[Column]:
   else:
     kinds = {metric['kind']: metric['higher_is_better'] for metric in chosen}
     for kind, higher in kinds.items():
-      if len({m['unit'] for m in chosen if m['kind'] == kind}) > 1:
+      own = [metric for metric in chosen if metric['kind'] == kind]
+      if len(own) == 1:
+        columns.append(_metric_column(summary, own[0]))
         continue
-      names = [metric['name'] for metric in chosen if metric['kind'] == kind]
+      if len({metric['unit'] for metric in own}) > 1:
+        continue
+      names = [metric['name'] for metric in own]
       columns.append(_average_column(summary, kind, names, higher))
   columns += [
     _column(summary, 'Δm metrics %', lambda e: e['delta_m_metrics'], _signed),

@@ -39,6 +39,14 @@ from mtljax.data.qm9 import (
   prepare_qm9,
   qm9_atom_counts,
 )
+from mtljax.data.scenes import (
+  SCENE_CLASSES,
+  Scenes,
+  ScenesConfig,
+  load_scenes,
+  prepare_scenes,
+  render_scenes,
+)
 
 __all__ = [
   'BatchIterator',
@@ -50,7 +58,10 @@ __all__ = [
   'MultiDigitsConfig',
   'QM9_TASKS',
   'Qm9Molecules',
+  'SCENE_CLASSES',
   'SOURCES',
+  'Scenes',
+  'ScenesConfig',
   'census_columns',
   'channel_moments',
   'compose',
@@ -59,6 +70,7 @@ __all__ = [
   'load_census',
   'load_flights',
   'load_qm9',
+  'load_scenes',
   'make_streaming_iterator',
   'make_train_iterator',
   'normalize_images',
@@ -67,4 +79,6 @@ __all__ = [
   'prepare_multi_digits',
   'prepare_qm9',
   'qm9_atom_counts',
+  'prepare_scenes',
+  'render_scenes',
 ]

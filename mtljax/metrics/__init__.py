@@ -3,6 +3,13 @@
 from mtljax.metrics._accumulators import Accuracy, Mean
 from mtljax.metrics._auc import AUC
 from mtljax.metrics._delta_m import delta_m, delta_m_tasks, mean_rank
+from mtljax.metrics._dense import (
+  MeanIoU,
+  Median,
+  depth_metrics,
+  normals_metrics,
+  segmentation_metrics,
+)
 from mtljax.metrics._r2 import R2
 from mtljax.metrics._robustness import robustness_delta
 from mtljax.metrics._summarize import Summary, summarize
@@ -12,10 +19,15 @@ __all__ = [
   'Accuracy',
   'Mean',
   'R2',
+  'MeanIoU',
+  'Median',
   'Summary',
   'delta_m',
   'delta_m_tasks',
+  'depth_metrics',
   'mean_rank',
+  'normals_metrics',
   'robustness_delta',
+  'segmentation_metrics',
   'summarize',
 ]
