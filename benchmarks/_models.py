@@ -42,6 +42,11 @@ class Case(NamedTuple):
   kinds: Sequence[str]
 
   @property
+  def num_tasks(self) -> int:
+    """T."""
+    return self.model.num_tasks
+
+  @property
   def loss(self) -> mtl.Staged:
     """For ``make_train_step(..., has_state=True)``."""
     return models.staged_loss(self.model, self.loss_fns, lambda b: b['x'])

@@ -37,6 +37,8 @@ class Layers:
     keep: whether all are kept for a weighted sum, however many.
     map_tasks: ``map_tasks(fun, stacked)``: a function of one task's part of
       an array ``(T, ...)``, for all tasks, stacked.
+    program: what was watched.
+    beside: the numbers of the leaves that are read beside it too.
   """
 
   params: Sequence[jax.Array]
@@ -49,6 +51,8 @@ class Layers:
   sums: Mapping[int, jax.Array]
   keep: bool
   map_tasks: Callable[..., jax.Array]
+  program: Program
+  beside: Sequence[int] = ()
 
   def use(self, i: int) -> Use:
     """Where a leaf that makes a layer is used."""
@@ -59,6 +63,30 @@ class Layers:
   def side(self, i: int) -> tuple[tuple[Any, ...], jax.Array]:
     """What went into a leaf's layer, and the signals behind it."""
     return self.inputs[self.use(i).site], self.signals[i]
+
+  def form(self, i: int) -> tuple[str, str]:
+    """How a leaf's products are taken, and what keeps it from signals.
+
+    The first is ``'signals'``, ``'slices'`` (added up inside of a loop) or
+    ``'rows'`` (the gradients of all tasks), the second empty for signals.
+    """
+    met = ', '.join(self.program.met[i])
+    if self.layers[i] is not None:
+      return 'signals', ''
+    inside = self.program.inside[i]
+    if i in self.sums:
+      by_signals = inside is not None and inside.use is not None
+      return 'slices', '' if by_signals else f'inside {met}'
+    if i in self.beside:
+      return 'rows', 'is read by the heads too'
+    use = self.uses[i]
+    if use is not None and _kernels.as_layer(use) is not None:
+      return 'rows', f'gradients are less work than signals of its {met}'
+    if not met:
+      return 'rows', 'is not read'
+    if len(self.program.met[i]) > 1:
+      return 'rows', f'is used more than once: {met}'
+    return 'rows', f'enters {met}'
 
   def weighted(self, i: int, weights: jax.Array) -> jax.Array:
     """A leaf of the weighted sum of the tasks' gradients."""

@@ -127,6 +127,8 @@ class Program:
       is read elsewhere too.
     inner: by their numbers among the operations, those parts' programs. Their
       parameters are their inputs.
+    met: for each parameter, the names of the operations that it enters;
+      ``'output'`` where it is one itself.
   """
 
   ops: tuple[Op, ...]
@@ -139,6 +141,7 @@ class Program:
   uses: tuple[Use | None, ...]
   inside: tuple[Inside | None, ...]
   inner: Mapping[int, Program]
+  met: tuple[tuple[str, ...], ...]
 
   def __call__(
     self,
@@ -228,6 +231,7 @@ class _Tracer:
     self.origins = {i: Origin(i) for i in range(num_params)}
     self.entries: dict[int, list[tuple[int, Origin]]] = {}
     self.opaque: set[int] = set()
+    self.met: dict[int, list[str]] = {i: [] for i in range(num_params)}
     self.count = 0
 
   def number(self) -> int:
@@ -270,6 +274,7 @@ class _Tracer:
     self.ops.append(op)
     if not found:
       return outs
+    self.meet(eqn, found)
     if len(outs) != 1 or any(core.jaxprs_in_params(eqn.params)):
       entered = [x for x in found if _loops.enters(eqn, x[0])]
       self.opaque.update(o.param for x, o in found if (x, o) not in entered)
@@ -282,6 +287,16 @@ class _Tracer:
     else:
       self.entries[len(self.ops) - 1] = found
     return outs
+
+  def meet(self, eqn: core.JaxprEqn, found: Any) -> None:
+    """Notes what parameters enter, unless it moves them or is no number."""
+    floats = any(
+      jnp.issubdtype(getattr(x.aval, 'dtype', jnp.float32), jnp.inexact)
+      for x in eqn.outvars
+    )
+    if floats and not (len(eqn.outvars) == 1 and _proven.is_move(eqn)):
+      for _, origin in found:
+        self.met[origin.param].append(eqn.primitive.name)
 
 
 def trace(
@@ -313,7 +328,10 @@ def _read(
   tracer = _Tracer(num_params)
   ins = [tracer.number() for _ in jaxpr.invars]
   outs = tracer.inline(jaxpr, closed.consts, ins)
-  opaque = tracer.opaque | {origin.param for _, origin in tracer.find(outs)}
+  given = {origin.param for _, origin in tracer.find(outs)}
+  opaque = tracer.opaque | given
+  for i in given:
+    tracer.met[i].append('output')
   entries = [(i, *e) for i, found in tracer.entries.items() for e in found]
   times = collections.Counter(origin.param for *_, origin in entries)
   inner: dict[int, Program] = {}
@@ -346,6 +364,7 @@ def _read(
     uses=tuple(uses),
     inside=tuple(inside),
     inner=inner,
+    met=tuple(map(tuple, tracer.met.values())),
   )
 
 

@@ -52,6 +52,8 @@ class Pullback:
       unless the loss is staged.
     layers: the same for the layers' inputs and signals; None unless the
       pass was watched.
+    gramian: ``gramian(gramian_labels, chunk_size)``, where samples are the
+      tasks; else None.
   """
 
   losses: jax.Array
@@ -62,6 +64,7 @@ class Pullback:
   combined: Callable[[jax.Array], list[jax.Array]]
   features: Callable[[], list[jax.Array]] | None = None
   layers: Callable[..., Layers] | None = None
+  gramian: Callable[..., jax.Array] | None = None
 
   def task_grads(self, passes: Passes) -> Any:
     """The tree of per-task gradients."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -9,8 +10,8 @@ import jax
 import jax.numpy as jnp
 
 from mtljax import _labels, _tree, _validate
-from mtljax.gradients import _kernels, _proven, _pullback
-from mtljax.gradients._passes import make_passes
+from mtljax.gradients import _gramian, _kernels, _proven, _pullback
+from mtljax.gradients._passes import Passes, make_passes
 from mtljax.gradients._pullback import LossFn
 
 
@@ -131,6 +132,7 @@ def value_and_sample_gramian(
   fun: LossFn,
   *,
   labels: _labels.Labels | None = None,
+  gramian_labels: Any | None = None,
   chunk_size: int | None = None,
   layerwise: bool = False,
   has_aux: bool = False,
@@ -146,6 +148,8 @@ def value_and_sample_gramian(
   Args:
     fun: the losses, in any form of `mtljax.value_and_task_grads`.
     labels: see `mtljax.label_params`; None: all parameters are shared.
+    gramian_labels: tree of bools, see `mtljax.match_params`: the shared leaves
+      to take inner products over; None: all of them.
     chunk_size: C, how many samples' gradients make a block, a divisor of S:
       memory is 2 C T copies of the shared parameters, and the gradients are
       computed S / C + 1 times. None: S T copies, once.
@@ -183,62 +187,132 @@ def value_and_sample_gramian(
   passes = make_passes('auto')
 
   def value_and_gramian(params, batch, *args, **kwargs):
-    num_samples = _num_samples(batch)
-    chunk = num_samples if chunk_size is None else chunk_size
-    if num_samples % chunk:
-      raise ValueError(
-        f'chunk_size={chunk_size} must divide the {num_samples} samples.'
-      )
     bound = _pullback.bind(fun, kwargs)
     pull = _pull_fn(bound, params, args, labels, has_aux, layerwise)
-    layers: list[_kernels.Layer | None] = []
-
-    def one_sample(sample):
-      pullback = pull(sample)
-      num_tasks = pullback.losses.shape[0]
-      if not layerwise:
-        rows = pullback.rows(passes)
-        layers[:] = [None] * len(rows)
-        return pullback.losses, [_Leaf(rows=x) for x in rows]
-      watched = pullback.layers(
-        passes,
-        pays=lambda x: _kernels.is_cheaper(x, num_tasks, num_samples),
-      )
-      layers[:] = watched.layers
-      leaves = []
-      for i, layer in enumerate(watched.layers):
-        if layer is None:
-          leaves.append(_Leaf(rows=watched.rows[i]))
-          continue
-        inputs, signals = watched.side(i)
-        outputs = jax.vmap(layer.outputs, (0, None))(signals, inputs)
-        leaves.append(_Leaf(inputs=layer.inputs(inputs), outputs=outputs))
-      return pullback.losses, leaves
-
-    def block(own, other):
-      if not own:
-        raise ValueError('a Gramian needs at least one shared parameter.')
-      return sum(map(_products, layers, own, other))
-
-    if chunk == num_samples:
-      losses, leaves = jax.vmap(one_sample)(batch)
-      return losses, block(leaves, leaves)
-    chunks = jax.tree.map(lambda x: x.reshape(-1, chunk, *x.shape[1:]), batch)
-
-    def block_row(samples):
-      losses, own = jax.vmap(one_sample)(samples)
-      others = lambda samples: block(own, jax.vmap(one_sample)(samples)[1])
-      return losses, jax.lax.map(others, chunks)
-
-    losses, blocks = jax.lax.map(block_row, chunks)
-    # (chunk, its other, sample, task, sample, task)
-    num_tasks = losses.shape[-1]
-    gramian = jnp.moveaxis(blocks, 1, 3).reshape(
-      num_samples, num_tasks, num_samples, num_tasks
+    return sample_gramian(
+      pull, batch, gramian_labels, chunk_size, layerwise, passes
     )
-    return losses.reshape(num_samples, num_tasks), gramian
 
   return value_and_gramian
+
+
+def sample_gramian(
+  pull: Callable[[Any], _pullback.Pullback],
+  batch: Any,
+  gramian_labels: Any,
+  chunk_size: int | None,
+  layerwise: bool,
+  passes: Passes,
+) -> tuple[jax.Array, jax.Array]:
+  """Losses ``(S, T)`` and products ``(S, T, S, T)``, ``pull`` a sample's pass.
+
+  Raises:
+    ValueError: ``chunk_size`` does not divide the samples, or no leaf is shared
+      and marked.
+  """
+  num_samples = _num_samples(batch)
+  chunk = num_samples if chunk_size is None else chunk_size
+  if num_samples % chunk:
+    raise ValueError(
+      f'chunk_size={chunk_size} must divide the {num_samples} samples.'
+    )
+  layers: list[_kernels.Layer | None] = []
+
+  def one_sample(sample):
+    pullback = pull(sample)
+    num_tasks = pullback.losses.shape[0]
+    marked = _gramian.marked_leaves(pullback, gramian_labels)
+    which = [i for i, use in enumerate(marked) if use]
+    if not layerwise:
+      rows = pullback.rows(passes)
+      layers[:] = [None] * len(which)
+      return pullback.losses, [_Leaf(rows=rows[i]) for i in which]
+    assert pullback.layers is not None
+    watched = pullback.layers(
+      passes,
+      pays=lambda x: _kernels.is_cheaper(x, num_tasks, num_samples),
+    )
+    layers[:] = [watched.layers[i] for i in which]
+    leaves = []
+    for i in which:
+      layer = watched.layers[i]
+      if layer is None:
+        leaves.append(_Leaf(rows=watched.rows[i]))
+        continue
+      inputs, signals = watched.side(i)
+      outputs = jax.vmap(layer.outputs, (0, None))(signals, inputs)
+      leaves.append(_Leaf(inputs=layer.inputs(inputs), outputs=outputs))
+    return pullback.losses, leaves
+
+  def block(own, other):
+    if not own:
+      raise ValueError('a Gramian needs at least one shared parameter.')
+    return sum(map(_products, layers, own, other))
+
+  if chunk == num_samples:
+    losses, leaves = jax.vmap(one_sample)(batch)
+    return losses, block(leaves, leaves)
+  chunks = jax.tree.map(lambda x: x.reshape(-1, chunk, *x.shape[1:]), batch)
+
+  def block_row(samples):
+    losses, own = jax.vmap(one_sample)(samples)
+    others = lambda samples: block(own, jax.vmap(one_sample)(samples)[1])
+    return losses, jax.lax.map(others, chunks)
+
+  losses, blocks = jax.lax.map(block_row, chunks)
+  # (chunk, its other, sample, task, sample, task)
+  num_tasks = losses.shape[-1]
+  gramian = jnp.moveaxis(blocks, 1, 3).reshape(
+    num_samples, num_tasks, num_samples, num_tasks
+  )
+  return losses.reshape(num_samples, num_tasks), gramian
+
+
+def of_samples(
+  fun: Callable[..., jax.Array],
+  params: Any,
+  batch: Any,
+  layerwise: bool,
+  passes: Passes,
+) -> _pullback.Pullback:
+  """A pass in which every sample is a task.
+
+  Args:
+    fun: ``fun(params, batch) -> (1,)``, the loss of a batch of one.
+    params: all shared.
+    batch: the samples.
+    layerwise: whether the Gramian is taken layer by layer.
+    passes: how a sample's backward pass runs.
+  """
+  made = _pullback.make_pullback(
+    lambda params, batch: losses_of_samples(fun, params, batch),
+    params,
+    (batch,),
+    labels=None,
+    has_aux=False,
+  )
+  pull = _pull_fn(fun, params, (), None, False, layerwise)
+  plain = _pull_fn(fun, params, (), None, False)
+
+  def rows(passes, tasks=None):
+    found = jax.vmap(lambda sample: plain(sample).rows(passes))(batch)
+    return _pullback.take([x[:, 0] for x in found], tasks)
+
+  def gramian(gramian_labels, chunk_size):
+    _, found = sample_gramian(
+      pull, batch, gramian_labels, chunk_size, layerwise, passes
+    )
+    return found[:, 0, :, 0]
+
+  return dataclasses.replace(made, rows=rows, gramian=gramian)
+
+
+def losses_of_samples(
+  fun: Callable[..., jax.Array], params: Any, batch: Any
+) -> jax.Array:
+  """``(S,)`` of ``fun(params, batch) -> (1,)`` on batches of one."""
+  _num_samples(batch)
+  return jax.vmap(lambda sample: fun(params, _of_one(sample))[0])(batch)
 
 
 def _num_samples(batch: Any) -> int:

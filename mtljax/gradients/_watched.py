@@ -157,6 +157,8 @@ def make_layers(passed, shared, cotangents, num_tasks, place, also=None):
       sums={i: x[:, :count] for i, x in sums.items()},
       keep=keep,
       map_tasks=lambda fun, x: map_tasks(fun, x, count, passes),
+      program=passed.program,
+      beside=tuple(beside),
     )
 
   return layers

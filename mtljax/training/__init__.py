@@ -22,6 +22,12 @@ from mtljax.training.disk.writers import (
 from mtljax.training.loop._finite import NonFiniteLossError
 from mtljax.training.loop.fit import TIMING, FitResult, Probe, fit, fit_steps
 from mtljax.training.loop.lockstep import fit_sweep
+from mtljax.training.step.estimate import (
+  Estimate,
+  LeafEstimate,
+  RouteEstimate,
+  estimate,
+)
 from mtljax.training.step.sharding import Layout, ShardedBatches, make_mesh
 from mtljax.training.step.state import TrainState
 from mtljax.training.step.sweep import Sweep, make_sweep
@@ -33,9 +39,11 @@ __all__ = [
   'Checkpointer',
   'ConfigMismatchError',
   'DamagedFileError',
+  'Estimate',
   'FitResult',
   'JsonlWriter',
   'Layout',
+  'LeafEstimate',
   'LockedError',
   'MetricWriter',
   'MultiWriter',
@@ -43,6 +51,7 @@ __all__ = [
   'OutputError',
   'Preempted',
   'Probe',
+  'RouteEstimate',
   'Run',
   'ShardedBatches',
   'Sweep',
@@ -50,6 +59,7 @@ __all__ = [
   'TrainState',
   'TrainStep',
   'WandbWriter',
+  'estimate',
   'exit_on_error',
   'fit',
   'fit_steps',

@@ -12,7 +12,7 @@ from mtljax import _labels, _tree
 from mtljax._jaxprs import canonical_convolutions
 from mtljax._types import Aggregator, TaskStats
 from mtljax.aggregators import _aggregate
-from mtljax.gradients import _gramian, _pullback, _task_grads
+from mtljax.gradients import _gramian, _pullback, _samples, _task_grads
 from mtljax.gradients._pullback import Pullback
 from mtljax.training.step import _microbatch, _model_state, _parts
 from mtljax.training.step._plan import Plan
@@ -82,7 +82,7 @@ def _of_batch(plan, state, cross, held, base_state, batch, key):
   """The update, of weights computed anew or held."""
   args = plan.loss_arguments(batch, state.model_state, key)
   clean = pullback = _pull(plan, state, state.params, args)
-  _check_num_tasks(plan.method, clean)
+  _check_num_tasks(plan, clean)
   extra: dict[str, Any] = {}
   if plan.observer is not None:
     extra['losses_after_follow'] = True
@@ -107,6 +107,11 @@ def _of_batch(plan, state, cross, held, base_state, batch, key):
 
 def _pull(plan: Plan, state: TrainState, params: Any, args: Any) -> Pullback:
   """The losses at ``params``, and the way back from them."""
+  if plan.sample_fn is not None:
+    layerwise = plan.route == 'layerwise'
+    return _samples.of_samples(
+      plan.sample_fn, params, args[0], layerwise, plan.passes
+    )
   pull = functools.partial(_pull_at_once, plan, state)
   if plan.averages('gradients'):
     pull = _microbatch.averaged(
@@ -139,13 +144,20 @@ def _pull_at_once(plan, state, params, args):
   return layout.split_rows(pullback, params)
 
 
-def _check_num_tasks(method: Aggregator, pullback: Pullback) -> None:
-  found = pullback.losses.shape[0]
-  if found != method.num_tasks:
+def _check_num_tasks(plan: Plan, pullback: Pullback) -> None:
+  method, found = plan.method, pullback.losses.shape[0]
+  if found == method.num_tasks:
+    return
+  if plan.sample_fn is not None:
     raise ValueError(
-      f'num_tasks={method.num_tasks}: the method was built for '
-      f'{method.num_tasks} tasks and the loss has {found}.'
+      f"num_tasks={method.num_tasks}: with tasks='samples' every sample is a "
+      f'task, and the batch has {found}; build the method for {found} tasks, '
+      f'or give batches of {method.num_tasks}.'
     )
+  raise ValueError(
+    f'num_tasks={method.num_tasks}: the method was built for '
+    f'{method.num_tasks} tasks and the loss has {found}.'
+  )
 
 
 def _cross_gramian(plan, state, batches, keys):
@@ -182,6 +194,9 @@ def _gramian_and_combine(plan, pullback):
     return None, pullback.combined
   if plan.route == 'features':
     return _tree.gramian_of(pullback.features()), pullback.combined
+  if pullback.gramian is not None:
+    found = pullback.gramian(plan.base.gramian_labels, plan.chunk_size)
+    return found, pullback.combined
   marked = _gramian.marked_leaves(pullback, plan.base.gramian_labels)
   return _gramian.gramian_and_combine(
     pullback, plan.passes, marked, plan.chunk_size

@@ -39,6 +39,8 @@ class Plan:
     accumulate: what is averaged over these parts.
     has_state: whether the loss takes and returns the model's state.
     layout: how everything is spread over devices; None: not said.
+    sample_fn: where every sample is a task, the loss ``(1,)`` of a batch of
+      one, of which `loss_fn` is ``(S,)``; else None.
   """
 
   loss_fn: LossFn
@@ -55,6 +57,7 @@ class Plan:
   accumulate: Accumulate
   has_state: bool
   layout: Layout | None
+  sample_fn: Callable[..., jax.Array] | None = None
 
   def averages(self, what: Accumulate) -> bool:
     """Whether that is averaged over parts of the batch."""

@@ -11,14 +11,20 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mtljax import _labels, _params, _tree
+from mtljax import _labels, _params, _tree, _validate
 from mtljax._types import Aggregator, Weighting
 from mtljax.aggregators import _aggregate, get_stats
 from mtljax.aggregators._reading import find_weights
 from mtljax.gradients import _pullback
 from mtljax.gradients._passes import Mode, make_passes
 from mtljax.gradients._pullback import LossFn
-from mtljax.training.step import _directions, _microbatch, _optimizer, _routes
+from mtljax.training.step import (
+  _directions,
+  _microbatch,
+  _optimizer,
+  _routes,
+  _sample_tasks,
+)
 from mtljax.training.step._plan import Plan, as_aggregator
 from mtljax.training.step._routes import ROUTES as ROUTES
 from mtljax.training.step._routes import Route
@@ -47,6 +53,7 @@ def make_train_step(
   *,
   labels: _labels.Labels | None = None,
   num_tasks: int | None = None,
+  tasks: _sample_tasks.Tasks = 'losses',
   route: Route = 'auto',
   every: int = 1,
   mode: Mode = 'auto',
@@ -119,6 +126,13 @@ def make_train_step(
     labels: for a weighting, see `mtljax.label_params`; an aggregator has its
       own.
     num_tasks: for a weighting with a plain ``loss_fn``; else known.
+    tasks: what the method weighs. ``'losses'``: the T losses. ``'samples'``:
+      each sample of the batch, by its loss on a batch of one, the sum of its T
+      losses, which may be a scalar here; the method is then built for the
+      batch's size. ``'layerwise'`` takes `mtljax.value_and_sample_gramian`, and
+      ``chunk_size`` counts samples. All parameters are shared;
+      ``gramian_labels`` of the method narrow the Gramian. Not with
+      ``has_state``, ``layout``, ``microbatch_size``.
     route: see above.
     every: the weights are computed anew at every so many steps and held in
       between, when the gradients they need are not computed at all.
@@ -160,7 +174,20 @@ def make_train_step(
     >>> print(route, metrics['losses'], metrics['weights'])
     layerwise [ 4. 16.] [1. 0.]
   """
+  _validate.one_of('tasks', tasks, _sample_tasks.TASKS)
+  sample_fn = None
+  if tasks == 'samples':
+    sample_fn = _sample_tasks.as_sample_fn(loss_fn)
+    loss_fn = _sample_tasks.as_loss_fn(sample_fn)
   method = as_aggregator(method, loss_fn, labels, num_tasks)
+  if sample_fn is not None:
+    _sample_tasks.check(
+      method,
+      route,
+      has_state=has_state,
+      layout=layout,
+      microbatch_size=microbatch_size,
+    )
   passes = make_passes(mode, batch_size)
   if microbatch_size is not None and accumulate == 'gradients':
     route = 'jacobian' if route == 'auto' else route
@@ -188,6 +215,7 @@ def make_train_step(
     accumulate=accumulate,
     has_state=has_state,
     layout=layout,
+    sample_fn=sample_fn,
   )
 
   def init(params, *, key, model_state=None):

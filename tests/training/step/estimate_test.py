@@ -1,0 +1,127 @@
+"""Forecasts of a step: routes, work, memory, and what keeps parameters out."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+import mtljax as mtl
+from mtljax.training import estimate
+
+X = jax.ShapeDtypeStruct((4, 8), jnp.float32)
+
+
+def array(*shape):
+  return jax.ShapeDtypeStruct(shape, jnp.float32)
+
+
+def losses(z):
+  return jnp.stack([jnp.mean(z), jnp.mean(z**2)])
+
+
+# What becomes of w: a function of the data and w, its shape, the form, why.
+CONSTRUCTS = {
+  'dense': (lambda x, w: x @ w, (8, 64), 'signals', ''),
+  'bias': (lambda x, w: x + w[None], (8,), 'rows', 'enters add'),
+  'scale': (lambda x, w: x * w[None], (8,), 'rows', 'enters mul'),
+  'function of a weight': (
+    lambda x, w: x @ jnp.tanh(w),
+    (8, 64),
+    'rows',
+    'enters tanh',
+  ),
+  'twice': (
+    lambda x, w: (x @ w) @ w,
+    (8, 8),
+    'rows',
+    'is used more than once: dot_general, dot_general',
+  ),
+  'conditional': (
+    lambda x, w: jax.lax.cond(x[0, 0] > 0, lambda: x @ w, lambda: x - x @ w),
+    (8, 8),
+    'rows',
+    'enters cond',
+  ),
+  'custom derivative': (
+    lambda x, w: x * jax.nn.relu(w)[None],
+    (8,),
+    'rows',
+    'enters custom_jvp_call',
+  ),
+  'not read': (lambda x, w: x, (8,), 'rows', 'is not read'),
+  'loop': (
+    lambda x, w: jax.lax.scan(lambda z, v: (z * v[None], None), x, w)[0],
+    (3, 8),
+    'slices',
+    'inside scan',
+  ),
+  'few weights': (
+    lambda x, w: jnp.tile(x, (64, 1)) @ w,
+    (8, 2),
+    'rows',
+    'gradients are less work than signals of its dot_general',
+  ),
+}
+
+
+@pytest.mark.parametrize('name', CONSTRUCTS)
+def test_what_keeps_a_parameter_out_is_named(name):
+  fun, shape, form, why = CONSTRUCTS[name]
+  params = {'net': {'w': array(*shape)}, 'first': array(8, 8)}
+  loss = lambda p, x: losses(fun(x @ p['first'], p['net']['w']))
+  found = estimate(mtl.mgda(2), loss, params, X)
+  leaf = found.leaves[1]
+  assert (leaf.name, leaf.form, leaf.why) == ('net/w', form, why)
+  assert not why or f'net/w {why}' in str(found)
+
+
+def test_heads_that_read_a_shared_leaf_are_named():
+  loss = mtl.Staged(
+    lambda p, x: x @ p['w'],
+    [lambda p, z, x: jnp.mean(z @ p['w'])] * 2,
+  )
+  found = estimate(mtl.mgda(2), loss, {'w': array(8, 8)}, X)
+  assert found.leaves[0].why == 'is read by the heads too'
+
+
+def test_a_method_of_gradients_says_its_route():
+  found = estimate(mtl.graddrop(2), lambda p, x: losses(x @ p), array(8, 8), X)
+  assert (found.route, found.bound) == ('jacobian', True)
+  assert 'auto takes jacobian, to which it is bound' in str(found)
+  assert "route='jacobian'" in found.row('gramian').refused
+  assert not found.leaves
+  assert found.row('jacobian').passes == 2
+
+
+def test_routes_and_passes():
+  loss = lambda p, x: losses(x @ p)
+  found = estimate(mtl.cagrad(2), loss, array(8, 8), X)
+  assert (found.route, found.bound) == ('layerwise', False)
+  assert 'staged' in found.row('features').refused
+  assert 'Gramian' in found.row('losses').refused
+  # All is kept, so that no pass comes after the T.
+  passes = {row.route: row.passes for row in found.rows if not row.refused}
+  assert passes == {'auto': 2, 'jacobian': 2, 'gramian': 3, 'layerwise': 2}
+  assert estimate(mtl.uncertainty(2), loss, array(8, 8), X).route == 'losses'
+  sequence = [lambda p, x: jnp.mean(x @ p)] * 2
+  found = estimate(mtl.cagrad(2), sequence, array(8, 8), [X, X])
+  assert found.route == 'jacobian' and 'sequence' in str(found)
+  with pytest.raises(ValueError, match="route='auto', mode='other'"):
+    found.row('auto', 'other')
+
+
+def test_multiplications():
+  """A dense layer and two tasks, of which no head has products."""
+  loss = lambda p, x: losses(x @ p)
+  found = estimate(mtl.cagrad(2), loss, array(8, 16), X, mode='unroll')
+  forward = 2 * 4 * 8 * 16
+  gramian = 2 * 2 * 2 * 8 * 16
+  row = found.row('jacobian', 'unroll')
+  assert forward * 3 <= row.flops <= forward * 3 + 2 * gramian + 1000
+
+
+def test_nothing_is_allocated_or_compiled():
+  """Sizes that no machine holds."""
+  loss = lambda p, x: losses(x @ p)
+  found = estimate(mtl.cagrad(2), loss, array(10**6, 10**6), array(4, 10**6))
+  assert found.argument_bytes > 4e12
+  assert found.row('jacobian').bytes > 8e12 > found.row('layerwise').bytes
