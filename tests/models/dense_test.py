@@ -154,7 +154,7 @@ def loss_of(model):
   )
 
 
-LARGE = ('deeplab_v3', 'mtan_resnet', 'cross_stitch', 'ltb')
+LARGE = ('deeplab_v3', 'deeplab_v3_plus', 'mtan_resnet', 'cross_stitch', 'ltb')
 
 
 @pytest.mark.parametrize(
