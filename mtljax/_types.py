@@ -207,8 +207,20 @@ class Aggregator(optax.GradientTransformationExtraArgs):
     return self
 
   def _replace(self, **changes: Any) -> Aggregator:  # pyrefly: ignore
-    """With other fields or facts; those not named stay."""
-    return type(self)(**{**self._asdict(), **vars(self), **changes})
+    """With other fields or facts; those not named stay.
+
+    Under another ``update`` nothing else may stand for the update: a rule, or a
+    wrapper's way around one, goes unless it is named too, and the train step
+    calls the update with per-task gradients.
+    """
+    facts = {**self._asdict(), **vars(self)}
+    if changes.get('update', self.update) is not self.update:
+      gone = ('inner', 'perturb', 'update_from_sum')
+      if 'weighting' not in changes:
+        gone += ('weighting', 'conventions', 'key')
+        facts['needs'] = self.needs | {'gradients'}
+      facts |= dict.fromkeys(gone)
+    return type(self)(**{**facts, **changes})
 
   def __getnewargs_ex__(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """What `copy` needs to build another one."""

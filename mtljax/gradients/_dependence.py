@@ -17,7 +17,7 @@ import numpy as np
 from jax.extend import core
 
 from mtljax._jaxprs import is_var
-from mtljax.gradients import _varying
+from mtljax.gradients import _proven, _varying
 from mtljax.gradients._patterns import (
   ELEMENTWISE,
   MAX_SIZE,
@@ -237,11 +237,8 @@ class _Walk:
     """Goes round until no pattern grows."""
     params = eqn.params
     if eqn.primitive.name == 'scan':
-      # What is scanned over lacks an axis inside; the rest is as outside.
       body, skip = params['jaxpr'].jaxpr, 0
-      same_rank = lambda a, b: _ndim(a) == _ndim(b)
-      carry = sum(map(same_rank, eqn.outvars, body.outvars))
-      consts = sum(map(same_rank, eqn.invars, body.invars)) - carry
+      consts, carry = _proven.loop_parts(eqn)
     else:
       body, skip = params['body_jaxpr'].jaxpr, params['cond_nconsts']
       consts, carry = params['body_nconsts'], len(eqn.outvars)

@@ -44,7 +44,7 @@ def enters(eqn: core.JaxprEqn, position: int) -> bool:
   if not _proven.is_real(eqn.invars[position].aval):
     return False
   if _proven.is_loop(eqn):
-    return position >= eqn.params['num_consts'] + eqn.params['num_carry']
+    return position >= sum(_proven.loop_parts(eqn))
   return _proven.is_remat(eqn)
 
 
@@ -78,7 +78,7 @@ def run(
       policy=params['policy'],
     )
     return list(again(*values))
-  num_consts, num_carry = params['num_consts'], params['num_carry']
+  num_consts, num_carry = _proven.loop_parts(eqn)
   first = num_consts + num_carry
 
   def step(carry, slices):

@@ -84,15 +84,11 @@ PRODUCTS = {
   ),
 }
 
-# The options of a loop whose slices are known.
-LOOP = (
-  'jaxpr',
-  'length',
-  'num_carry',
-  'num_consts',
-  'reverse',
-  'unroll',
-)
+# The options of a loop whose slices are known. How many of its inputs are
+# constants, and how many are carried, is said by the one pair or the other,
+# after the release of jax; `loop_parts` reads it off the program.
+LOOP = ('jaxpr', 'length', 'reverse', 'unroll')
+LOOP_PARTS = (('num_carry', 'num_consts'), ('ft_in', 'ft_out'))
 # Names and options of a part that is computed again in the backward pass.
 REMATS = ('checkpoint', 'remat', 'remat2')
 REMAT = ('differentiated', 'jaxpr', 'policy', 'prevent_cse')
@@ -111,7 +107,29 @@ def is_loop(eqn: core.JaxprEqn) -> bool:
   if eqn.primitive.name != 'scan' or eqn.effects:
     return False
   length = eqn.params.get('length')
-  return _knows(eqn, LOOP) and isinstance(length, int) and length > 0
+  known = any(_knows(eqn, (*LOOP, *parts)) for parts in LOOP_PARTS)
+  return known and isinstance(length, int) and length > 0
+
+
+def loop_parts(eqn: core.JaxprEqn) -> tuple[int, int]:
+  """How many inputs of a `jax.lax.scan` are constants, and how many carried.
+
+  Inputs are constants, carries and what is scanned over, in this order; outputs
+  are carries and what is stacked. What is scanned over or stacked lacks an axis
+  inside; the rest is as outside.
+  """
+  body = getattr(eqn.params['jaxpr'], 'jaxpr', eqn.params['jaxpr'])
+
+  def whole(outer, inner):
+    pairs = zip(outer, inner, strict=True)
+    return sum(_ndim(a) == _ndim(b) for a, b in pairs)
+
+  carry = whole(eqn.outvars, body.outvars)
+  return whole(eqn.invars, body.invars) - carry, carry
+
+
+def _ndim(x: Any) -> int:
+  return getattr(x.aval, 'ndim', 0)
 
 
 def is_remat(eqn: core.JaxprEqn) -> bool:

@@ -4,9 +4,11 @@ import battery
 import chex
 import jax
 import jax.numpy as jnp
+import optax
 import pytest
 
 import mtljax as mtl
+from mtljax import training
 from mtljax._types import Aggregator
 
 # What a wrapper says itself; everything else is the method's.
@@ -134,3 +136,32 @@ def test_flat_regions_of_an_injected_method_drop_its_tasks():
       task_grad_fn=mtl.task_grad_fn(broken, 0.0),
     )
     chex.assert_tree_all_finite(update)
+
+
+@pytest.mark.parametrize(
+  'make',
+  [mtl.mgda, mtl.sum_losses, lambda n: mtl.sam(mtl.mgda(n))],
+  ids=['gramian', 'losses', 'wrapper'],
+)
+def test_another_update_is_the_one_that_a_step_takes(make):
+  method = make(2)
+
+  def doubled(updates, state, params=None, **extra):
+    updates, state = method.update(updates, state, params, **extra)
+    return jax.tree.map(lambda u: 2 * u, updates), state
+
+  moved = []
+  for tx in (method, method._replace(update=doubled)):
+    made = training.make_train_step(tx, optax.sgd(0.1), losses_fn)
+    state = made.init(P, key=jax.random.key(0))
+    after, _ = made.step(state, 0.0)
+    moved.append(jax.tree.map(lambda a, b: a - b, after.params, P))
+  chex.assert_trees_all_close(
+    moved[1], jax.tree.map(lambda x: 2 * x, moved[0]), rtol=1e-5
+  )
+
+
+def test_the_same_update_keeps_the_rule():
+  method = mtl.mgda(2)
+  same = method._replace(update=method.update)
+  assert same.weighting is method.weighting

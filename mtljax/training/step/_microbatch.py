@@ -29,12 +29,16 @@ ORDERS = ('gradients', 'updates')
 
 def check(
   size: int | None, accumulate: str, route: str, method: Aggregator
-) -> None:
-  """Raises ValueError where the method or the route cannot accumulate so."""
+) -> int | None:
+  """Returns the size as an int.
+
+  Raises:
+    ValueError: the method or the route cannot accumulate so.
+  """
   _validate.one_of('accumulate', accumulate, ORDERS)
   if size is None:
-    return
-  _validate.integer('microbatch_size', size, 1)
+    return None
+  size = _validate.integer('microbatch_size', size, 1)
   name = method.info.name
   if 'cross_gramian' in method.needs:
     raise ValueError(
@@ -42,7 +46,7 @@ def check(
       'smaller batches.'
     )
   if accumulate == 'updates':
-    return
+    return size
   if 'task_grads' in method.needs and method.perturb is None:
     raise ValueError(
       f'microbatch_size={size}: {name} takes gradients at points that depend '
@@ -53,6 +57,7 @@ def check(
       f'microbatch_size={size} accumulates the gradients of all tasks; route='
       f"{route!r} keeps none. Use route='jacobian' or accumulate='updates'."
     )
+  return size
 
 
 def _parts(batch: Any, size: int) -> int:

@@ -53,8 +53,8 @@ def make_mesh(
     >>> mesh.axis_names, mesh.size == jax.device_count()
     (('data', 'task', 'model'), True)
   """
-  for name, size in (('task', task), ('model', model)):
-    _validate.integer(name, size, 1)
+  task = _validate.integer('task', task, 1)
+  model = _validate.integer('model', model, 1)
   if data is not None:
     data = _validate.integer('data', data, 1)
   found = jax.device_count()
@@ -134,7 +134,8 @@ class Layout:
 
   def __post_init__(self):
     _validate.one_of('kind', self.kind, KINDS)
-    _validate.integer('min_size', self.min_size, 0)
+    size = _validate.integer('min_size', self.min_size, 0)
+    object.__setattr__(self, 'min_size', size)
     missing = [name for name in AXES if name not in self.mesh.axis_names]
     if missing:
       raise ValueError(

@@ -195,7 +195,7 @@ def make_train_step(
   route = _routes.choose_route(method, route, loss_fn, layout is not None)
   _routes.check_memory(route, passes, chunk_size, loss_fn)
   base = _routes.base_of(method)
-  _microbatch.check(microbatch_size, accumulate, route, base)
+  microbatch_size = _microbatch.check(microbatch_size, accumulate, route, base)
   base, due = _routes.amortised(base, every)
   optimizer = _optimizer.checked(optimizer)
   if layout is not None:
