@@ -124,7 +124,10 @@ MODELS = {
   'deeplab_v3_plus': models.deeplab_v3_plus(**TASKS, **TEN),
   'segnet_of_mtan': models.segnet(**TASKS, **SEGNET, definition='mtan'),
   'mtan_segnet': models.mtan_segnet(**TASKS, **SEGNET),
-  'mtan_resnet': models.mtan_resnet(**TASKS, **SMALL, depth=18),
+  # With fewer features a task's ReLUs are all dead.
+  'mtan_resnet': models.mtan_resnet(
+    **TASKS, **{**SMALL, 'head_features': 8}, depth=18
+  ),
   'cross_stitch': models.cross_stitch(**TASKS, **TEN),
   'ltb': models.ltb(**TASKS, **TEN),
   'celeba_cnn': models.celeba_cnn(('a', 'b'), width=2, conv_impl='lax'),
