@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import pathlib
 
+from experiments.lab.binary import binary_task
 from experiments.lab.experts import experts
 from experiments.lab.options import DataOptions
 from experiments.lab.suite import (
@@ -39,6 +40,7 @@ __all__ = [
   'Task',
   'Widths',
   'available',
+  'binary_task',
   'experts',
   'find',
   'first_rows',

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from experiments.suites import (
   SPLITS,
   Data,
   DataOptions,
-  Measure,
   Suite,
-  Task,
+  binary_task,
   experts,
   first_rows,
   mlp,
 )
 from mtljax import data
-from mtljax.metrics import AUC, Accuracy
 
 
 def load(options: DataOptions, tasks: tuple[str, ...], say) -> Data:
@@ -51,27 +47,6 @@ def load(options: DataOptions, tasks: tuple[str, ...], say) -> Data:
   return Data(splits, inputs)
 
 
-def example_losses(logits: jax.Array, labels: jax.Array) -> jax.Array:
-  """Binary cross entropy of each row, ``(B,)``; logits are ``(B, 1)``."""
-  return optax.losses.sigmoid_binary_cross_entropy(
-    logits[:, 0], labels.astype(logits.dtype)
-  )
-
-
-def class_logits(logits: jax.Array) -> jax.Array:
-  """Logits of both classes, ``(B, 2)``, from those of one, ``(B, 1)``."""
-  return jnp.concatenate([jnp.zeros_like(logits), logits], axis=-1)
-
-
-def metrics(logits, labels, mask):
-  """The area under the curve, and the accuracy."""
-  two = class_logits(logits)
-  return {
-    'auc': AUC.from_logits(logits[:, 0], labels, mask=mask),
-    'accuracy': Accuracy.from_logits(two, labels, mask=mask),
-  }
-
-
 def shuffled(found: Data, options: DataOptions, say):
   """The test rows, every column shuffled apart."""
   del options, say
@@ -85,21 +60,7 @@ def shuffled(found: Data, options: DataOptions, say):
 SUITE = Suite(
   name='census',
   title='Census-Income (KDD)',
-  tasks=tuple(
-    Task(
-      name=name,
-      num_outputs=1,
-      num_classes=2,
-      example_losses=example_losses,
-      class_logits=class_logits,
-      metrics=metrics,
-      measures=(
-        Measure(name='auc', unit='%'),
-        Measure(name='accuracy', unit='%', in_delta_m=False),
-      ),
-    )
-    for name in data.CENSUS_TASKS
-  ),
+  tasks=tuple(map(binary_task, data.CENSUS_TASKS)),
   load=load,
   networks={'multi_mlp': mlp(), **experts()},
   others={'shuffled': shuffled},

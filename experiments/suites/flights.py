@@ -5,7 +5,6 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from experiments.suites import (
   SPLITS,
@@ -15,12 +14,13 @@ from experiments.suites import (
   Network,
   Suite,
   Task,
+  binary_task,
   experts,
   first_rows,
   names,
 )
 from mtljax import data, models
-from mtljax.metrics import AUC, R2, Accuracy, Mean
+from mtljax.metrics import R2, Mean
 
 MINUTES = ('dep_delay', 'arr_delay', 'air_time')
 #: Of the categorical columns: carrier, origin, dest, month, weekday, hour. A
@@ -69,27 +69,6 @@ def errors(outputs, labels, mask):
   return {
     'mae': Mean.from_values(found, mask=mask),
     'r2': R2.from_values(outputs[:, 0], labels, mask=mask),
-  }
-
-
-def cross_entropies(logits: jax.Array, labels: jax.Array) -> jax.Array:
-  """Of each row, ``(B,)``; logits are ``(B, 1)``."""
-  return optax.losses.sigmoid_binary_cross_entropy(
-    logits[:, 0], labels.astype(logits.dtype)
-  )
-
-
-def class_logits(logits: jax.Array) -> jax.Array:
-  """Logits of both classes, ``(B, 2)``, from those of one, ``(B, 1)``."""
-  return jnp.concatenate([jnp.zeros_like(logits), logits], axis=-1)
-
-
-def detections(logits, labels, mask):
-  """The area under the curve, and the accuracy."""
-  two = class_logits(logits)
-  return {
-    'auc': AUC.from_logits(logits[:, 0], labels, mask=mask),
-    'accuracy': Accuracy.from_logits(two, labels, mask=mask),
   }
 
 
@@ -175,18 +154,7 @@ SUITE = Suite(
       )
       for name in MINUTES
     ),
-    Task(
-      name='cancelled',
-      num_outputs=1,
-      num_classes=2,
-      example_losses=cross_entropies,
-      class_logits=class_logits,
-      metrics=detections,
-      measures=(
-        Measure(name='auc', unit='%'),
-        Measure(name='accuracy', unit='%', in_delta_m=False),
-      ),
-    ),
+    binary_task('cancelled'),
   ),
   load=load,
   sources=('minutes', 'standardised'),

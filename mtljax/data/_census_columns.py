@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import gzip
 import os
 import pathlib
-import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
+
+from mtljax.data import _raw
 
 #: The files of the two splits, as UCI names them (gzipped there).
 FILES = {'train': 'census-income.data', 'test': 'census-income.test'}
@@ -108,28 +108,14 @@ def read(path: str | os.PathLike[str]) -> Iterator[dict[str, str]]:
     ValueError: the file is damaged, a row has not 42 columns, or its last is no
       income.
   """
-  path = pathlib.Path(path)
-  with path.open('rb') as file:
-    zipped = file.read(2) == b'\x1f\x8b'
-  with (gzip.open if zipped else open)(path, 'rt', encoding='utf-8') as file:
-    for number, line in enumerate(_whole(file, path), 1):
-      if not line.strip():
-        continue
-      values = [value.strip() for value in line.split(',')]
-      if len(values) != len(COLUMNS) or values[-1] not in INCOMES:
-        raise ValueError(
-          f'{path}, line {number}: {len(values)} columns, the last '
-          f'{values[-1]!r}; a row of Census-Income (KDD) has {len(COLUMNS)}, '
-          f'the last {" or ".join(map(repr, INCOMES))}.'
-        )
-      yield dict(zip(COLUMNS, values, strict=True))
-
-
-def _whole(file: Iterable[str], path: pathlib.Path) -> Iterator[str]:
-  try:
-    yield from file
-  except (EOFError, zlib.error, gzip.BadGzipFile, UnicodeDecodeError) as error:
-    raise ValueError(
-      f'{path} is damaged ({error}): put a whole one there, or fetch it again, '
-      'python -m mtljax.data.fetch census --force'
-    ) from error
+  for number, line in enumerate(_raw.lines(path, 'census'), 1):
+    if not line.strip():
+      continue
+    values = [value.strip() for value in line.split(',')]
+    if len(values) != len(COLUMNS) or values[-1] not in INCOMES:
+      raise ValueError(
+        f'{path}, line {number}: {len(values)} columns, the last '
+        f'{values[-1]!r}; a row of Census-Income (KDD) has {len(COLUMNS)}, '
+        f'the last {" or ".join(map(repr, INCOMES))}.'
+      )
+    yield dict(zip(COLUMNS, values, strict=True))

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import csv
-import gzip
 import os
 import pathlib
-import zlib
 
 import numpy as np
+
+from mtljax.data import _raw
 
 #: The file, as `mtljax.data.fetch` names it (gzipped or not).
 FILE = 'nycflights13-flights.csv'
@@ -67,17 +67,7 @@ def read(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
   Raises:
     ValueError: the file is damaged, or not in the raw format.
   """
-  path = pathlib.Path(path)
-  with path.open('rb') as file:
-    zipped = file.read(2) == b'\x1f\x8b'
-  try:
-    with (gzip.open if zipped else open)(path, 'rt', encoding='utf-8') as file:
-      names, *rows = list(csv.reader(file)) or [[]]
-  except (EOFError, zlib.error, gzip.BadGzipFile, ValueError) as error:
-    raise ValueError(
-      f'{path} is damaged ({error}): put a whole one there, or fetch it again, '
-      f'{_FETCH} --force'
-    ) from error
+  names, *rows = list(csv.reader(_raw.lines(path, 'flights'))) or [[]]
   wrong = [i for i, row in enumerate(rows, 2) if len(row) != len(COLUMNS)]
   if tuple(names) != COLUMNS or wrong or not rows:
     headed = tuple(names) == COLUMNS and wrong

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import csv
-import gzip
 import itertools
 import os
 import pathlib
-import zlib
 from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
+
+from mtljax.data import _raw
 
 #: The files, and of each the molecules and the SHA-256.
 FILES = ('qm9_part1.csv', 'qm9_part2.csv', 'qm9_part3.csv')
@@ -123,30 +123,26 @@ def read(
     ValueError: the file is damaged, lacks a column, or a row does not make
       sense.
   """
-  path = pathlib.Path(path)
-  with path.open('rb') as file:
-    zipped = file.read(2) == b'\x1f\x8b'
-  with (gzip.open if zipped else open)(path, 'rt', encoding='utf-8') as file:
-    rows = csv.reader(_whole(file, path))
-    header = next(rows, [])
-    wanted = ('Index', 'N_atoms', 'Elements', 'XYZ_Ang', *COLUMNS.values())
-    for name in wanted:
-      if name not in header:
-        raise ValueError(
-          f'{path} has no column {name}, so it is no {FILES[0]} of qm9pack. '
-          'Fetch it again: python -m mtljax.data.fetch qm9 --force'
-        )
-    places = [header.index(name) for name in wanted]
-    start = 1
-    while chosen := list(itertools.islice(rows, block)):
-      try:
-        yield _parse(chosen, len(header), places)
-      except ValueError as error:
-        raise ValueError(
-          f'{path}, molecules {start} to {start + len(chosen) - 1}: {error}. '
-          'Fetch it again: python -m mtljax.data.fetch qm9 --force'
-        ) from error
-      start += len(chosen)
+  rows = csv.reader(_raw.lines(path, 'qm9'))
+  header = next(rows, [])
+  wanted = ('Index', 'N_atoms', 'Elements', 'XYZ_Ang', *COLUMNS.values())
+  for name in wanted:
+    if name not in header:
+      raise ValueError(
+        f'{path} has no column {name}, so it is no {FILES[0]} of qm9pack. '
+        'Fetch it again: python -m mtljax.data.fetch qm9 --force'
+      )
+  places = [header.index(name) for name in wanted]
+  start = 1
+  while chosen := list(itertools.islice(rows, block)):
+    try:
+      yield _parse(chosen, len(header), places)
+    except ValueError as error:
+      raise ValueError(
+        f'{path}, molecules {start} to {start + len(chosen) - 1}: {error}. '
+        'Fetch it again: python -m mtljax.data.fetch qm9 --force'
+      ) from error
+    start += len(chosen)
 
 
 def _parse(
@@ -189,16 +185,6 @@ _DROPPED = str.maketrans('', '', "[]' ")
 def _items(lists: Iterable[str]) -> list[str]:
   """The items of lists that are written out, one list after another."""
   return ','.join(lists).translate(_DROPPED).split(',')
-
-
-def _whole(file: Iterable[str], path: pathlib.Path) -> Iterator[str]:
-  try:
-    yield from file
-  except (EOFError, zlib.error, gzip.BadGzipFile, UnicodeDecodeError) as error:
-    raise ValueError(
-      f'{path} is damaged ({error}): put a whole one there, or fetch it again, '
-      'python -m mtljax.data.fetch qm9 --force'
-    ) from error
 
 
 def counts(numbers: np.ndarray) -> np.ndarray:
