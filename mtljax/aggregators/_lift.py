@@ -41,9 +41,14 @@ _PLACES = {
 CROSS = '\n  ...   cross_gramian=mtl.cross_gramian(grads, grads)'
 
 
+@functools.cache
+def _signature(build: Callable[..., Aggregator]) -> inspect.Signature:
+  return inspect.signature(build)
+
+
 def _options(build: Callable[..., Aggregator]) -> list[inspect.Parameter]:
   """The keyword options that every method of this kind takes."""
-  parameters = inspect.signature(build).parameters.values()
+  parameters = _signature(build).parameters.values()
   return [p for p in parameters if p.kind is p.KEYWORD_ONLY]
 
 
@@ -68,7 +73,7 @@ def _face(
     rest = {k: v for k, v in kwargs.items() if k in names}
     return build(rule, num_tasks, **rest)
 
-  num_tasks = inspect.signature(build).parameters['num_tasks']
+  num_tasks = _signature(build).parameters['num_tasks']
   lifted.__signature__ = inspect.Signature(  # pyrefly: ignore
     [num_tasks, *own, *options], return_annotation=Aggregator
   )
@@ -76,19 +81,23 @@ def _face(
   return lifted
 
 
+@functools.cache
+def _option_lines(build: Callable[..., Aggregator], defaults: str) -> str:
+  names = ', '.join(f'``{p.name}``' for p in _options(build)) + '.'
+  if defaults:
+    names += f' Here {defaults} by default.'
+  indent = ' ' * 4
+  return textwrap.fill(
+    names, 76, initial_indent=indent, subsequent_indent=indent
+  )
+
+
 def _with_options(
   doc: str, build: Callable[..., Aggregator], defaults: dict[str, Any]
 ) -> str:
   """The docstring with the options among its arguments."""
-  names = ', '.join(f'``{p.name}``' for p in _options(build)) + '.'
-  if defaults:
-    said = ', '.join(f'``{k}={v}``' for k, v in defaults.items())
-    names += f' Here {said} by default.'
-  indent = ' ' * 4
-  lines = textwrap.fill(
-    names, 76, initial_indent=indent, subsequent_indent=indent
-  )
-  options = 'Args:\n' + _OPTIONS_DOC.format(names=lines)
+  said = ', '.join(f'``{k}={v}``' for k, v in defaults.items())
+  options = 'Args:\n' + _OPTIONS_DOC.format(names=_option_lines(build, said))
   if 'Args:\n' in doc:
     return doc.replace('Args:\n', options, 1)
   return doc.replace('Returns:\n', f'{options}\nReturns:\n', 1)
