@@ -7,6 +7,7 @@ import optax
 import pytest
 
 import mtljax as mtl
+from benchmarks import bf16
 from mtljax.training import make_train_step
 
 HALVES = pytest.mark.parametrize('dtype', [jnp.float16, jnp.bfloat16])
@@ -115,3 +116,11 @@ def test_micro_batches(accumulate, dtype):
     for kind in (dtype, jnp.float32)
   )
   np.testing.assert_allclose(got, want, rtol=0.03)
+
+
+@pytest.mark.slow
+def test_a_trunk_in_bfloat16_has_the_weights_of_one_in_float64():
+  """Within a few roundings of bfloat16, 2 ** -8."""
+  for (way, what), error in bf16.errors(quick=True).items():
+    bound = 1e-5 if way == 'float32' else 4 * 2**-8
+    assert error < bound, (way, what)
