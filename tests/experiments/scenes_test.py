@@ -125,14 +125,16 @@ def test_the_state_is_selected_by_shares_of_the_tasks_at_hand():
   assert scenes.select({'rel_err/depth': 0.1}) == pytest.approx(-0.1)
 
 
-def test_network_gives_an_output_a_pixel(found):
-  problem = make_problem(scenes.SUITE, found, scenes.SUITE.network('segnet'))
-  shapes = jax.eval_shape(
-    lambda key: problem.model.apply(
-      *problem.init(key), jnp.zeros((2, 64, 64, 3))
-    ),
-    jax.random.key(0),
-  )
+@pytest.mark.parametrize('name', sorted(scenes.SUITE.networks))
+def test_network_gives_an_output_a_pixel(found, name):
+  problem = make_problem(scenes.SUITE, found, scenes.SUITE.network(name))
+
+  def apply(key):
+    variables = problem.init(key)
+    return problem.model.apply(*variables, jnp.zeros((2, 64, 64, 3)))
+
+  key = jax.random.key(0)
+  shapes = jax.eval_shape(apply, key)
   assert [x.shape[-1] for x in shapes] == [13, 1, 3]
   assert all(x.shape[:-1] == (2, 64, 64) for x in shapes)
 
