@@ -139,6 +139,25 @@ def test_network_gives_an_output_a_pixel(found, name):
   assert all(x.shape[:-1] == (2, 64, 64) for x in shapes)
 
 
+@pytest.mark.parametrize('name', ['mtan', 'cross_stitch', 'ltb'])
+def test_networks_made_for_several_tasks_train_on_one(found, name):
+  network = scenes.SUITE.network(name)
+  problem = make_problem(scenes.SUITE, found, network, tasks=('depth',))
+  batch = {k: x[:2] for k, x in found.splits['train'].items()}
+
+  def loss(key):
+    params, state = problem.init(key)
+    features, changed = problem.model.apply_trunk(
+      params, state, found.inputs(batch), train=True, key=key
+    )
+    return problem.model.apply_head_with_state(
+      0, params, state, features, train=True, key=key
+    )[0], changed
+
+  outputs, _ = jax.eval_shape(loss, jax.random.key(0))
+  assert outputs.shape == (2, 64, 64, 1)
+
+
 @pytest.mark.slow
 def test_a_comparison_ends_in_a_report_with_delta_m(tmp_path, options):
   config = comparison.complete(
