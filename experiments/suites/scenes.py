@@ -20,6 +20,8 @@ from experiments.suites import (
 )
 from mtljax import data, metrics, models
 
+#: Of the networks that are not of the paper's size.
+SMALL = {'depth': 10, 'width': 8, 'head_features': 32}
 CLASSES = len(data.SCENE_CLASSES)
 #: Height and width by the name of a source.
 SIZES = {'64': (64, 64), '128': (128, 128), '288': (288, 384)}
@@ -176,6 +178,17 @@ SUITE = Suite(
       widths=(64, 128, 256, 512, 512),
       num_convs=(2, 2, 3, 3, 3),
     ),
+    'mtan': dense(models.mtan_segnet),
+    'mtan_full': dense(
+      models.mtan_segnet,
+      widths=(64, 128, 256, 512, 512),
+      num_convs=(2, 2, 3, 3, 3),
+    ),
+    'deeplab_v3': dense(models.deeplab_v3, **SMALL),
+    'deeplab_v3_full': dense(models.deeplab_v3),
+    'deeplab_v3_plus': dense(models.deeplab_v3_plus, **SMALL),
+    'cross_stitch': dense(models.cross_stitch, **SMALL),
+    'ltb': dense(models.ltb, **SMALL),
   },
   sources=tuple(SIZES),
   images=True,

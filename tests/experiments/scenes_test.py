@@ -125,16 +125,37 @@ def test_the_state_is_selected_by_shares_of_the_tasks_at_hand():
   assert scenes.select({'rel_err/depth': 0.1}) == pytest.approx(-0.1)
 
 
-def test_network_gives_an_output_a_pixel(found):
-  problem = make_problem(scenes.SUITE, found, scenes.SUITE.network('segnet'))
-  shapes = jax.eval_shape(
-    lambda key: problem.model.apply(
-      *problem.init(key), jnp.zeros((2, 64, 64, 3))
-    ),
-    jax.random.key(0),
-  )
+@pytest.mark.parametrize('name', sorted(scenes.SUITE.networks))
+def test_network_gives_an_output_a_pixel(found, name):
+  problem = make_problem(scenes.SUITE, found, scenes.SUITE.network(name))
+
+  def apply(key):
+    variables = problem.init(key)
+    return problem.model.apply(*variables, jnp.zeros((2, 64, 64, 3)))
+
+  key = jax.random.key(0)
+  shapes = jax.eval_shape(apply, key)
   assert [x.shape[-1] for x in shapes] == [13, 1, 3]
   assert all(x.shape[:-1] == (2, 64, 64) for x in shapes)
+
+
+@pytest.mark.parametrize('name', ['mtan', 'cross_stitch', 'ltb'])
+def test_networks_made_for_several_tasks_train_on_one(found, name):
+  network = scenes.SUITE.network(name)
+  problem = make_problem(scenes.SUITE, found, network, tasks=('depth',))
+  batch = {k: x[:2] for k, x in found.splits['train'].items()}
+
+  def loss(key):
+    params, state = problem.init(key)
+    features, changed = problem.model.apply_trunk(
+      params, state, found.inputs(batch), train=True, key=key
+    )
+    return problem.model.apply_head_with_state(
+      0, params, state, features, train=True, key=key
+    )[0], changed
+
+  outputs, _ = jax.eval_shape(loss, jax.random.key(0))
+  assert outputs.shape == (2, 64, 64, 1)
 
 
 @pytest.mark.slow
