@@ -29,7 +29,10 @@ def main() -> None:
   at = next(i for i, x in enumerate(argv) if x.partition('=')[0] == '--suite')
   del argv[at : at + (1 if '=' in argv[at] else 2)]
   comparison.main(
-    suite, f'compare_{suite.name}', argv=argv, shown=('--suite', name)
+    suite,
+    f'compare_{suite.name}',
+    argv=argv,
+    typed=f'compare --suite {name}',
   )
 
 

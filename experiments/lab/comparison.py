@@ -395,15 +395,15 @@ def main(
   name: str,
   *,
   argv: Sequence[str] | None = None,
-  shown: Sequence[str] = (),
+  typed: str = '',
 ) -> None:
   """The command line of a comparison on a suite.
 
   Args:
     suite: what is trained on.
-    name: of the experiment, as in ``python -m experiments.<name>``.
+    name: of the experiment, and of its folder.
     argv: its arguments; None: those of this process.
-    shown: arguments that the usage shows after the name.
+    typed: what stands after ``python -m experiments.``; by default the name.
   """
   defaults = configs(suite, out=pathlib.Path('results') / name)
   command.run_command(
@@ -411,7 +411,7 @@ def main(
       presets.parse(
         ComparisonConfig,
         defaults,
-        prog=' '.join([f'python -m experiments.{name}', *shown]),
+        prog=f'python -m experiments.{typed or name}',
         description=f'Compares multi-task methods on {suite.title}.',
         argv=argv,
       ),
