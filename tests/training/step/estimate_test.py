@@ -2,10 +2,12 @@
 
 import jax
 import jax.numpy as jnp
+import optax
 import pytest
 
 import mtljax as mtl
-from mtljax.training import estimate
+from benchmarks import forecast
+from mtljax.training import estimate, make_train_step
 
 X = jax.ShapeDtypeStruct((4, 8), jnp.float32)
 
@@ -125,3 +127,41 @@ def test_nothing_is_allocated_or_compiled():
   found = estimate(mtl.cagrad(2), loss, array(10**6, 10**6), array(4, 10**6))
   assert found.argument_bytes > 4e12
   assert found.row('jacobian').bytes > 8e12 > found.row('layerwise').bytes
+
+
+# Forecast bytes by compiled ones, of the small cases of `benchmarks.forecast`.
+# Within 25 %.
+CLOSE = [
+  ('mlp_8', 'jacobian'),
+  ('mlp_8', 'layerwise'),
+  ('lstm', 'jacobian'),
+  pytest.param('mixer', 'layerwise', marks=pytest.mark.slow),
+  pytest.param('message_passing', 'gramian', marks=pytest.mark.slow),
+]
+
+
+@pytest.mark.parametrize(('name', 'route'), CLOSE)
+def test_memory_is_that_of_the_compiled_program(name, route):
+  case = forecast.make_case(name, quick=True)
+  params, model_state, labels = case.init()
+  method = mtl.cagrad(case.num_tasks, labels=labels)
+  found = estimate(
+    method,
+    case.loss,
+    params,
+    case.batch,
+    has_state=True,
+    model_state=model_state,
+  )
+  compiled = forecast.compiled_bytes(case, method, route)
+  assert abs(found.row(route).bytes / compiled - 1) <= 0.25
+
+
+def test_arguments_are_those_of_the_compiled_program():
+  loss = lambda p, x: losses(x @ p)
+  found = estimate(mtl.cagrad(2), loss, array(8, 16), X)
+  train = make_train_step(mtl.cagrad(2), optax.sgd(0.1), loss)
+  state = train.init(jnp.zeros((8, 16)), key=jax.random.key(0))
+  compiled = train.step.lower(state, X).compile().memory_analysis()
+  size = compiled.argument_size_in_bytes
+  assert abs(found.argument_bytes - size) <= 64
