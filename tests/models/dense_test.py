@@ -116,18 +116,17 @@ def test_celeba_has_the_published_size():
 
 SMALL = {'width': 2, 'head_features': 2, 'norm': 'group', 'conv_impl': 'lax'}
 TEN = SMALL | {'depth': 10}
+# With fewer features the ReLUs of a task's attention are all dead.
+ALIVE = SMALL | {'depth': 18, 'head_features': 8}
 SEGNET = {'widths': (2, 4), 'num_convs': (2, 2), 'conv_impl': 'lax'}
 TASKS = {'tasks': ('a', 'b'), 'num_outputs': (2, 1)}
 TOY = {'features': 4, 'depth': 1, 'num_heads': 2, 'hidden': 6}
 MODELS = {
-  'deeplab_v3': models.deeplab_v3(**TASKS, **SMALL, depth=18),
+  'deeplab_v3': models.deeplab_v3(**TASKS, **ALIVE),
   'deeplab_v3_plus': models.deeplab_v3_plus(**TASKS, **TEN),
   'segnet_of_mtan': models.segnet(**TASKS, **SEGNET, definition='mtan'),
   'mtan_segnet': models.mtan_segnet(**TASKS, **SEGNET),
-  # With fewer features a task's ReLUs are all dead.
-  'mtan_resnet': models.mtan_resnet(
-    **TASKS, **{**SMALL, 'head_features': 8}, depth=18
-  ),
+  'mtan_resnet': models.mtan_resnet(**TASKS, **ALIVE),
   'cross_stitch': models.cross_stitch(**TASKS, **TEN),
   'ltb': models.ltb(**TASKS, **TEN),
   'celeba_cnn': models.celeba_cnn(('a', 'b'), width=2, conv_impl='lax'),
