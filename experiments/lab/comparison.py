@@ -154,9 +154,7 @@ def check(config: ComparisonConfig, suite: Suite) -> None:
   """Raises ValueError for options that no run could be made of."""
   tasks = suite.tasks_of(config.tasks)
   network = suite.network(config.model)
-  if config.shared:
-    named = _conventions(suite, config.model)
-    _validate.one_of('--shared', config.shared, named)
+  _validate.one_of('--shared', config.shared, _conventions(suite, config.model))
   suite.check_data(config.data)
   methods.check_names(methods.expand(config.methods))
   _validate.one_of('--optimizer', config.optimizer, OPTIMIZERS)

@@ -92,11 +92,7 @@ COLLEGE = (
 
 def find(folder: str | os.PathLike[str], split: str) -> pathlib.Path | None:
   """The raw file of a split in a folder, gzipped or not; None: not there."""
-  for suffix in ('', '.gz'):
-    path = pathlib.Path(folder) / f'{FILES[split]}{suffix}'
-    if path.is_file():
-      return path
-  return None
+  return _raw.find(folder, FILES[split])
 
 
 def read(path: str | os.PathLike[str]) -> Iterator[dict[str, str]]:

@@ -50,11 +50,7 @@ _FETCH = 'python -m mtljax.data.fetch flights'
 
 def find(folder: str | os.PathLike[str]) -> pathlib.Path | None:
   """The raw file in a folder, gzipped or not; None: not there."""
-  for suffix in ('', '.gz'):
-    path = pathlib.Path(folder) / f'{FILE}{suffix}'
-    if path.is_file():
-      return path
-  return None
+  return _raw.find(folder, FILE)
 
 
 def read(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:

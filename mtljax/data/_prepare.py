@@ -18,6 +18,19 @@ from mtljax.data import _cache
 Builder = TypeVar('Builder', bound=tfds.core.DatasetBuilder)
 
 
+class ArrayRecordBuilder(
+  tfds.core.GeneratorBasedBuilder, skip_registration=True
+):
+  """A builder that downloads nothing, and needs no TensorFlow."""
+
+  # Looking for a file of checksums makes tfds import importlib_resources, which
+  # it does not require (tensorflow/datasets#11212).
+  url_infos = None
+
+  def __init__(self, *, file_format: Any = None, **kwargs: Any):
+    super().__init__(file_format=file_format or 'array_record', **kwargs)
+
+
 def prepare(
   make_builder: Callable[[Any], Builder],
   data_dir: str | os.PathLike[str] | None,

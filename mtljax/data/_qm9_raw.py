@@ -97,11 +97,8 @@ ATOMS = {
 
 def find(folder: str | os.PathLike[str]) -> list[pathlib.Path]:
   """The raw files that a folder has, gzipped or not, in order."""
-  found = []
-  for name in FILES:
-    paths = [pathlib.Path(folder) / f'{name}{suffix}' for suffix in ('', '.gz')]
-    found += [path for path in paths if path.is_file()][:1]
-  return found
+  paths = [_raw.find(folder, name) for name in FILES]
+  return [path for path in paths if path is not None]
 
 
 def read(

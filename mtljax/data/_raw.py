@@ -9,6 +9,15 @@ import zlib
 from collections.abc import Iterator
 
 
+def find(folder: str | os.PathLike[str], name: str) -> pathlib.Path | None:
+  """A file of a folder, gzipped or not; None: not there."""
+  for suffix in ('', '.gz'):
+    path = pathlib.Path(folder) / f'{name}{suffix}'
+    if path.is_file():
+      return path
+  return None
+
+
 def lines(path: str | os.PathLike[str], name: str) -> Iterator[str]:
   """The lines of a file.
 

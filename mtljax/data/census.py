@@ -80,7 +80,7 @@ _CITATION = """
 """
 
 
-class Census(tfds.core.GeneratorBasedBuilder):
+class Census(_prepare.ArrayRecordBuilder):
   """Census-Income (KDD); tasks ``income``, ``never_married``, ``education``.
 
   Features of a block of R rows: ``numeric`` (R, 7) float32, as in the file;
@@ -97,11 +97,6 @@ class Census(tfds.core.GeneratorBasedBuilder):
   VERSION = tfds.core.Version('1.0.0')
   RELEASE_NOTES = {'1.0.0': 'First release.'}
   MANUAL_DOWNLOAD_INSTRUCTIONS = _MANUAL + _FETCH
-  # See MultiDigits: no file of checksums.
-  url_infos = None
-
-  def __init__(self, *, file_format: Any = None, **kwargs: Any):
-    super().__init__(file_format=file_format or 'array_record', **kwargs)
 
   def _info(self) -> tfds.core.DatasetInfo:
     label = tfds.features.Tensor(shape=(None,), dtype=np.int32)

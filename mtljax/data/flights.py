@@ -49,7 +49,7 @@ COMPLETE = {'test': 50_000, 'validation': 25_000}
 _FETCH = 'python -m mtljax.data.fetch flights'
 
 
-class Flights(tfds.core.GeneratorBasedBuilder):
+class Flights(_prepare.ArrayRecordBuilder):
   """Flights from New York; tasks dep_delay, arr_delay, air_time, cancelled.
 
   Features of a block of R rows: ``numeric`` (R, 2) float32, the distance in
@@ -67,11 +67,6 @@ class Flights(tfds.core.GeneratorBasedBuilder):
   VERSION = tfds.core.Version('1.0.0')
   RELEASE_NOTES = {'1.0.0': 'First release.'}
   MANUAL_DOWNLOAD_INSTRUCTIONS = _FETCH
-  # See MultiDigits: no file of checksums.
-  url_infos = None
-
-  def __init__(self, *, file_format: Any = None, **kwargs: Any):
-    super().__init__(file_format=file_format or 'array_record', **kwargs)
 
   def _info(self) -> tfds.core.DatasetInfo:
     tensor = tfds.features.Tensor

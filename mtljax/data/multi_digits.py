@@ -118,7 +118,7 @@ class MultiDigitsConfig(tfds.core.BuilderConfig):
     self.description = f'Pairs of images of {self.source}.'
 
 
-class MultiDigits(tfds.core.GeneratorBasedBuilder):
+class MultiDigits(_prepare.ArrayRecordBuilder):
   """Two digits on one canvas; tasks ``left`` and ``right``.
 
   Features: ``image`` (36, 36, 1) uint8, ``left`` and ``right`` (0 to 9), and
@@ -133,12 +133,6 @@ class MultiDigits(tfds.core.GeneratorBasedBuilder):
   VERSION = tfds.core.Version('1.0.0')
   RELEASE_NOTES = {'1.0.0': 'First release.'}
   BUILDER_CONFIGS = [MultiDigitsConfig(source=s) for s in _sources.SOURCES]
-  # Nothing is downloaded. Looking for a file of checksums makes tfds import
-  # importlib_resources, which it does not require (tensorflow/datasets#11212).
-  url_infos = None
-
-  def __init__(self, *, file_format: Any = None, **kwargs: Any):
-    super().__init__(file_format=file_format or 'array_record', **kwargs)
 
   def _info(self) -> tfds.core.DatasetInfo:
     label = tfds.features.ClassLabel(num_classes=10)

@@ -77,7 +77,7 @@ _CITATION = """
 """
 
 
-class Qm9Molecules(tfds.core.GeneratorBasedBuilder):
+class Qm9Molecules(_prepare.ArrayRecordBuilder):
   """QM9 as the package qm9pack has it; one split, ``molecules``.
 
   Features of a block of R molecules: ``index`` (R,), the number in QM9;
@@ -93,11 +93,6 @@ class Qm9Molecules(tfds.core.GeneratorBasedBuilder):
   VERSION = tfds.core.Version('1.0.0')
   RELEASE_NOTES = {'1.0.0': 'First release.'}
   MANUAL_DOWNLOAD_INSTRUCTIONS = _MANUAL + _FETCH
-  # See MultiDigits: no file of checksums.
-  url_infos = None
-
-  def __init__(self, *, file_format: Any = None, **kwargs: Any):
-    super().__init__(file_format=file_format or 'array_record', **kwargs)
 
   def _info(self) -> tfds.core.DatasetInfo:
     tensor = tfds.features.Tensor

@@ -91,9 +91,9 @@ class Mean:
     values = values.astype(jnp.promote_types(values.dtype, jnp.float32))
     if weights is None:
       weights = jnp.ones_like(values)
-    weights = _like(values, 'weights', weights).astype(values.dtype)
+    weights = like(values, 'weights', weights).astype(values.dtype)
     if mask is not None:
-      mask = _like(values, 'mask', mask).astype(bool)
+      mask = like(values, 'mask', mask).astype(bool)
       weights = jnp.where(mask, weights, 0)
       values = jnp.where(mask, values, 0)
     return cls(jnp.sum(values * weights, axis), jnp.sum(weights, axis))
@@ -177,16 +177,7 @@ class Accuracy(Mean):
       TypeError: ``labels`` are not integers.
     """
     logits, labels = jnp.asarray(logits), jnp.asarray(labels)
-    if not jnp.issubdtype(labels.dtype, jnp.integer):
-      raise TypeError(
-        f'labels must be integers, got {labels.dtype}; one-hot labels become '
-        'integers by jnp.argmax(labels, -1).'
-      )
-    if logits.ndim == 0 or labels.shape != logits.shape[:-1]:
-      raise ValueError(
-        f'labels must have the shape of logits without its last axis, got '
-        f'{labels.shape} for logits of shape {logits.shape}.'
-      )
+    check_labels(logits, labels)
     correct = jnp.argmax(logits, axis=-1) == labels
     correct &= ~jnp.any(jnp.isnan(logits), axis=-1)
     return cls.from_values(correct, mask=mask, axis=axis)
@@ -201,11 +192,28 @@ def check_class(metric: object, other: object) -> None:
     )
 
 
-def _like(values: jax.Array, name: str, other: ArrayLike) -> jax.Array:
+def check_labels(logits: jax.Array, labels: jax.Array) -> None:
+  """Raises unless labels are integers, one for each row of logits."""
+  if not jnp.issubdtype(labels.dtype, jnp.integer):
+    raise TypeError(
+      f'labels must be integers, got {labels.dtype}; one-hot labels become '
+      'integers by jnp.argmax(labels, -1).'
+    )
+  if logits.ndim == 0 or labels.shape != logits.shape[:-1]:
+    raise ValueError(
+      f'labels must have the shape of logits without its last axis, got '
+      f'{labels.shape} for logits of shape {logits.shape}.'
+    )
+
+
+def like(
+  values: jax.Array, name: str, other: ArrayLike, reference: str = 'values'
+) -> jax.Array:
+  """The other as an array, or a ValueError unless it has the shape."""
   other = jnp.asarray(other)
   if other.shape != values.shape:
     raise ValueError(
-      f'{name} must have the shape of values, {values.shape}, got '
+      f'{name} must have the shape of {reference}, {values.shape}, got '
       f'{other.shape}; broadcast it first with jnp.broadcast_to.'
     )
   return other

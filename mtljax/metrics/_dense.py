@@ -10,7 +10,13 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from mtljax import _validate
-from mtljax.metrics._accumulators import Accuracy, Mean, check_class
+from mtljax.metrics._accumulators import (
+  Accuracy,
+  Mean,
+  check_class,
+  check_labels,
+  like,
+)
 
 #: Degrees that a normal is called right within.
 ANGLES = (11.25, 22.5, 30.0)
@@ -83,11 +89,11 @@ class MeanIoU:
       TypeError: ``labels`` are not integers.
     """
     logits, labels = jnp.asarray(logits), jnp.asarray(labels)
-    _check_labels(logits, labels)
+    check_labels(logits, labels)
     classes = logits.shape[-1]
     counts = (labels >= 0) & (labels < classes)
     if mask is not None:
-      counts &= _like('labels', labels, 'mask', mask).astype(bool)
+      counts &= like(labels, 'mask', mask, 'labels').astype(bool)
     guess = jnp.argmax(logits, axis=-1)
     guess = jnp.where(jnp.any(jnp.isnan(logits), axis=-1), classes, guess)
     cell = jnp.where(counts, labels * (classes + 1) + guess, 0)
@@ -188,7 +194,7 @@ class Median:
     values = values.astype(jnp.promote_types(values.dtype, jnp.float32))
     counts = jnp.ones(values.shape, bool)
     if mask is not None:
-      counts = _like('values', values, 'mask', mask).astype(bool)
+      counts = like(values, 'mask', mask).astype(bool)
     missing = jnp.isnan(values)
     place = jnp.floor((values - low) * (bins / (high - low)))
     place = jnp.where(missing, 0, jnp.clip(place, 0, bins - 1))
@@ -260,10 +266,10 @@ def segmentation_metrics(
     2019, https://arxiv.org/abs/1803.10704
   """
   logits, labels = jnp.asarray(logits), jnp.asarray(labels)
-  _check_labels(logits, labels)
+  check_labels(logits, labels)
   valid = labels >= 0
   if mask is not None:
-    valid &= _like('labels', labels, 'mask', mask).astype(bool)
+    valid &= like(labels, 'mask', mask, 'labels').astype(bool)
   return {
     'miou': MeanIoU.from_logits(logits, labels, mask=valid),
     'pixel_accuracy': Accuracy.from_logits(logits, labels, mask=valid),
@@ -298,11 +304,11 @@ def depth_metrics(
     abs_err 1.000 rel_err 0.375
   """
   depth = jnp.asarray(depth)
-  error = jnp.abs(_like('depth', depth, 'predictions', predictions) - depth)
+  error = jnp.abs(like(depth, 'predictions', predictions, 'depth') - depth)
   valid = depth != 0
   relative = error / jnp.where(valid, jnp.abs(depth), 1)
   if mask is not None:
-    valid &= _like('depth', depth, 'mask', mask).astype(bool)
+    valid &= like(depth, 'mask', mask, 'depth').astype(bool)
   return {
     'abs_err': Mean.from_values(error, mask=valid),
     'rel_err': Mean.from_values(relative, mask=valid),
@@ -348,7 +354,7 @@ def normals_metrics(
     0.5
   """
   normals = jnp.asarray(normals)
-  predictions = _like('normals', normals, 'predictions', predictions)
+  predictions = like(normals, 'predictions', predictions, 'normals')
   if normals.shape[-1:] != (3,):
     raise ValueError(
       f'normals must have three components on the last axis, got shape '
@@ -356,7 +362,7 @@ def normals_metrics(
     )
   valid = jnp.any(normals != 0, axis=-1)
   if mask is not None:
-    valid &= _like('pixels', valid, 'mask', mask).astype(bool)
+    valid &= like(valid, 'mask', mask, 'pixels').astype(bool)
   # Exact near 0, where the arc cosine loses half of the digits.
   sine = jnp.linalg.norm(jnp.cross(predictions, normals), axis=-1)
   cosine = jnp.sum(predictions * normals, axis=-1)
@@ -371,25 +377,3 @@ def normals_metrics(
     'angle_median': Median.from_values(angle, mask=valid, high=180.0),
     **within,
   }
-
-
-def _check_labels(logits: jax.Array, labels: jax.Array) -> None:
-  if not jnp.issubdtype(labels.dtype, jnp.integer):
-    raise TypeError(f'labels must be integers, got {labels.dtype}.')
-  if logits.ndim == 0 or labels.shape != logits.shape[:-1]:
-    raise ValueError(
-      f'labels must have the shape of logits without its last axis, got '
-      f'{labels.shape} for logits of shape {logits.shape}.'
-    )
-
-
-def _like(
-  reference: str, values: jax.Array, name: str, other: ArrayLike
-) -> jax.Array:
-  other = jnp.asarray(other)
-  if other.shape != values.shape:
-    raise ValueError(
-      f'{name} must have the shape of {reference}, {values.shape}, got '
-      f'{other.shape}.'
-    )
-  return other

@@ -19,55 +19,6 @@ STRIDES = (1, 2, 1, 1)
 DILATIONS = (1, 1, 2, 4)
 
 
-class Block(nn.Module):
-  """A residual block: two 3 x 3 convolutions, or a bottleneck of three.
-
-  Args:
-    width: channels inside; a bottleneck gives four times as many.
-    bottleneck: which of both.
-    stride: of the first 3 x 3 convolution.
-    dilations: of the 3 x 3 convolutions, in order.
-    norm: ``'batch'`` or ``'group'``.
-    conv_impl: as in `layers.conv2d`.
-  """
-
-  width: int
-  bottleneck: bool
-  stride: int = 1
-  dilations: tuple[int, ...] = (1, 1)
-  norm: str = 'batch'
-  conv_impl: str = 'auto'
-
-  @nn.compact
-  def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-    """Maps (B, H, W, C) to (B, H', W', width) or four times the width."""
-    out = 4 * self.width if self.bottleneck else self.width
-
-    def unit(x, features, size, name, stride=1, dilation=1):
-      x = _blocks.conv(
-        features,
-        size,
-        stride,
-        self.conv_impl,
-        f'conv{name}',
-        dilation=dilation,
-      )(x)
-      make = _blocks.norm(self.norm, features, train)
-      return make(name=f'norm{name}')(x)
-
-    first = {'stride': self.stride, 'dilation': self.dilations[0]}
-    if self.bottleneck:
-      y = nn.relu(unit(x, self.width, 1, '1'))
-      y = nn.relu(unit(y, self.width, 3, '2', **first))
-      y = unit(y, out, 1, '3')
-    else:
-      y = nn.relu(unit(x, self.width, 3, '1', **first))
-      y = unit(y, out, 3, '2', dilation=self.dilations[1])
-    if x.shape != y.shape:
-      x = unit(x, out, 1, '_shortcut', self.stride)
-    return nn.relu(x + y)
-
-
 class Stem(nn.Module):
   """A 7 x 7 convolution at stride 2, norm, ReLU, 3 x 3 max-pool at stride 2."""
 
@@ -112,7 +63,7 @@ class Stage(nn.Module):
       # The convolution that would have had the stride has half the dilation.
       first = max(dilation // 2, 1) if j == 0 else dilation
       before = x
-      x = Block(
+      x = _blocks.ResidualBlock(
         self.width * 2**i,
         bottleneck,
         STRIDES[i] if j == 0 else 1,

@@ -77,6 +77,54 @@ class ConvNormReLU(nn.Module):
     return nn.relu(norm(self.norm, self.features, train)(name='norm')(x))
 
 
+class ResidualBlock(nn.Module):
+  """A residual block: two 3 x 3 convolutions, or a bottleneck of three.
+
+  Args:
+    width: channels inside; a bottleneck gives four times as many.
+    bottleneck: which of both.
+    stride: of the first 3 x 3 convolution.
+    dilations: of the 3 x 3 convolutions, in order.
+    norm: ``'batch'`` or ``'group'``.
+    conv_impl: as in `layers.conv2d`.
+  """
+
+  width: int
+  bottleneck: bool
+  stride: int = 1
+  dilations: tuple[int, ...] = (1, 1)
+  norm: str = 'batch'
+  conv_impl: str = 'auto'
+
+  @nn.compact
+  def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+    """Maps (B, H, W, C) to (B, H', W', width) or four times the width."""
+    out = 4 * self.width if self.bottleneck else self.width
+
+    def unit(x, features, size, names, stride=1, dilation=1):
+      x = conv(
+        features,
+        size,
+        stride,
+        self.conv_impl,
+        names[0],
+        dilation=dilation,
+      )(x)
+      return norm(self.norm, features, train)(name=names[1])(x)
+
+    first = {'stride': self.stride, 'dilation': self.dilations[0]}
+    if self.bottleneck:
+      y = nn.relu(unit(x, self.width, 1, ('conv1', 'norm1')))
+      y = nn.relu(unit(y, self.width, 3, ('conv2', 'norm2'), **first))
+      y = unit(y, out, 1, ('conv3', 'norm3'))
+    else:
+      y = nn.relu(unit(x, self.width, 3, ('conv1', 'norm1'), **first))
+      y = unit(y, out, 3, ('conv2', 'norm2'), dilation=self.dilations[1])
+    if x.shape != y.shape:
+      x = unit(x, out, 1, ('shortcut', 'shortcut_norm'), self.stride)
+    return nn.relu(x + y)
+
+
 class Attention(nn.Module):
   """A mask in (0, 1): two 1 x 1 convolutions with norms, ReLU, sigmoid."""
 

@@ -197,7 +197,7 @@ class ResNetAttentionHead(nn.Module):
       attended = mask * values
       if i + 1 < len(self.channels):
         out = self.channels[i + 1]
-        attended = _backbone.Block(
+        attended = _blocks.ResidualBlock(
           out // 4 if self.bottleneck else out,
           self.bottleneck,
           norm=self.norm,

@@ -13,27 +13,6 @@ from mtljax.models import _base, _blocks, layers
 STEMS = ('large', 'small')
 
 
-class _Block(nn.Module):
-  features: int
-  stride: int
-  norm: str
-  conv_impl: str
-
-  @nn.compact
-  def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-    norm = _blocks.norm(self.norm, self.features, train)
-    y = _blocks.conv(self.features, 3, self.stride, self.conv_impl, 'conv1')(x)
-    y = nn.relu(norm(name='norm1')(y))
-    y = _blocks.conv(self.features, 3, 1, self.conv_impl, 'conv2')(y)
-    y = norm(name='norm2')(y)
-    if x.shape != y.shape:
-      x = _blocks.conv(
-        self.features, 1, self.stride, self.conv_impl, 'shortcut'
-      )(x)
-      x = norm(name='shortcut_norm')(x)
-    return nn.relu(x + y)
-
-
 class ResNetTrunk(nn.Module):
   """Residual blocks, averaged over the image, and a dense layer.
 
@@ -67,8 +46,9 @@ class ResNetTrunk(nn.Module):
       x = layers.max_pool_3x3(x)
     for i, blocks in enumerate(self.stages):
       for j in range(blocks):
-        x = _Block(
-          features=self.width * 2**i,
+        x = _blocks.ResidualBlock(
+          self.width * 2**i,
+          bottleneck=False,
           stride=2 if i > 0 and j == 0 else 1,
           norm=self.norm,
           conv_impl=self.conv_impl,

@@ -107,13 +107,11 @@ def options_of(
   config: RobustnessConfig, suite: Suite
 ) -> comparison.ComparisonConfig:
   """The options of the training on clean images."""
-  ones = (1.0,) * len(suite.tasks)
-  return comparison.ComparisonConfig(
+  options = comparison.ComparisonConfig(
     tasks=suite.task_names,
     model=config.models[0],
     methods=config.methods,
-    weights=ones,
-    scores=ones,
+    scores=(1.0,) * len(suite.tasks),
     seeds=config.seeds,
     epochs=config.epochs,
     learning_rate=config.learning_rate,
@@ -124,6 +122,7 @@ def options_of(
     log_every=config.log_every,
     data=config.data,
   )
+  return comparison.complete(options, suite)
 
 
 def suite_of(config: RobustnessConfig) -> Suite:

@@ -66,7 +66,7 @@ class ScenesConfig(tfds.core.BuilderConfig):
     self.description = f'Scenes of {height} x {width} pixels.'
 
 
-class Scenes(tfds.core.GeneratorBasedBuilder):
+class Scenes(_prepare.ArrayRecordBuilder):
   """Rendered scenes; tasks ``segmentation``, ``depth`` and ``normals``.
 
   Features: those of one scene of `render_scenes`, ``image`` as PNG, the labels
@@ -76,10 +76,6 @@ class Scenes(tfds.core.GeneratorBasedBuilder):
   VERSION = tfds.core.Version('1.0.0')
   RELEASE_NOTES = {'1.0.0': 'First release.'}
   BUILDER_CONFIGS = [ScenesConfig()]
-  url_infos = None  # nothing is downloaded
-
-  def __init__(self, *, file_format: Any = None, **kwargs: Any):
-    super().__init__(file_format=file_format or 'array_record', **kwargs)
 
   def _info(self) -> tfds.core.DatasetInfo:
     size = self.builder_config.size
