@@ -11,6 +11,7 @@ from mtljax.data.census import (
   load_census,
   prepare_census,
 )
+from mtljax.data.dense_augment import scale_crop_flip
 from mtljax.data.flights import (
   FLIGHTS_TASKS,
   Flights,
@@ -23,6 +24,7 @@ from mtljax.data.multi_digits import (
   compose,
   prepare_multi_digits,
 )
+from mtljax.data.nyuv2 import load_nyuv2
 from mtljax.data.pipeline import (
   BatchIterator,
   channel_moments,
@@ -69,6 +71,7 @@ __all__ = [
   'load_arrays',
   'load_census',
   'load_flights',
+  'load_nyuv2',
   'load_qm9',
   'load_scenes',
   'make_streaming_iterator',
@@ -81,4 +84,5 @@ __all__ = [
   'qm9_atom_counts',
   'prepare_scenes',
   'render_scenes',
+  'scale_crop_flip',
 ]

@@ -154,6 +154,7 @@ def make_train_iterator(
   seed: int,
   num_epochs: int | None = None,
   rows: slice | None = None,
+  augment: Callable[[jax.Array, Any], Any] | None = None,
 ) -> BatchIterator:
   """Shuffled batches of arrays held in memory.
 
@@ -169,6 +170,10 @@ def make_train_iterator(
     num_epochs: passes over the data; None never ends.
     rows: of every batch only these, where other processes read the others; see
       `mtljax.training.Layout.local_rows`. It is no part of the state.
+    augment: from a random key and an example to the example that is trained
+      on, such as `scale_crop_flip`; it is mapped over the batch and jitted. The
+      key depends on the seed, the number of the batch and the row alone. None
+      changes nothing.
 
   Returns:
     An iterator over dicts of arrays, each with leading axis ``batch_size``, or
@@ -189,17 +194,21 @@ def make_train_iterator(
   order = _order(
     grain.MapDataset.range(size), size, batch_size, seed, num_epochs
   )
+  own = slice(None) if rows is None else rows
   dataset = order.batch(batch_size, drop_remainder=True).map(
-    lambda batch: {
-      name: array[batch[slice(None) if rows is None else rows]]
-      for name, array in arrays.items()
-    }
+    lambda batch: {name: array[batch[own]] for name, array in arrays.items()}
   )
+  identity = _identity(size, batch_size, seed, num_epochs)
+  if augment is not None:
+    dataset = dataset.map_with_index(
+      _augmenting(augment, seed, np.arange(batch_size)[own])
+    )
+    identity['augmented'] = True
   # Indexing is cheaper than handing batches from thread to thread.
   options = grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)
   return BatchIterator(
     dataset.to_iter_dataset(options),
-    _identity(size, batch_size, seed, num_epochs),
+    identity,
   )
 
 
@@ -372,6 +381,20 @@ def _order(
       'incomplete batches are dropped.'
     )
   return dataset.seed(seed).shuffle().repeat(num_epochs)
+
+
+def _augmenting(
+  augment: Callable[[jax.Array, Any], Any], seed: int, rows: np.ndarray
+) -> Callable[[int, Batch], Any]:
+  """Of a batch with its number, whose rows have these places."""
+
+  @jax.jit
+  def on_batch(number, batch):
+    key = jax.random.fold_in(jax.random.key(seed), number)
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, rows)
+    return jax.vmap(augment)(keys, batch)
+
+  return lambda number, batch: on_batch(np.uint32(number), batch)
 
 
 def _identity(

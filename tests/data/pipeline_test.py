@@ -223,3 +223,30 @@ def test_normalized_train_images_have_unit_moments():
 def test_constant_channel_can_be_divided_by():
   mean, std = data.channel_moments(np.full((2, 3, 3, 1), 255, np.uint8))
   assert (mean, std) == ((1.0,), (1.0,))
+
+
+def test_augmented_batches_hang_on_seed_and_place_and_go_on(arrays):
+  def augment(key, example):
+    return {**example, 'noise': jax.random.normal(key)}
+
+  make = lambda **options: data.make_train_iterator(
+    arrays, batch_size=4, seed=3, augment=augment, **options
+  )
+  batches = make()
+  first = [next(batches) for _ in range(3)]
+  state = json.loads(json.dumps(batches.get_state()))
+  rest = [next(batches) for _ in range(4)]
+  noise = np.concatenate([batch['noise'] for batch in first + rest])
+  assert len(set(noise.tolist())) == 28  # none twice, not in later epochs
+  again = make()
+  again.set_state(state)
+  for batch in rest:
+    np.testing.assert_array_equal(next(again)['noise'], batch['noise'])
+  plain = data.make_train_iterator(arrays, batch_size=4, seed=3)
+  np.testing.assert_array_equal(
+    labels(first), labels([next(plain)] + [next(plain) for _ in range(2)])
+  )
+  part = make(rows=slice(1, 3))
+  np.testing.assert_array_equal(next(part)['noise'], first[0]['noise'][1:3])
+  with pytest.raises(ValueError, match='augmented'):
+    again.set_state(plain.get_state())
