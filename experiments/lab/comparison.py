@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import itertools
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -22,7 +22,7 @@ from experiments.lab import (
   presets,
   study,
 )
-from experiments.lab.optimizers import OPTIMIZERS
+from experiments.lab.optimizers import OPTIMIZERS, SCHEDULES, make_schedule
 from experiments.lab.options import (
   DataOptions,
   Options,
@@ -35,6 +35,7 @@ from experiments.lab.problem import SINGLE, Problem, make_problem, trained_on
 from experiments.lab.runs import RunSpec
 from experiments.lab.suite import Data, Suite, Widths, check_widths
 from experiments.report.console import make_console
+from experiments.report.pictures import PREFIX as PICTURES
 from mtljax import _validate, models
 from mtljax.models import layers
 from mtljax.training import Layout, ShardedBatches, make_train_step
@@ -76,8 +77,16 @@ class ComparisonConfig(Options, diagnose.DiagnoseOptions):
   """Train each task alone too, which delta-m is measured against."""
   epochs: int = 1
   """Passes over the training data."""
+  last_epochs: int = 0
+  """The result is the mean over the test metrics after each of so many last
+  epochs, as some papers have it; 0: that of the state that is best on
+  validation."""
+  augment: bool = False
+  """Change training examples at random, as the suite says."""
   model: str = ''
   """A network of the suite; its first by default."""
+  baseline_model: str = ''
+  """The network that each task alone is trained with; by default the same."""
   shared: str = ''
   """Which parameters of the network are called shared, a name of one of its
   conventions; its first by default. All Gramians, so most methods, hang on it;
@@ -94,7 +103,13 @@ class ComparisonConfig(Options, diagnose.DiagnoseOptions):
   """adam, adamw, sgd or momentum. The method per_task_optimizer has one a task;
   adatask is one Adam a task, whatever this says."""
   learning_rate: float = 1e-3
-  """Of the optimizer; it falls to zero along a cosine."""
+  """Of the optimizer, at the beginning."""
+  schedule: str = 'cosine'
+  """How the learning rate goes on: cosine (to zero), constant, or step."""
+  decay_every: int = 100
+  """Epochs after which step multiplies it."""
+  decay_factor: float = 0.5
+  """What step multiplies it by."""
   batch_size: int = 128
   """Examples a step."""
   rho: float = 0.05
@@ -140,6 +155,7 @@ def complete(config: ComparisonConfig, suite: Suite) -> ComparisonConfig:
     config,
     tasks=tasks,
     model=model,
+    baseline_model=config.baseline_model or model,
     weights=config.weights or (1.0,) * len(tasks),
     scores=config.scores or (0.1,) * len(tasks),
   )
@@ -153,7 +169,8 @@ def _conventions(suite: Suite, model: str) -> tuple[str, ...]:
 def check(config: ComparisonConfig, suite: Suite) -> None:
   """Raises ValueError for options that no run could be made of."""
   tasks = suite.tasks_of(config.tasks)
-  network = suite.network(config.model)
+  suite.network(config.model)
+  suite.network(config.baseline_model, '--baseline-model')
   _validate.one_of('--shared', config.shared, _conventions(suite, config.model))
   suite.check_data(config.data)
   methods.check_names(methods.expand(config.methods))
@@ -173,10 +190,14 @@ def check(config: ComparisonConfig, suite: Suite) -> None:
       'over devices; use --layout none.'
     )
   diagnose.check(config, config.batch_size)
-  diagnose.check_network(config, config.model, network)
+  for model in (config.model, config.baseline_model):
+    diagnose.check_network(config, model, suite.network(model))
   check_widths(config.hidden_sizes, config.head_sizes, config.expert_sizes)
-  for name in ('seeds', 'epochs', 'batch_size', 'log_every'):
+  for name in ('seeds', 'epochs', 'batch_size', 'log_every', 'decay_every'):
     _validate.in_range(flag(name), getattr(config, name), 1)
+  _validate.one_of('--schedule', config.schedule, SCHEDULES)
+  _validate.in_range('--decay-factor', config.decay_factor, 0, open_low=True)
+  _validate.in_range('--last-epochs', config.last_epochs, 0, config.epochs)
   _validate.in_range('--learning-rate', config.learning_rate, 0, open_low=True)
   _validate.in_range('--rho', config.rho, 0)
   for name in ('weights', 'scores'):
@@ -208,6 +229,7 @@ def make_specs(
   *,
   mode: str,
   probe: diagnose.Probe | None = None,
+  pictures: Callable[[Data, Any], Mapping[str, Any]] | None = None,
 ) -> list[RunSpec]:
   """The runs of one method, all seeds sharing one compiled step.
 
@@ -219,11 +241,18 @@ def make_specs(
     layout: how a run is spread over devices; None: it is not.
     mode: how a step's T backward passes run.
     probe: measured inside training; see `diagnose.make_probes`.
+    pictures: of the suite, kept of the first seed.
   """
   labels, num_tasks = problem.labels, len(problem.tasks)
   single = num_tasks == 1
-  steps = config.epochs * found.steps_per_epoch(config.batch_size)
-  schedule = optax.cosine_decay_schedule(config.learning_rate, steps)
+  steps_per_epoch = found.steps_per_epoch(config.batch_size)
+  schedule = make_schedule(
+    config.schedule,
+    config.learning_rate,
+    config.epochs * steps_per_epoch,
+    every=config.decay_every * steps_per_epoch,
+    factor=config.decay_factor,
+  )
   optimizer = OPTIMIZERS[config.optimizer]
   method = methods.make_method(
     'sum_losses' if single else name,
@@ -251,14 +280,19 @@ def make_specs(
     return init_fn() if layout is None else layout.make(init_fn)
 
   def batches(seed):
-    size = config.batch_size
+    size, augment = config.batch_size, config.augment
     if layout is None:
-      return found.batches(size, seed)
-    own = found.batches(size, seed, layout.local_rows(size))
+      return found.batches(size, seed, augment=augment)
+    rows = layout.local_rows(size)
+    own = found.batches(size, seed, rows, augment=augment)
     return ShardedBatches(own, layout, size)
 
   def validate(state):
     return problem.evaluate(state, 'validation') | problem.probe(state)
+
+  def draw(state):
+    found_pictures = pictures(found, functools.partial(problem.predict, state))
+    return {}, {PICTURES + key: x for key, x in found_pictures.items()}
 
   return [
     RunSpec(
@@ -270,8 +304,10 @@ def make_specs(
       batches_fn=functools.partial(batches, seed),
       validate_fn=validate,
       test_fn=lambda state: problem.evaluate(state, 'test'),
+      measure_fn=draw if pictures is not None and seed == 0 else None,
       probe_fn=probe,
       probe_every=config.diagnose_every,
+      last_epochs=config.last_epochs,
     )
     for seed in range(config.seeds)
   ]
@@ -293,7 +329,6 @@ def prepare(
   """
   check(config, suite)
   suite = suite.with_tasks(config.tasks)
-  network = suite.network(config.model)
   widths = Widths(
     hidden_sizes=config.hidden_sizes,
     head_sizes=config.head_sizes,
@@ -304,33 +339,50 @@ def prepare(
       config.data,
       config.batch_size,
       lambda text: console.print(text, markup=False),
+      selects=not config.last_epochs,
+    )
+  if config.augment and found.augment is None:
+    raise ValueError(
+      f'--augment: the suite {suite.name} knows no augmentation; leave it out.'
     )
   layout = devices.make_layout(config.layout)
   if layout is not None:
     layout.local_rows(config.batch_size)
+  # Of each method its tasks and its network.
   trained = {
-    x: trained_on(x, config.tasks) for x in methods_of(config, config.tasks)
+    x: (
+      trained_on(x, config.tasks),
+      config.baseline_model if x.startswith(SINGLE) else config.model,
+    )
+    for x in methods_of(config, config.tasks)
   }
   problems = {
-    tasks: make_problem(
-      suite, found, network, widths, tasks=tasks, shared=config.shared
+    (tasks, model): make_problem(
+      suite,
+      found,
+      suite.network(model),
+      widths,
+      tasks=tasks,
+      shared=config.shared if model == config.model else '',
     )
-    for tasks in dict.fromkeys(trained.values())
+    for tasks, model in dict.fromkeys(trained.values())
   }
-  sharings = max(problems.values(), key=lambda x: len(x.tasks)).sharings
+  widest = max(problems, key=lambda x: (x[1] == config.model, len(x[0])))
+  sharings = problems[widest].sharings
   console.print(_in_words(sharings), markup=False)
   probes = diagnose.make_probes(config, problems)
   by_method = [
     make_specs(
       config,
       method,
-      problems[tasks],
+      problems[key],
       found,
       layout,
-      mode=network.mode_of(config.mode, config.route),
-      probe=probes.get(tasks),
+      mode=suite.network(key[1]).mode_of(config.mode, config.route),
+      probe=probes.get(key),
+      pictures=None if layout is not None else suite.pictures,
     )
-    for method, tasks in trained.items()
+    for method, key in trained.items()
   ]
   mode = sweep_mode(config)
   groups = by_method

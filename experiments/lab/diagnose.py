@@ -54,16 +54,16 @@ def check_network(config: DiagnoseOptions, name: str, network: Network) -> None:
 
 
 def make_probes(
-  config: DiagnoseOptions, problems: Mapping[tuple[str, ...], Problem]
-) -> dict[tuple[str, ...], Probe]:
-  """What ``--diagnose`` measures, by tasks, compiled once; may be nothing."""
+  config: DiagnoseOptions, problems: Mapping[Any, Problem]
+) -> dict[Any, Probe]:
+  """What ``--diagnose`` measures, by problem, compiled once; may be nothing."""
   if not config.diagnose:
     return {}
   return {
-    tasks: make_probe(
+    key: make_probe(
       problem.loss, problem.labels, num_samples=config.diagnose_samples
     )
-    for tasks, problem in problems.items()
+    for key, problem in problems.items()
   }
 
 

@@ -33,6 +33,7 @@ class Problem:
       batch with a mask, jitted.
     evaluate: ``evaluate(state, split)``: metrics over a split.
     probe: ``probe(state)``: cosines between task gradients on a fixed batch.
+    predict: ``predict(state, batch)``: outputs by task, jitted.
   """
 
   tasks: tuple[str, ...]
@@ -43,6 +44,7 @@ class Problem:
   measure: Callable[..., dict[str, Any]]
   evaluate: Callable[..., dict[str, jax.Array]]
   probe: Callable[..., dict[str, jax.Array]]
+  predict: Callable[..., dict[str, jax.Array]]
 
   @property
   def labels(self) -> Any:
@@ -100,6 +102,7 @@ def make_problem(
     measure=measure,
     evaluate=_make_evaluate(measure, data),
     probe=_make_probe(loss, sharings, model.tasks, data),
+    predict=_make_predict(model, data),
   )
 
 
@@ -131,6 +134,15 @@ def _make_measure(
     return found
 
   return measure
+
+
+def _make_predict(model: models.MultiTaskModel, data: Data):
+  @jax.jit
+  def apply(params, model_state, batch):
+    outputs = model.apply(params, model_state, data.inputs(batch))
+    return dict(zip(model.tasks, outputs, strict=True))
+
+  return lambda state, batch: apply(state.params, state.model_state, batch)
 
 
 def _make_evaluate(measure: Callable[..., dict[str, Any]], data: Data):

@@ -63,6 +63,9 @@ class RunSpec:
     num_steps: steps to train; None: as many as the study says.
     steps_per_epoch: steps between evaluations; None likewise.
     select: from validation metrics to the score of a state; None: the study's.
+    last_epochs: the result is the mean over the test metrics of so many
+      evaluations, the last ones, and no state is selected; 0: it is that of the
+      selected state.
     facts: columns that the row has besides those measured.
   """
 
@@ -82,6 +85,7 @@ class RunSpec:
   num_steps: int | None = None
   steps_per_epoch: int | None = None
   select: Callable[[Mapping[str, Any]], float] | None = None
+  last_epochs: int = 0
   facts: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
   def folder(self, out: pathlib.Path) -> pathlib.Path:
@@ -218,6 +222,8 @@ def spec_steps(
   row: dict[str, Any] = {'method': spec.method, 'seed': spec.seed, **spec.facts}
   num_steps = spec.num_steps or num_steps
   steps_per_epoch = spec.steps_per_epoch or steps_per_epoch
+  # The first step whose test metrics count.
+  from_step = num_steps - (spec.last_epochs - 1) * steps_per_epoch
   start = time.perf_counter()
   if devices.is_first():
     (folder / run_files.RESULT).unlink(missing_ok=True)
@@ -234,8 +240,8 @@ def spec_steps(
         task_names=spec.tasks,
         log_every=log_every,
         eval_every=steps_per_epoch,
-        eval_fn=spec.validate_fn,
-        select=spec.select or select,
+        eval_fn=functools.partial(_evaluate, spec, writer, from_step),
+        select=None if spec.last_epochs else spec.select or select,
         writer=writer,
         checkpointer=checkpointer,
         steps_per_epoch=steps_per_epoch,
@@ -246,8 +252,11 @@ def spec_steps(
       state = result.state
       if result.best_step not in (None, num_steps):
         state = checkpointer.restore(spec.init_fn(), step=result.best_step)[0]
-    test = {k: float(v) for k, v in spec.test_fn(state).items()}
-    writer.write(num_steps, test, kind='eval', split='test')
+    if spec.last_epochs:
+      test = _mean_over_tests(folder, from_step)
+    else:
+      test = {k: float(v) for k, v in spec.test_fn(state).items()}
+      writer.write(num_steps, test, kind='eval', split='test')
     writer.flush()
     more: Mapping[str, Any] = {}
     if spec.measure_fn is not None:
@@ -279,6 +288,33 @@ def spec_steps(
     files |= {name: mark['sha256'] for name, mark in marks.items()}
     run_files.write_result(folder, row, files)
   return row
+
+
+def _evaluate(
+  spec: RunSpec, writer: MetricWriter, from_step: int, state: TrainState
+) -> Mapping[str, Any]:
+  """Validation metrics; of the last epochs those of test are written too."""
+  if spec.last_epochs and int(state.step) >= from_step:
+    test = {k: float(v) for k, v in spec.test_fn(state).items()}
+    writer.write(int(state.step), test, kind='eval', split='test')
+  return spec.validate_fn(state)
+
+
+def _mean_over_tests(folder: pathlib.Path, from_step: int) -> dict[str, float]:
+  """The mean over the lines of test metrics from a step on."""
+  if not devices.is_first():
+    return {}
+  lines = [
+    line
+    for text in (folder / run_files.METRICS).read_text().splitlines()
+    if (line := _json.loads(text)).get('split') == 'test'
+    and line['step'] >= from_step
+  ]
+  return {
+    name: statistics.fmean(float(line[name]) for line in lines)
+    for name in lines[-1]
+    if '/' in name
+  }
 
 
 def _steps_per_second(folder: pathlib.Path, batch_size: float) -> float | None:

@@ -106,17 +106,34 @@ class Data:
     inputs: from a batch to what a network reads.
     eval_batch: examples that are measured at a time.
     probe_rows: examples that the cosines of gradients are taken on.
+    augment: what ``--augment`` does to an example, from a key and the example;
+      None: nothing is known.
+    validates_on_test: whether the validation split is the test split, as in
+      protocols without one, so that no state may be selected on it.
   """
 
   splits: Mapping[str, Mapping[str, np.ndarray]]
   inputs: Callable[[Mapping[str, jax.Array]], jax.Array]
   eval_batch: int = 500
   probe_rows: int = 256
+  augment: Callable[[jax.Array, Any], Any] | None = None
+  validates_on_test: bool = False
 
-  def batches(self, batch_size: int, seed: int, rows: Any = None) -> Any:
+  def batches(
+    self,
+    batch_size: int,
+    seed: int,
+    rows: Any = None,
+    *,
+    augment: bool = False,
+  ) -> Any:
     """The training batches of a seed, without end; of each batch some rows."""
     return data.make_train_iterator(
-      self.splits['train'], batch_size=batch_size, seed=seed, rows=rows
+      self.splits['train'],
+      batch_size=batch_size,
+      seed=seed,
+      rows=rows,
+      augment=self.augment if augment else None,
     )
 
   def num_examples(self, split: str) -> int:
@@ -219,6 +236,8 @@ class Suite:
     published: rows of a paper, shown beside the methods; None: there are none.
     floors: from the data to test metrics, by ``'<metric>/<task>'``, of
       predictors that a network has to beat, by their names; None likewise.
+    pictures: from the data, and from a function from a batch to outputs by
+      task, to arrays that the report shows, named as in `lab.paint`.
   """
 
   name: str
@@ -237,6 +256,7 @@ class Suite:
   select: Callable[[Mapping[str, float]], float] | None = None
   published: Published | None = None
   floors: Callable[[Data], Mapping[str, Mapping[str, float]]] | None = None
+  pictures: Callable[[Data, Any], Mapping[str, Any]] | None = None
 
   @property
   def task_names(self) -> tuple[str, ...]:
@@ -344,13 +364,21 @@ class Suite:
         'average.'
       )
 
-  def read(self, options: DataOptions, batch_size: int, say: Say) -> Data:
+  def read(
+    self,
+    options: DataOptions,
+    batch_size: int,
+    say: Say,
+    *,
+    selects: bool = True,
+  ) -> Data:
     """Loads the data, and refuses what cannot be trained on.
 
     Args:
       options: which data, and how much.
       batch_size: examples a step.
       say: prints a line before slow work.
+      selects: whether states are selected on the validation split.
 
     Returns:
       The `Data`.
@@ -369,6 +397,12 @@ class Suite:
       for task in self.task_names:
         if task not in found.splits[split]:
           raise ValueError(f'task {task} has no labels in the split {split}.')
+    if selects and found.validates_on_test:
+      raise ValueError(
+        f'--data.source={options.source!r} has no validation examples to '
+        'select a state on: compare by the mean over the last epochs '
+        '(--last-epochs 10), or take another source.'
+      )
     count = found.num_examples('train')
     if batch_size > count:
       raise ValueError(

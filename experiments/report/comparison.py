@@ -9,7 +9,7 @@ from typing import Any
 import rich.console
 import rich.table
 
-from experiments.report import beside
+from experiments.report import beside, pictures
 from experiments.report import conflict as conflicts
 from experiments.report.console import WIDE
 from experiments.report.page import render_template
@@ -50,13 +50,18 @@ def write_report(directory: str | pathlib.Path) -> dict[str, Any]:
   directory = pathlib.Path(directory)
   results = read_results(directory)
   settings = conflicts.read_settings(directory, results)
+  drawn = pictures.sections(directory, results)
   summary = summarize_results(results)
   summary['beside'] = beside.compare(results.config, summary)
   text = json.dumps(summary, indent=2, allow_nan=False, ensure_ascii=False)
   page = _render_page(
     results,
     summary,
-    sections(results, summary) + conflicts.comparison(settings),
+    [
+      *sections(results, summary),
+      *drawn,
+      *conflicts.comparison(settings),
+    ],
   )
   _files.replace_text(directory / 'summary.json', text + '\n')
   _files.replace_text(directory / 'report.html', page)
@@ -100,7 +105,7 @@ def _title(summary: dict[str, Any]) -> str:
   return summary['experiment'] + (f' on {data}' if data else '')
 
 
-def _reading(summary: dict[str, Any]) -> list[str]:
+def _reading(summary: dict[str, Any], last_epochs: int = 0) -> list[str]:
   """How to read the table, in sentences."""
   chosen = [metric for metric in summary['metrics'] if metric['in_delta_m']]
   lines = [
@@ -108,6 +113,11 @@ def _reading(summary: dict[str, Any]) -> list[str]:
     'seeds. The star and bold type mark the best mean of the multi-task '
     'methods; differences under about two standard errors are noise.'
   ]
+  if last_epochs:
+    lines.append(
+      f'The number of a run is the mean over the last {last_epochs} epochs of '
+      'what its network reaches on test; no state is selected.'
+    )
   if any(len(entry['seeds']) == 1 for entry in summary['methods'].values()):
     lines.append(
       'A method with a single run has no standard error (-): nothing can be '
@@ -160,7 +170,7 @@ def _render_page(
     finished=finished > 0,
     main=main_columns(summary),
     metrics=metric_columns(summary),
-    reading=_reading(summary),
+    reading=_reading(summary, results.config.get('last_epochs', 0)),
     beside=beside.columns(summary) if summary['beside'] else None,
     sections=pictures,
     summary=summary,

@@ -11,6 +11,7 @@ from mtljax.data.census import (
   load_census,
   prepare_census,
 )
+from mtljax.data.cityscapes import load_cityscapes
 from mtljax.data.dense_augment import scale_crop_flip
 from mtljax.data.flights import (
   FLIGHTS_TASKS,
@@ -70,6 +71,7 @@ __all__ = [
   'eval_batches',
   'load_arrays',
   'load_census',
+  'load_cityscapes',
   'load_flights',
   'load_nyuv2',
   'load_qm9',

@@ -138,9 +138,21 @@ def _read_tfds(
 
 
 def find_tfds(
-  name: str, split: str, data_dir: str | os.PathLike[str] | None
+  name: str,
+  split: str,
+  data_dir: str | os.PathLike[str] | None,
+  *,
+  undecoded: Sequence[str] = (),
+  preparing: str = 'Preparing it downloads the original files',
 ) -> Any:
   """The prepared split of a tfds data set, in the directory or the default one.
+
+  Args:
+    name: of the data set, and of its configuration.
+    split: which part of it.
+    data_dir: where it is looked for first.
+    undecoded: features that are given as the bytes that they are stored as.
+    preparing: where the original files come from, as a part of a sentence.
 
   Raises:
     FileNotFoundError: it is in neither.
@@ -153,6 +165,7 @@ def find_tfds(
         split=split,
         data_dir=directory,
         download=False,
+        decoders={name: tfds.decode.SkipDecoding() for name in undecoded},
         builder_kwargs={'file_format': 'array_record'},
       )
     # What tfds raises when nothing is there, or another format is.
@@ -163,7 +176,7 @@ def find_tfds(
   )
   raise FileNotFoundError(
     f'the tfds data set {name!r} is not prepared as array_record in '
-    f'{searched}. Preparing it downloads the original files and needs '
+    f'{searched}. {preparing} and needs '
     'TensorFlow once: pip install tensorflow-cpu, then '
     f'tfds build {name} --file_format=array_record.'
   ) from cause

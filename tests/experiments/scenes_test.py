@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from experiments import suites
-from experiments.lab import comparison, study
+from experiments.lab import comparison, dense, study
 from experiments.lab.problem import make_problem, over_batches
 from experiments.report.console import make_console
 from experiments.suites import scenes
@@ -65,7 +65,7 @@ def test_losses_are_means_over_the_valid_pixels_of_each_image():
   exact = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
   rows, columns = np.nonzero(labels[0] >= 0)
   expected = -np.log(exact[0, rows, columns, labels[0, rows, columns]]).mean()
-  losses = scenes.cross_entropy(jnp.asarray(logits), jnp.asarray(labels))
+  losses = dense.cross_entropy(jnp.asarray(logits), jnp.asarray(labels))
   np.testing.assert_allclose(losses, [expected, 0], rtol=1e-5)
 
   depth = rng.uniform(1, 9, (2, 4, 4)).astype(np.float32)
@@ -73,7 +73,7 @@ def test_losses_are_means_over_the_valid_pixels_of_each_image():
   outputs = rng.uniform(1, 9, (2, 4, 4, 1)).astype(np.float32)
   errors = np.abs(outputs[..., 0] - depth)
   np.testing.assert_allclose(
-    scenes.depth_error(jnp.asarray(outputs), jnp.asarray(depth)),
+    dense.depth_error(jnp.asarray(outputs), jnp.asarray(depth)),
     [errors[0, 2:].mean(), errors[1].mean()],
     rtol=1e-5,
   )
@@ -81,11 +81,11 @@ def test_losses_are_means_over_the_valid_pixels_of_each_image():
   normals = rng.normal(size=(2, 4, 4, 3)).astype(np.float32)
   normals /= np.linalg.norm(normals, axis=-1, keepdims=True)
   normals[1, 2:] = 0
-  losses = scenes.cosine_distance(7 * jnp.asarray(normals), normals)
+  losses = dense.cosine_distance(7 * jnp.asarray(normals), normals)
   np.testing.assert_allclose(losses, [0, 0], atol=1e-5)
-  losses = scenes.cosine_distance(-jnp.asarray(normals), normals)
+  losses = dense.cosine_distance(-jnp.asarray(normals), normals)
   np.testing.assert_allclose(losses, [2, 2], atol=1e-5)
-  grads = jax.grad(lambda x: scenes.cosine_distance(x, normals).sum())(
+  grads = jax.grad(lambda x: dense.cosine_distance(x, normals).sum())(
     jnp.zeros((2, 4, 4, 3))
   )
   assert np.isfinite(grads).all()
@@ -121,8 +121,8 @@ def test_the_state_is_selected_by_shares_of_the_tasks_at_hand():
     'rel_err/depth': 0.1,
     'within_30/normals': 0.6,
   }
-  assert scenes.select(found) == pytest.approx(0.3)
-  assert scenes.select({'rel_err/depth': 0.1}) == pytest.approx(-0.1)
+  assert dense.select(found) == pytest.approx(0.3)
+  assert dense.select({'rel_err/depth': 0.1}) == pytest.approx(-0.1)
 
 
 @pytest.mark.parametrize('name', sorted(scenes.SUITE.networks))
