@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments.lab import paint
 from experiments.suites import (
   SPLITS,
   Data,
@@ -164,6 +165,15 @@ def select(found: Mapping[str, float]) -> float:
   )
 
 
+def parity(found: Data, predict) -> dict[str, np.ndarray]:
+  """True and predicted z-scores of some molecules, for the report."""
+  batch = paint.first(found, 150)
+  return {
+    f'points/{task}, z-score': np.stack([batch[task][:, 0], x[:, 0]], 1)
+    for task, x in predict(batch).items()
+  }
+
+
 def of_molecules(make, **options) -> Network:
   """A network of `mtljax.models`."""
   make = functools.partial(make, **options)
@@ -223,4 +233,5 @@ SUITE = Suite(
   select=select,
   published=PUBLISHED,
   floors=floors,
+  pictures=parity,
 )

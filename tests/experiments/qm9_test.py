@@ -169,6 +169,7 @@ def test_a_comparison_end_to_end(data_dir, tmp_path):
   page = (out / 'report.html').read_text()
   for text in ('Nash-MTL (published)', 'least squares (floor)', 'mae u0 meV'):
     assert text in page
+  assert 'Predicted over true values' in page and 'mu, z-score' in page
   assert 'least squares (floor)' in found.stdout
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pathlib
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -28,8 +28,31 @@ class Key(NamedTuple):
   task: str
 
 
+class Score(NamedTuple):
+  """What a task is scored by.
+
+  Attributes:
+    name: ``'accuracy'``.
+    higher_is_better: its direction.
+    unit: of its values, ``'%'`` for a share.
+  """
+
+  name: str = 'accuracy'
+  higher_is_better: bool = True
+  unit: str = '%'
+
+
+def scores_of(config: Mapping[str, Any]) -> dict[str, Score]:
+  """By task, of the configuration of a study; older ones had accuracies."""
+  kept = config.get('scores', {})
+  return {
+    task: Score(**kept[task]) if task in kept else Score()
+    for task in config['tasks']
+  }
+
+
 class Kept(NamedTuple):
-  """Accuracies of a task in one run.
+  """Scores of a task in one run.
 
   Attributes:
     clean: of the trained network on clean test images.
@@ -51,9 +74,10 @@ Deltas = dict[Key, dict[int, float]]
 def read_runs(
   directory: pathlib.Path, results: Results, pairs: int
 ) -> tuple[Runs, list[str]]:
-  """The accuracies of all finished runs, and notes on what is left out."""
+  """The scores of all finished runs, and notes on what is left out."""
   found: Runs = {}
   notes = []
+  scores = scores_of(results.config)
   for run in results.runs:
     folder = directory / 'runs' / run.method / f'seed_{run.seed}'
     path = folder / 'artifacts.npz'
@@ -62,7 +86,7 @@ def read_runs(
     model, _, method = run.method.partition('.')
     try:
       arrays = files.read_arrays(path, name=f'{run.method}/{run.seed}')
-      own = _kept(run, arrays, results.tasks)
+      own = _kept(run, arrays, scores)
     except (OSError, ValueError, KeyError) as error:
       notes.append(
         f'{path.relative_to(directory)} is damaged ({error}) and was left out.'
@@ -72,8 +96,8 @@ def read_runs(
       if kept.clean <= 0 or len(kept.refit) != pairs:
         notes.append(
           f'{run.method}, seed {run.seed}, {task}: left out, its clean '
-          f'accuracy is {kept.clean:g} on {len(kept.refit)} of {pairs} kinds '
-          'of corrupted images.'
+          f'{scores[task].name} is {kept.clean:g} on {len(kept.refit)} of '
+          f'{pairs} kinds of corrupted images.'
         )
         continue
       found.setdefault(Key(model, method, task), {})[int(run.seed)] = kept
@@ -81,19 +105,19 @@ def read_runs(
 
 
 def _kept(
-  run: Run, arrays: Mapping[str, np.ndarray], tasks: Iterable[str]
+  run: Run, arrays: Mapping[str, np.ndarray], scores: Mapping[str, Score]
 ) -> dict[str, Kept]:
   """By task, of those that the run has."""
   return {
     task: Kept(
-      run.values[f'test/accuracy/{task}'],
+      run.values[f'test/{score.name}/{task}'],
       *(
-        arrays[f'{kind}/accuracy/{task}'].astype(np.float64)
+        arrays[f'{kind}/{score.name}/{task}'].astype(np.float64)
         for kind in (REFIT, ZERO_SHOT)
       ),
     )
-    for task in tasks
-    if f'{REFIT}/accuracy/{task}' in arrays
+    for task, score in scores.items()
+    if f'{REFIT}/{score.name}/{task}' in arrays
   }
 
 
@@ -103,8 +127,16 @@ def _against(runs: Runs, key: Key) -> dict[int, tuple[Kept, Kept]]:
   return {s: (x, alone[s]) for s, x in runs[key].items() if s in alone}
 
 
-def deltas(runs: Runs, kind: str = REFIT) -> Deltas:
-  """delta_t of every method, against the task alone with the same seed."""
+def deltas(
+  runs: Runs, kind: str = REFIT, scores: Mapping[str, Score] | None = None
+) -> Deltas:
+  """delta_t of every method, against the task alone with the same seed.
+
+  Args:
+    runs: what `read_runs` returned.
+    kind: of what heads.
+    scores: by task; None: accuracies.
+  """
   return {
     key: {
       seed: metrics.robustness_delta(
@@ -112,7 +144,7 @@ def deltas(runs: Runs, kind: str = REFIT) -> Deltas:
         own.clean,
         getattr(alone, kind),
         alone.clean,
-        higher_is_better=True,
+        higher_is_better=_score(scores, key).higher_is_better,
       )
       for seed, (own, alone) in _against(runs, key).items()
     }
@@ -125,10 +157,20 @@ def multi(keys: Iterable[Key]) -> list[Key]:
   return [key for key in keys if not key.method.startswith(SINGLE)]
 
 
-def change(runs: Runs, key: Key, kind: str) -> np.ndarray | None:
+def _score(scores: Mapping[str, Score] | None, key: Key) -> Score:
+  return Score() if scores is None else scores[key.task]
+
+
+def change(
+  runs: Runs,
+  key: Key,
+  kind: str,
+  scores: Mapping[str, Score] | None = None,
+) -> np.ndarray | None:
   """delta_t before the mean over corruptions: one a pair, mean over seeds."""
+  sign = 1 if _score(scores, key).higher_is_better else -1
   found = [
-    getattr(alone, kind) / alone.clean - getattr(own, kind) / own.clean
+    sign * (getattr(alone, kind) / alone.clean - getattr(own, kind) / own.clean)
     for own, alone in _against(runs, key).values()
   ]
   return np.mean(found, 0) if found else None

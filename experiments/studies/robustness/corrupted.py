@@ -205,17 +205,18 @@ def make_refit(
     learning_rate: at the beginning.
 
   Returns:
-    The jitted function: features ``(N, ...)`` and labels ``(N,)`` by task.
+    The jitted function: features ``(N, ...)`` and labels ``(N, ...)`` by task.
   """
 
   @jax.jit
   def refit(params, features, labels, key):
-    size = min(batch_size, len(features))
-    steps = len(features) // size
+    count = len(jax.tree.leaves(features)[0])
+    size = min(batch_size, count)
+    steps = count // size
     tx = optax.adam(optax.cosine_decay_schedule(learning_rate, epochs * steps))
     heads = {name: x for name, x in params.items() if name != 'trunk'}
     order_key, key = jax.random.split(key)
-    orders = jax.vmap(lambda k: jax.random.permutation(k, len(features)))(
+    orders = jax.vmap(lambda k: jax.random.permutation(k, count))(
       jax.random.split(order_key, epochs)
     )
     orders = orders[:, : steps * size].reshape(-1, size)
@@ -223,9 +224,9 @@ def make_refit(
     def total(heads, rows, key):
       batch = {name: x[rows] for name, x in labels.items()}
       whole = params | heads
+      own = jax.tree.map(lambda x: x[rows], features)
       return sum(
-        head(whole, features[rows], batch, {}, key)[0]
-        for head in problem.loss.heads
+        head(whole, own, batch, {}, key)[0] for head in problem.loss.heads
       )
 
     def step(carry, xs):
@@ -260,6 +261,7 @@ def make_measure(
     means, and ``refit_clean/...``, the fitted heads on clean test images.
   """
   features_of = jax.jit(trained.features)
+  together = trained.data.eval_batch
 
   @jax.jit
   def on_batch(params, fitted, model_state, batch):
@@ -273,27 +275,27 @@ def make_measure(
   def measure(seed, state):
     corrupted = get_corrupted()
     train, count = corrupted.train, len(corrupted.train['image'])
-    features = np.concatenate(
-      [
-        features_of(state.params, state.model_state, {'image': batch['image']})
-        for batch in data.eval_batches({'image': train['image']}, EVAL_BATCH)
-      ]
-    )[:count]
-    labels = {task: jnp.asarray(train[task]) for task in trained.problem.tasks}
-    fitted = refit(
-      state.params, jnp.asarray(features), labels, jax.random.key(seed)
+    parts = [
+      jax.device_get(features_of(state.params, state.model_state, batch))
+      for batch in data.eval_batches({'image': train['image']}, together)
+    ]
+    features = jax.tree.map(
+      lambda *x: jnp.asarray(np.concatenate(x)[:count]), *parts
     )
+    labels = {task: jnp.asarray(train[task]) for task in trained.problem.tasks}
+    fitted = refit(state.params, features, labels, jax.random.key(seed))
     evaluate = functools.partial(
       on_batch, state.params, fitted, state.model_state
     )
     by_pair = [
-      over_batches(evaluate, corrupted.test(pair)) for pair in corrupted.pairs
+      over_batches(evaluate, corrupted.test(pair), together)
+      for pair in corrupted.pairs
     ]
     arrays = {
       name: np.array([float(found[name]) for found in by_pair], np.float32)
       for name in by_pair[0]
     }
-    clean = over_batches(evaluate, trained.data.splits['test'])
+    clean = over_batches(evaluate, trained.data.splits['test'], together)
     columns = {name: float(x.mean()) for name, x in arrays.items()}
     columns |= {
       f'refit_clean/{name.removeprefix("refit/")}': float(x)

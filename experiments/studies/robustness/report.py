@@ -24,11 +24,13 @@ from experiments.studies.robustness.claims import (
   Kept,
   Key,
   Runs,
+  Score,
   change,
   claims,
   deltas,
   multi,
   read_runs,
+  scores_of,
 )
 
 NAME = 'robustness_study'
@@ -42,8 +44,9 @@ def write_report(directory: pathlib.Path) -> dict[str, Any]:
 
   Returns:
     The content of ``summary.json``: ``deltas`` and ``zero_shot_deltas`` (mean
-    and interval by network, method and task), ``scores`` (accuracies, mean over
-    seeds, and by pair), ``pairs``, ``verdicts``, ``failures`` and ``notes``.
+    and interval by network, method and task), ``scores`` (of the tasks, mean
+    over seeds, and by pair), ``pairs``, ``verdicts``, ``failures`` and
+    ``notes``.
 
   Raises:
     ReportError: the folder holds no results.
@@ -52,8 +55,10 @@ def write_report(directory: pathlib.Path) -> dict[str, Any]:
   config = results.config
   pairs = [[c, s] for c in config['corruptions'] for s in config['severities']]
   runs, notes = read_runs(directory, results, len(pairs))
+  units = scores_of(config)
   conflict = read_settings(directory, results)
-  found, zero_shot = deltas(runs), deltas(runs, ZERO_SHOT)
+  found = deltas(runs, REFIT, units)
+  zero_shot = deltas(runs, ZERO_SHOT, units)
   verdicts = claims(found, config['min_seeds'])
   scores = [_score(key, by_seed) for key, by_seed in runs.items()]
   summary = {
@@ -73,27 +78,28 @@ def write_report(directory: pathlib.Path) -> dict[str, Any]:
     verdicts,
     title=f'{NAME} on {data_of(config)}',
     lead=f'{results.finished} Preset: {config["preset"]}.',
-    how=_how(config),
+    how=_how(config, units),
     tables=[
       _table(
         'Heads fitted again: delta_t',
-        'In hundredths; below 0 more of the clean accuracy is left than in the '
-        'network of the task alone. Mean over seeds and its interval.',
+        f'In hundredths; below 0 more of the clean {_called(units)} is left '
+        'than in the network of the task alone. Mean over seeds and its '
+        'interval.',
         _delta_columns(found, results.tasks),
       ),
       _table(
-        'Heads fitted again: accuracy %',
+        f'Heads fitted again: {_called(units, unit=True)}',
         'Clean: as trained, on clean test images. Corrupted: mean over '
         'corruptions and severities. Mean over seeds ± standard error.',
-        _score_columns(scores, results.tasks, REFIT),
+        _score_columns(scores, units, REFIT),
       ),
       _table(
         'Zero-shot, no part of E10',
         'The heads as they were trained on clean images: how the whole network '
-        'stands corruption, not what its features hold. Accuracy in %, delta_t '
-        'in hundredths.',
+        'stands corruption, not what its features hold. delta_t in '
+        f'hundredths, {_called(units, unit=True)}.',
         [
-          *_score_columns(scores, results.tasks, ZERO_SHOT),
+          *_score_columns(scores, units, ZERO_SHOT),
           *_delta_columns(
             {key: zero_shot.get(key, {}) for key in runs}, results.tasks
           )[2:],
@@ -101,7 +107,7 @@ def write_report(directory: pathlib.Path) -> dict[str, Any]:
       ),
     ],
     sections=[
-      *_sections(runs, config),
+      *_sections(runs, config, units),
       *conflicts.comparison(conflict),
     ],
     config=config,
@@ -116,8 +122,16 @@ def _plain(found: Deltas) -> list[dict[str, Any]]:
   ]
 
 
+def _called(units: Mapping[str, Score], *, unit: bool = False) -> str:
+  """What tasks are scored by, in a word."""
+  names = dict.fromkeys(
+    f'{x.name} {x.unit}'.rstrip() if unit else x.name for x in units.values()
+  )
+  return ', '.join(names) if unit or len(names) == 1 else 'score'
+
+
 def _score(key: Key, by_seed: Mapping[int, Kept]) -> dict[str, Any]:
-  """Accuracies of one network, method and task."""
+  """Scores of one network, method and task."""
   entry: dict[str, Any] = key._asdict()
   runs = list(by_seed.values())
   for name, values in (
@@ -170,7 +184,7 @@ def delta_text(values: Mapping[int, float]) -> str:
 
 
 def _score_columns(
-  scores: Sequence[Mapping[str, Any]], tasks: Sequence[str], kind: str
+  scores: Sequence[Mapping[str, Any]], units: Mapping[str, Score], kind: str
 ) -> list[Column]:
   by_key = {Key(x['model'], x['method'], x['task']): x for x in scores}
   lines = _lines(by_key)
@@ -180,20 +194,24 @@ def _score_columns(
     if entry is None:
       return MISSING
     mean, error = entry[name]['mean'], entry[name]['error']
-    return f'{100 * mean:.2f}' + (
-      '' if error is None else f' ± {100 * error:.2f}'
+    percent = units[task].unit == '%'
+    factor, form = (100, '.2f') if percent else (1, '.4g')
+    return f'{factor * mean:{form}}' + (
+      '' if error is None else f' ± {factor * error:{form}}'
     )
 
   return _first(lines) + [
     Column(
       f'{task}, {heading}', [Cell(text(line, task, name)) for line in lines]
     )
-    for task in tasks
+    for task in units
     for name, heading in (('clean', 'clean'), (kind, 'corrupted'))
   ]
 
 
-def _sections(runs: Runs, config: Mapping[str, Any]) -> list[Section]:
+def _sections(
+  runs: Runs, config: Mapping[str, Any], units: Mapping[str, Score]
+) -> list[Section]:
   """Heat maps of what fitted heads make of corruption, then of zero-shot."""
   shape = len(config['corruptions']), len(config['severities'])
   found = []
@@ -204,13 +222,14 @@ def _sections(runs: Runs, config: Mapping[str, Any]) -> list[Section]:
     maps = {
       key: 100 * values.reshape(shape)
       for key in multi(runs)
-      if (values := change(runs, key, kind)) is not None
+      if (values := change(runs, key, kind, units)) is not None
     }
     if maps:
       limit = max(float(np.abs(x).max()) for x in maps.values()) or 1.0
       text = (
-        f'{remark} Hundredths of the clean accuracy lost beyond the network of '
-        'the task alone, mean over seeds; below 0 (blue) the multi-task '
+        f'{remark} Hundredths of the clean {_called(units)} lost beyond the '
+        'network of the task alone, mean over seeds; below 0 (blue) the '
+        'multi-task '
         'network keeps more. All maps have one scale.'
       )
       panels = [
@@ -254,18 +273,19 @@ def heat_map(
   )
 
 
-def _how(config: Mapping[str, Any]) -> list[str]:
+def _how(config: Mapping[str, Any], units: Mapping[str, Score]) -> list[str]:
   """How the numbers are to be read, in sentences."""
   return [
     'Networks are trained on clean images, and the state with the best '
-    'validation accuracy is kept. Its trunk is frozen, and its heads go on '
+    f'validation {_called(units)} is kept. Its trunk is frozen, and its heads '
+    'go on '
     f'training on the training images, {config["draws"]} times each, under a '
     'random corruption and severity; the last state of the heads is taken.',
     'delta_t is the mean over corruptions and severities of the share of the '
-    'clean accuracy that the single-task network keeps, less that of the '
-    'multi-task network of the same seed. It says nothing about which is the '
-    'better network. The clean accuracy is that before the heads are fitted '
-    'again.',
+    f'clean {_called(units)} that the single-task network keeps, less that of '
+    'the multi-task network of the same seed (where lower is better the sign '
+    'is turned). It says nothing about which is the better network. The clean '
+    f'{_called(units)} is that before the heads are fitted again.',
     'An interval is the wider of the percentile bootstrap over seeds and '
     "Student's t, both of 95 %. All runs see the same corrupted images, whose "
     'choice no interval knows of.',

@@ -20,6 +20,7 @@ import pathlib
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import rich.console
 
 from experiments import suites
@@ -30,8 +31,14 @@ from experiments.lab import (
   presets,
   study,
 )
-from experiments.lab.options import DataOptions, Options, flag, free
-from experiments.lab.problem import make_problem, trained_on
+from experiments.lab.options import (
+  DataOptions,
+  Options,
+  flag,
+  free,
+  override,
+)
+from experiments.lab.problem import Problem, make_problem, trained_on
 from experiments.lab.runs import RunSpec
 from experiments.lab.suite import Data, Suite
 from experiments.studies.robustness import corrupted
@@ -50,10 +57,12 @@ class RobustnessConfig(Options, diagnose.DiagnoseOptions):
   out: pathlib.Path = free(pathlib.Path('results/robustness_study'))
   """Folder for everything this run writes."""
   suite: str = 'digits'
-  """A suite of images."""
+  """A suite of images. Of another than the digits, epochs, batches, learning
+  rate and data are by default those of its first preset."""
   models: tuple[str, ...] = free(('multi_mlp', 'multi_lenet'))
-  """Networks of the suite, separated by spaces. Of the digits: multi_mlp,
-  multi_lenet, resnet (small), resnet18."""
+  """Networks of the suite, separated by spaces; of another suite than the
+  digits its first by default. Of the digits: multi_mlp, multi_lenet, resnet
+  (small), resnet18."""
   methods: tuple[str, ...] = free(
     ('sum_losses', 'uncertainty', 'rlw', 'imtl', 'pcgrad', 'cagrad')
   )
@@ -129,20 +138,13 @@ def suite_of(config: RobustnessConfig) -> Suite:
   """The suite, with the tasks that are trained by default.
 
   Raises:
-    ValueError: it has no images, or its tasks are scored by something else
-      than accuracy.
+    ValueError: it has no images.
   """
   suite = suites.find(config.suite)
   if not suite.images:
     raise ValueError(
       f'--suite={config.suite!r} has no images to corrupt; take digits.'
     )
-  for task in suite.tasks:
-    if task.score.name != 'accuracy':
-      raise ValueError(
-        f'--suite={config.suite!r}: its task {task.name} is scored by '
-        f'{task.score.name}; this study compares accuracies.'
-      )
   return suite.with_tasks(suite.default_tasks)
 
 
@@ -216,6 +218,16 @@ def prepare(
     name=NAME,
     tasks=suite.task_names,
     groups=tuple((spec,) for spec in specs),
+    facts={
+      'scores': {
+        task.name: {
+          'name': task.score.name,
+          'higher_is_better': task.score.higher_is_better,
+          'unit': task.score.unit,
+        }
+        for task in suite.tasks
+      }
+    },
     data={suite.name: suite.digests(data)},
     options={
       'log_every': config.log_every,
@@ -245,6 +257,7 @@ def make_specs(
     tasks = trained_on(method, suite.task_names)
     if tasks not in parts:
       problem = make_problem(suite, data, network, tasks=tasks)
+      _check_heads(name, problem)
       refit = corrupted.make_refit(
         problem,
         epochs=config.refit_epochs,
@@ -280,11 +293,50 @@ def make_specs(
   return found
 
 
+def _check_heads(name: str, problem: Problem) -> None:
+  """Raises ValueError for heads that keep statistics of batches."""
+  _, state = jax.eval_shape(problem.init, jax.random.key(0))
+  if any(x == 'tied' or x.startswith('heads_') for x in state):
+    raise ValueError(
+      f'--models {name}: its heads keep statistics of batches, which this '
+      'study does not fit again; take another network, such as segnet.'
+    )
+
+
+#: Options that another suite than the digits has of its first preset.
+_OF_SUITE = ('epochs', 'batch_size', 'learning_rate')
+
+
+def configs(name: str) -> dict[str, RobustnessConfig]:
+  """The presets of the study on a suite.
+
+  Args:
+    name: of the suite; if there is none, what is wrong is said later.
+  """
+  if name == RobustnessConfig.suite:
+    return PRESETS
+  try:
+    suite = suites.find(name)
+  except ValueError:
+    return PRESETS
+  own = next(iter(suite.presets.values()))
+  changes = {'suite': name, 'models': (next(iter(suite.networks)),)}
+  changes |= {'data': DataOptions()}
+  changes |= {
+    key: x
+    for key, x in own.items()
+    if key in _OF_SUITE or key.startswith('data.')
+  }
+  return {key: override(x, changes) for key, x in PRESETS.items()}
+
+
 def main() -> None:
   """The command line."""
   command.run_command(
     lambda: presets.parse(
-      RobustnessConfig, PRESETS, prog='python -m experiments.robustness_study'
+      RobustnessConfig,
+      configs(presets.peek('--suite', RobustnessConfig.suite)),
+      prog='python -m experiments.robustness_study',
     ),
     prepare,
     study.run,

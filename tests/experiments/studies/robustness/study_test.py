@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import rich.console
 
+from experiments.lab import dense
 from experiments.lab import problem as problems
 from experiments.lab import study as studies
 from experiments.report import __main__ as report_command
@@ -18,9 +19,9 @@ from experiments.report.verdicts import FAILS, HOLDS, UNDECIDED
 from experiments.studies.robustness import claims
 from experiments.studies.robustness import corrupted as corrupted_
 from experiments.studies.robustness import study as program
-from experiments.studies.robustness.claims import SINGLE, Kept, Key
+from experiments.studies.robustness.claims import SINGLE, Kept, Key, Score
 from experiments.studies.robustness.corrupted import Pair
-from experiments.suites import Data, Network, digits
+from experiments.suites import Data, Network, digits, scenes
 from mtljax import data, models
 from mtljax.data import corruptions
 from mtljax.training import Checkpointer
@@ -333,4 +334,90 @@ def test_nothing_measured_is_undecided():
 def test_wrong_options_are_named(options, message):
   config = dataclasses.replace(program.RobustnessConfig(), **options)
   with pytest.raises(ValueError, match=message):
+    program.prepare(config, QUIET)
+
+
+def test_where_lower_is_better_the_sign_is_turned():
+  own, alone = (
+    Key('net', 'cagrad', 'depth'),
+    Key('net', SINGLE + 'depth', 'depth'),
+  )
+  runs = {own: {0: kept(0.5, [0.6, 1.0])}, alone: {0: kept(0.4, [0.4, 0.6])}}
+  scores = {'depth': Score('abs_err', False, 'm')}
+  # 1.2 - 1 and 2 - 1.5: the multi-task network loses more.
+  assert claims.deltas(runs, scores=scores)[own][0] == pytest.approx(0.35)
+  np.testing.assert_allclose(
+    claims.change(runs, own, 'refit', scores), [0.2, 0.5]
+  )
+
+
+def rooms(seed, count):
+  """Images of 16 pixels whose brightness is all that there is to be known."""
+  rng = np.random.default_rng(seed)
+  image = rng.integers(30, 226, (count, 16, 16, 3), np.uint8)
+  up = np.zeros((count, 16, 16, 3), np.float32)
+  up[..., 1] = 1
+  return {
+    'image': image,
+    'segmentation': (image[..., 0] > 128).astype(np.int32),
+    'depth': image.mean(-1, dtype=np.float32) / 64,
+    'normals': up,
+  }
+
+
+def test_a_dense_task_is_scored_by_its_own_measure(tmp_path, monkeypatch):
+  found = Data(
+    {'train': rooms(0, 8), 'validation': rooms(1, 2), 'test': rooms(2, 3)},
+    lambda batch: data.normalize_images(batch['image']),
+    eval_batch=2,
+  )
+  network = dense.network(models.segnet, widths=(4,), num_convs=(1,))
+  suite = dataclasses.replace(
+    scenes.SUITE, load=lambda *_: found, networks={'segnet': network}
+  ).with_tasks(('depth',))
+  monkeypatch.setattr(scenes, 'SUITE', suite)
+  config = dataclasses.replace(
+    program.configs('scenes')['quick'],
+    out=tmp_path / 'out',
+    methods=('sum_losses',),
+    corruptions=('contrast',),
+    severities=(1, 5),
+    seeds=1,
+    epochs=1,
+    batch_size=4,
+    refit_epochs=1,
+    progress=False,
+  )
+  assert (config.models, config.data.num_train) == (('segnet',), 256)
+  study = program.prepare(config, QUIET)
+  assert studies.run(config, study, QUIET) == 0
+  rows = {row['method']: row for row in rows_of(config)}
+  own = artifacts(config, 'segnet.sum_losses', 0)['refit/abs_err/depth']
+  alone = artifacts(config, 'segnet.single_depth', 0)['refit/abs_err/depth']
+  clean = lambda method: float(rows[method]['test/abs_err/depth'])
+  expected = own / clean('segnet.sum_losses') - alone / clean(
+    'segnet.single_depth'
+  )
+  summary = json.loads((config.out / 'summary.json').read_text())
+  deltas = {x['task']: x['mean'] for x in summary['deltas']}
+  assert deltas.keys() == {'depth'}
+  assert deltas['depth'] == pytest.approx(expected.mean(), abs=1e-5)
+  page = (config.out / 'report.html').read_text()
+  assert 'Heads fitted again: abs_err m' in page
+  # The depth's error is no share.
+  score = next(x for x in summary['scores'] if x['task'] == 'depth')
+  assert f'{score["clean"]["mean"]:.4g}' in page
+
+
+def test_networks_whose_heads_keep_statistics_are_refused(monkeypatch):
+  found = Data(
+    {'train': rooms(0, 8), 'validation': rooms(1, 2), 'test': rooms(2, 2)},
+    lambda batch: data.normalize_images(batch['image']),
+  )
+  suite = dataclasses.replace(scenes.SUITE, load=lambda *_: found)
+  monkeypatch.setattr(scenes, 'SUITE', suite)
+  config = dataclasses.replace(
+    program.RobustnessConfig(), suite='scenes', models=('mtan',), batch_size=4
+  )
+  with pytest.raises(ValueError, match='--models mtan: its heads keep'):
     program.prepare(config, QUIET)
