@@ -207,8 +207,8 @@ def mtan_networks() -> dict[str, Network]:
     'segnet_full': network(models.segnet, definition='mtan', **FULL),
     'mtan': network(models.mtan_segnet),
     'mtan_full': network(models.mtan_segnet, **FULL),
-    'cross_stitch': network(models.cross_stitch, **SMALL),
-    'cross_stitch_full': network(models.cross_stitch),
+    'cross_stitch': network(models.cross_stitch_segnet),
+    'cross_stitch_full': network(models.cross_stitch_segnet, **FULL),
     'deeplab_v3': network(models.deeplab_v3, **SMALL),
     'deeplab_v3_full': network(models.deeplab_v3),
   }

@@ -9,6 +9,10 @@ from mtljax.models._backbone import DilatedResNetTrunk
 from mtljax.models._base import MultiTaskModel, Sharing, Sharings
 from mtljax.models._celeba import CELEBA_ATTRIBUTES, CelebATrunk, celeba_cnn
 from mtljax.models._cross_stitch import CrossStitchTrunk, cross_stitch
+from mtljax.models._cross_stitch_segnet import (
+  CrossStitchSegNetTrunk,
+  cross_stitch_segnet,
+)
 from mtljax.models._deeplab import DeepLabHead, deeplab_v3, deeplab_v3_plus
 from mtljax.models._dselect_k import (
   DSelectKHead,
@@ -52,6 +56,7 @@ __all__ = [
   'CELEBA_ATTRIBUTES',
   'CelebATrunk',
   'Conv',
+  'CrossStitchSegNetTrunk',
   'CrossStitchTrunk',
   'DSelectKHead',
   'DeepLabHead',
@@ -87,6 +92,7 @@ __all__ = [
   'celeba_cnn',
   'cgc',
   'cross_stitch',
+  'cross_stitch_segnet',
   'deeplab_v3',
   'deeplab_v3_plus',
   'dselect_k',

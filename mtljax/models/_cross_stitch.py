@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import flax.linen as nn
 import jax
@@ -13,6 +13,19 @@ from mtljax import _validate
 from mtljax.models import _base, _streams
 
 DEFINITIONS = ('paper', 'libmtl')
+
+
+def near_identity(own: float) -> Callable[..., jax.Array]:
+  """The initializer of units ``(..., T, T)``: a task's own, the rest alike."""
+
+  def init(key, shape, dtype=jnp.float32):
+    del key
+    count = shape[-1]
+    other = (1 - own) / max(count - 1, 1)
+    unit = jnp.where(jnp.eye(count) == 1, own if count > 1 else 1, other)
+    return jnp.broadcast_to(unit, shape).astype(dtype)
+
+  return init
 
 
 class CrossStitchTrunk(nn.Module):
@@ -42,17 +55,10 @@ class CrossStitchTrunk(nn.Module):
   ) -> tuple[jax.Array, ...]:
     """Maps images (B, H, W, C) to features of each task, H / 8."""
     count = self.num_tasks
-
-    def near_identity(key, shape, dtype=jnp.float32):
-      del key
-      other = (1 - self.own) / max(count - 1, 1)
-      unit = jnp.where(jnp.eye(count) == 1, self.own if count > 1 else 1, other)
-      return jnp.broadcast_to(unit, shape).astype(dtype)
-
     if self.definition == 'libmtl':
       init, units = nn.initializers.ones_init(), 4
     else:
-      init, units = near_identity, 3
+      init, units = near_identity(self.own), 3
     units = self.param('units', init, (units, count, count))
     return _streams.streams(
       x,

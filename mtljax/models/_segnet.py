@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import flax.linen as nn
 import jax
@@ -44,38 +44,74 @@ class SegNetTrunk(nn.Module):
   def __call__(self, x: jax.Array, *, train: bool = False):
     """Maps images (B, H, W, C) to features (B, H, W, widths[0])."""
     mtan = self.definition == 'mtan'
-    more = {'use_bias': True, 'kernel_init': XAVIER} if mtan else {}
-    stages = list(zip(self.widths, self.num_convs, strict=True))
-    side = 2 ** len(stages)
-    if x.shape[1] % side or x.shape[2] % side:
-      raise ValueError(
-        f'x has shape {x.shape}: a SegNet of {len(stages)} stages needs images '
-        f'(B, H, W, C) whose height and width are multiples of {side}.'
-      )
-
-    def block(x, features, name):
-      layer = _blocks.ConvNormReLU(
-        features, self.norm, self.conv_impl, name=name, **more
-      )
-      return layer(x, train=train)
-
+    check_size(x, len(self.widths))
+    block = blocks(self.norm, self.conv_impl, mtan=mtan, train=train)
     pooled, encoder, decoder = [], [], []
-    for i, (width, convs) in enumerate(stages):
-      for j in range(convs):
-        x = block(x, width, f'encoder{i}_{j}')
-        if j == 0:
-          first = x
+    for i, width in enumerate(self.widths):
+      names = [f'encoder{i}_{j}' for j in range(self.num_convs[i])]
+      first, x = encode(block, x, width, names)
       encoder.append((first, x))
       x, indices = layers.max_pool_2x2_with_indices(x)
       pooled.append(indices)
-    for i, (width, convs) in reversed(list(enumerate(stages))):
+    for i in reversed(range(len(self.widths))):
       x = first = layers.max_unpool_2x2(x, pooled[i])
-      for j in range(convs):
-        # One of them has the channels that the next unpooling needs.
-        narrow = i > 0 and (mtan or j == convs - 1)
-        x = block(x, self.widths[i - 1] if narrow else width, f'decoder{i}_{j}')
+      names = [f'decoder{i}_{j}' for j in range(self.num_convs[i])]
+      x = decode(block, x, self.widths, i, names, mtan=mtan)
       decoder.append((first, x))
     return x if self.outputs == 'last' else (tuple(encoder), tuple(decoder))
+
+
+def check_size(x: jax.Array, stages: int) -> None:
+  """Raises ValueError for images that cannot be halved so often."""
+  side = 2**stages
+  if x.shape[1] % side or x.shape[2] % side:
+    raise ValueError(
+      f'x has shape {x.shape}: a SegNet of {stages} stages needs images '
+      f'(B, H, W, C) whose height and width are multiples of {side}.'
+    )
+
+
+def blocks(
+  norm: str, conv_impl: str, *, mtan: bool, train: bool
+) -> Callable[[jax.Array, int, str], jax.Array]:
+  """``block(x, features, name)``, inside of a module."""
+  more = {'use_bias': True, 'kernel_init': XAVIER} if mtan else {}
+
+  def block(x, features, name):
+    layer = _blocks.ConvNormReLU(features, norm, conv_impl, name=name, **more)
+    return layer(x, train=train)
+
+  return block
+
+
+def encode(
+  block: Callable[..., jax.Array],
+  x: jax.Array,
+  width: int,
+  names: Sequence[str],
+) -> tuple[jax.Array, jax.Array]:
+  """What the first and the last convolution of a stage give."""
+  first = x = block(x, width, names[0])
+  for name in names[1:]:
+    x = block(x, width, name)
+  return first, x
+
+
+def decode(
+  block: Callable[..., jax.Array],
+  x: jax.Array,
+  widths: Sequence[int],
+  i: int,
+  names: Sequence[str],
+  *,
+  mtan: bool,
+) -> jax.Array:
+  """Stage i of the decoder, on what is unpooled."""
+  for name in names:
+    # One of them has the channels that the next unpooling needs.
+    narrow = i > 0 and (mtan or name == names[-1])
+    x = block(x, widths[i - 1] if narrow else widths[i], name)
+  return x
 
 
 class SegNetHead(nn.Module):

@@ -128,6 +128,7 @@ MODELS = {
   'mtan_segnet': models.mtan_segnet(**TASKS, **SEGNET),
   'mtan_resnet': models.mtan_resnet(**TASKS, **ALIVE),
   'cross_stitch': models.cross_stitch(**TASKS, **TEN),
+  'cross_stitch_segnet': models.cross_stitch_segnet(**TASKS, **SEGNET),
   'ltb': models.ltb(**TASKS, **TEN),
   'celeba_cnn': models.celeba_cnn(('a', 'b'), width=2, conv_impl='lax'),
   'vit': models.vit(**TOY, num_classes=2),
@@ -249,6 +250,55 @@ def test_cross_stitch_with_identity_units_is_independent_networks():
   assert_independent(together, params, x)
   mixed = run(with_trunk(params, units=0.5 + 0 * eye), state, x)
   assert not np.allclose(mixed[0], together[0], rtol=1e-3)
+
+
+def test_cross_stitched_segnets_have_the_published_size():
+  published = counts(models.cross_stitch_segnet(**PAPER, definition='mtan'))
+  assert published[0] + LOG_SIGMAS == 74_941_807
+  assert published[1] == [3 * 24_943_296 + (4 + 5) * 3]
+  # The paper's units are 3 x 3 instead of 3.
+  own = counts(models.cross_stitch_segnet(**PAPER))
+  assert own == (74_941_858, [published[1][0] + (4 + 5) * 6])
+
+
+def test_cross_stitched_segnets_with_identity_units_are_independent():
+  params, state, x = start('cross_stitch_segnet')
+  units = params['trunk']['units']
+  assert units.shape == (3, 2, 2)
+  run = quick_jit(MODELS['cross_stitch_segnet'].apply)
+  eye = jnp.broadcast_to(jnp.eye(2), units.shape)
+  together = run(with_trunk(params, units=eye), state, x)
+  for t, got in enumerate(together):
+    model = models.segnet(
+      ('a',), (TASKS['num_outputs'][t],), **SEGNET, definition='mtan'
+    )
+    own = {
+      kind: {
+        name.removeprefix(f'task{t}_'): x
+        for name, x in values.items()
+        if name.startswith(f'task{t}_')
+      }
+      for kind, values in (
+        ('trunk', params['trunk']),
+        ('batch_stats', state['batch_stats']),
+      )
+    }
+    head = params[f'heads_{t}']['prediction']
+    mine = {'trunk': own['trunk'], 'heads_0': head}
+    want = quick_jit(model.apply)(mine, {'batch_stats': own['batch_stats']}, x)[
+      0
+    ]
+    np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5)
+
+  # A unit of MTAN's is one row for all tasks.
+  rows = jax.random.normal(KEY, (3, 2))
+  mtan = models.cross_stitch_segnet(**TASKS, **SEGNET, definition='mtan')
+  got = quick_jit(mtan.apply)(with_trunk(params, units=rows), state, x)
+  each = jnp.repeat(rows[:, None], 2, 1)
+  want = run(with_trunk(params, units=each), state, x)
+  for a, b, c in zip(got, want, together, strict=True):
+    np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+    assert not np.allclose(a, c, rtol=1e-3)
 
 
 def test_branches_read_the_source_of_the_best_score():
@@ -376,6 +426,7 @@ def test_texts_of_nothing_and_what_is_behind_them_do_not_count():
     (models.segnet, {'definition': 'mtam'}, r"Did you mean 'mtan'\?"),
     (models.cross_stitch, {'definition': 'libmt'}, r"Did you mean 'libmtl'\?"),
     (models.cross_stitch, {'own': 1.5}, 'own=1.5'),
+    (models.cross_stitch_segnet, {'definition': 'mta'}, "mean 'mtan'"),
     (models.ltb, {'temperature': 0.0}, 'temperature=0'),
     (models.ltb, {'steps_per_epoch': 0}, 'steps_per_epoch=0'),
     (models.celeba_cnn, {'width': 0}, 'width=0'),

@@ -1,5 +1,6 @@
 """Cells of a study, one by one and as the members of one sweep."""
 
+import dataclasses
 import functools
 
 import jax
@@ -115,3 +116,30 @@ def test_a_killed_sweep_goes_on(alone, tmp_path):
   with Checkpointer(tmp_path / 'runs/dwa/seed_1/checkpoints') as checkpointer:
     state = checkpointer.restore(specs([1])[0].init_fn())[0]
   assert int(state.step) == 6
+
+
+def test_the_mean_over_the_last_epochs_also_after_a_kill(tmp_path):
+  seen = {}
+
+  def norm(state):
+    seen[int(state.step)] = float(jnp.linalg.norm(state.params))
+    return {'norm': seen[int(state.step)]}
+
+  def spec():
+    return dataclasses.replace(specs([0])[0], test_fn=norm, last_epochs=2)
+
+  options = OPTIONS | {'steps_per_epoch': 2}
+  row = runs.run_spec(tmp_path / 'whole', spec(), **options)
+  assert seen.keys() == {4, 6} and seen[4] != seen[6]
+  assert row['test/norm'] == pytest.approx((seen[4] + seen[6]) / 2)
+  assert row['best_step'] is None and row['validation/score'] is None
+
+  def kill(step):
+    if step == 5:
+      raise KeyboardInterrupt
+
+  with pytest.raises(KeyboardInterrupt):
+    runs.run_spec(tmp_path / 'killed', spec(), **options, callback=kill)
+  again = runs.run_spec(tmp_path / 'killed', spec(), **options)
+  assert again['resumed_from'] == 4
+  assert_same_row(again, row)

@@ -171,6 +171,7 @@ def test_presets_are_the_protocol():
   [
     ('mtan_full', 44_229_073, 44_117_184),
     ('segnet_full', 25_055_185, 24_943_296),
+    ('cross_stitch_full', 74_941_858, 74_829_969),
   ],
 )
 def test_networks_have_the_sizes_of_the_codes(data_dir, name, count, shared):
