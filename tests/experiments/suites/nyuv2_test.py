@@ -273,3 +273,23 @@ def test_options_that_do_not_fit_are_named(data_dir, tmp_path):
   ):
     with pytest.raises(ValueError, match=text):
       prepared(data_dir, tmp_path, **changes)
+
+
+@pytest.mark.slow
+def test_the_preset_paper_has_its_runs(data_dir, tmp_path):
+  """As far as can be seen without training networks of that size."""
+  config = comparison.configs(
+    SUITE, out=tmp_path, methods=('sum_losses', 'cagrad'), seeds=1
+  )['paper']
+  config = comparison.override(config, {'data.dir': data_dir})
+  config = comparison.complete(config, SUITE)
+  study = comparison.prepare(config, SUITE, 'compare_nyuv2', make_console())
+  assert study.facts['num_gramian'] == 44_117_184
+  assert study.options['num_steps'] == 200 * (5 // 2)
+  together = {spec.method: spec for spec in study.runs}['cagrad']
+  assert together.last_epochs == 10
+  batch = next(together.batches_fn())
+  assert batch['image'].shape == (2, 288, 384, 3)
+  state = jax.eval_shape(together.init_fn)
+  _, found = jax.eval_shape(together.step.step, state, batch)
+  assert found['losses'].shape == (3,)
