@@ -17,6 +17,7 @@ from experiments.lab import (
   command,
   devices,
   diagnose,
+  floors,
   identity,
   methods,
   presets,
@@ -222,7 +223,8 @@ def make_specs(
   """
   labels, num_tasks = problem.labels, len(problem.tasks)
   single = num_tasks == 1
-  steps = config.epochs * found.steps_per_epoch(config.batch_size)
+  per_epoch = found.steps_per_epoch(config.batch_size, problem.tasks)
+  steps = config.epochs * per_epoch
   schedule = optax.cosine_decay_schedule(config.learning_rate, steps)
   optimizer = OPTIMIZERS[config.optimizer]
   method = methods.make_method(
@@ -253,7 +255,7 @@ def make_specs(
   def batches(seed):
     size = config.batch_size
     if layout is None:
-      return found.batches(size, seed)
+      return found.batches(size, seed, tasks=problem.tasks)
     own = found.batches(size, seed, layout.local_rows(size))
     return ShardedBatches(own, layout, size)
 
@@ -272,6 +274,9 @@ def make_specs(
       test_fn=lambda state: problem.evaluate(state, 'test'),
       probe_fn=probe,
       probe_every=config.diagnose_every,
+      num_steps=steps,
+      steps_per_epoch=per_epoch,
+      batch_size=found.counted(config.batch_size, problem.tasks),
     )
     for seed in range(config.seeds)
   ]
@@ -305,6 +310,13 @@ def prepare(
       config.batch_size,
       lambda text: console.print(text, markup=False),
     )
+  for option in ('layout', 'diagnose'):
+    value = getattr(config, option)
+    if not found.spread and value not in ('none', ()):
+      raise ValueError(
+        f'--{option} {value}: the tasks of the suite {suite.name} are on '
+        'batches of their own, some of them absent in a step; leave it out.'
+      )
   layout = devices.make_layout(config.layout)
   if layout is not None:
     layout.local_rows(config.batch_size)
@@ -337,17 +349,19 @@ def prepare(
   if mode == 'loop':
     groups = [[run] for run in itertools.chain.from_iterable(by_method)]
   steps_per_epoch = found.steps_per_epoch(config.batch_size)
+  digests = suite.digests(found)
+  known = floors.kept(config.out, suite, digests)
   return study.Study(
     name=name,
     tasks=config.tasks,
     groups=tuple(tuple(group) for group in groups),
-    facts=suite.facts(found)
+    facts=suite.facts(found, known)
     | {
       'num_params': sharings.num_params,
       'num_shared': sharings.num_shared,
       'num_gramian': sharings.num_gramian,
     },
-    data={suite.name: suite.digests(found)},
+    data={suite.name: digests},
     options={
       'num_steps': config.epochs * steps_per_epoch,
       'steps_per_epoch': steps_per_epoch,
