@@ -79,7 +79,11 @@ def test_rows_side_by_side_count_once(found, problem):
       alone = task.measure(output, {**rows, 'mask': mask})
       for key, metric in alone.items():
         np.testing.assert_allclose(
-          measured[key], metric.compute(), rtol=1e-4, err_msg=f'{name} {key}'
+          measured[key],
+          metric.compute(),
+          rtol=1e-4,
+          atol=1e-6,
+          err_msg=f'{name} {key}',
         )
   counts = {
     x: len(p.splits['test'][p.tasks[0]]) for x, p in found.parts.items()
