@@ -25,7 +25,7 @@ from toy import (
 
 import mtljax as mtl
 from mtljax.aggregators._reading import find_weights
-from mtljax.training import make_train_step
+from mtljax.training import Layout, make_mesh, make_train_step
 
 MASKS = [
   np.array(x) for x in itertools.product([True, False], repeat=T) if any(x)
@@ -111,7 +111,19 @@ def test_every_route_is_the_method_with_its_mask(name):
   check(methods[name], pairs)
 
 
-@pytest.mark.parametrize('name', [*GRADIENT_METHODS, *SHARP])
+@pytest.mark.parametrize(
+  'name',
+  [
+    'graddrop',
+    'drop_task',
+    'sam',
+    'flat_regions',
+    *(
+      pytest.param(name, marks=pytest.mark.slow)
+      for name in ('moco', 'inject', 'samo', 'inject(samo)', 'gradient_norm')
+    ),
+  ],
+)
 def test_methods_that_are_more_than_weights(name):
   check((GRADIENT_METHODS | SHARP)[name], [('staged', 'auto')])
 
@@ -153,7 +165,9 @@ def test_it_is_the_step_of_the_smaller_problem(mask, route):
 
 @pytest.mark.parametrize('form', ['staged', 'sequence'])
 @pytest.mark.parametrize('route', ['jacobian', 'gramian', 'layerwise'])
-@pytest.mark.parametrize('name', ['cagrad', 'sam'])
+@pytest.mark.parametrize(
+  'name', ['cagrad', pytest.param('sam', marks=pytest.mark.slow)]
+)
 def test_what_stands_for_an_absent_task_has_no_effect(form, route, name):
   """NaN in its loss and gradients, where the tasks are apart."""
   if form == 'sequence' and route == 'layerwise':
@@ -326,6 +340,16 @@ def test_micro_batches_have_the_mask_of_the_whole(accumulate):
     train, state = start(method, FORMS['staged'], **more)
     state, _ = train.step(state, mtl.MaskedBatch(BATCH, MASK))
     found.append(state.params)
+  chex.assert_trees_all_close(*found, rtol=1e-5)
+
+
+def test_with_a_layout_every_device_has_the_whole_mask():
+  method = GRAMIAN_METHODS['cagrad']
+  found = []
+  for layout in (None, Layout(make_mesh())):
+    train, state = start(method, FORMS['staged'], layout=layout)
+    state, metrics = train.step(state, mtl.MaskedBatch(BATCH, MASK))
+    found.append((state.params, metrics['weights']))
   chex.assert_trees_all_close(*found, rtol=1e-5)
 
 
