@@ -347,7 +347,7 @@ def _metrics(
   gramian = get_stats(method_state).get('gramian')
   if gramian is not None:
     metrics['cosines'] = _tree.cosines(gramian)
-  if both := sorted(metrics.keys() & aux.keys()):
+  if both := sorted((metrics.keys() | {PRESENT}) & aux.keys()):
     raise ValueError(
       f'metrics: the loss returned {both[0]!r}, which is what the step calls '
       'its own; give it another name.'

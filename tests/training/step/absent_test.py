@@ -420,6 +420,18 @@ def test_members_of_a_sweep_have_masks_of_their_own():
     )
 
 
+def test_the_name_of_the_mask_is_the_steps_own():
+  """Beside it, means over steps would be of other steps."""
+
+  def fun(params, x, model_state, key):
+    del key
+    return plain(params, x), (model_state, {'present': jnp.ones(T)})
+
+  train, state = start(LOSS_METHODS['mean'], fun, has_state=True)
+  with pytest.raises(ValueError, match="'present', which is what the step"):
+    train.step(state, BATCH)
+
+
 def test_errors_by_name():
   train, state = start(GRAMIAN_METHODS['cagrad'], plain)
   with pytest.raises(ValueError, match=r'task_mask has shape \(2,\)'):
