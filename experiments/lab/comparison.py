@@ -17,6 +17,7 @@ from experiments.lab import (
   command,
   devices,
   diagnose,
+  floors,
   identity,
   methods,
   presets,
@@ -245,12 +246,13 @@ def make_specs(
   """
   labels, num_tasks = problem.labels, len(problem.tasks)
   single = num_tasks == 1
-  steps_per_epoch = found.steps_per_epoch(config.batch_size)
+  per_epoch = found.steps_per_epoch(config.batch_size, problem.tasks)
+  steps = config.epochs * per_epoch
   schedule = make_schedule(
     config.schedule,
     config.learning_rate,
-    config.epochs * steps_per_epoch,
-    every=config.decay_every * steps_per_epoch,
+    steps,
+    every=config.decay_every * per_epoch,
     factor=config.decay_factor,
   )
   optimizer = OPTIMIZERS[config.optimizer]
@@ -282,7 +284,7 @@ def make_specs(
   def batches(seed):
     size, augment = config.batch_size, config.augment
     if layout is None:
-      return found.batches(size, seed, augment=augment)
+      return found.batches(size, seed, tasks=problem.tasks, augment=augment)
     rows = layout.local_rows(size)
     own = found.batches(size, seed, rows, augment=augment)
     return ShardedBatches(own, layout, size)
@@ -308,6 +310,9 @@ def make_specs(
       probe_fn=probe,
       probe_every=config.diagnose_every,
       last_epochs=config.last_epochs,
+      num_steps=steps,
+      steps_per_epoch=per_epoch,
+      batch_size=found.counted(config.batch_size, problem.tasks),
     )
     for seed in range(config.seeds)
   ]
@@ -345,6 +350,13 @@ def prepare(
     raise ValueError(
       f'--augment: the suite {suite.name} knows no augmentation; leave it out.'
     )
+  for option in ('layout', 'diagnose'):
+    value = getattr(config, option)
+    if not found.spread and value not in ('none', ()):
+      raise ValueError(
+        f'--{option} {value}: the tasks of the suite {suite.name} are on '
+        'batches of their own, some of them absent in a step; leave it out.'
+      )
   layout = devices.make_layout(config.layout)
   if layout is not None:
     layout.local_rows(config.batch_size)
@@ -389,17 +401,19 @@ def prepare(
   if mode == 'loop':
     groups = [[run] for run in itertools.chain.from_iterable(by_method)]
   steps_per_epoch = found.steps_per_epoch(config.batch_size)
+  digests = suite.digests(found)
+  known = floors.kept(config.out, suite, digests)
   return study.Study(
     name=name,
     tasks=config.tasks,
     groups=tuple(tuple(group) for group in groups),
-    facts=suite.facts(found)
+    facts=suite.facts(found, known)
     | {
       'num_params': sharings.num_params,
       'num_shared': sharings.num_shared,
       'num_gramian': sharings.num_gramian,
     },
-    data={suite.name: suite.digests(found)},
+    data={suite.name: digests},
     options={
       'num_steps': config.epochs * steps_per_epoch,
       'steps_per_epoch': steps_per_epoch,

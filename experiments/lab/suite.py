@@ -7,7 +7,7 @@ import hashlib
 import inspect
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -29,7 +29,7 @@ class Measure:
   Attributes:
     name: ``'accuracy'``; its values are called ``accuracy/<task>``.
     higher_is_better: its direction.
-    unit: of its values, ``'%'`` for a share.
+    unit: of its values; ``'%'`` for a share, a fraction shown in percent.
     in_delta_m: whether delta-m and mean rank are taken over it.
   """
 
@@ -110,6 +110,7 @@ class Data:
       None: nothing is known.
     validates_on_test: whether the validation split is the test split, as in
       protocols without one, so that no state may be selected on it.
+    spread: whether all tasks are on one batch, which can be cut into rows.
   """
 
   splits: Mapping[str, Mapping[str, np.ndarray]]
@@ -118,16 +119,21 @@ class Data:
   probe_rows: int = 256
   augment: Callable[[jax.Array, Any], Any] | None = None
   validates_on_test: bool = False
+  spread: ClassVar[bool] = True
 
   def batches(
     self,
     batch_size: int,
     seed: int,
     rows: Any = None,
-    *,
+    tasks: Sequence[str] | None = None,
     augment: bool = False,
   ) -> Any:
-    """The training batches of a seed, without end; of each batch some rows."""
+    """The training batches of a seed, without end; of each batch some rows.
+
+    ``tasks`` are those that are trained, None: all.
+    """
+    del tasks  # all are on the same examples
     return data.make_train_iterator(
       self.splits['train'],
       batch_size=batch_size,
@@ -140,9 +146,17 @@ class Data:
     """Rows of a split."""
     return len(next(iter(self.splits[split].values())))
 
-  def steps_per_epoch(self, batch_size: int) -> int:
-    """Whole batches in a pass over the training data."""
+  def steps_per_epoch(
+    self, batch_size: int, tasks: Sequence[str] | None = None
+  ) -> int:
+    """Whole batches in a pass over the training data of these tasks."""
+    del tasks
     return self.num_examples('train') // batch_size
+
+  def counted(self, batch_size: int, tasks: Sequence[str]) -> int:
+    """The examples that `mtljax.training.fit` counts in a step."""
+    del tasks
+    return batch_size
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -298,11 +312,14 @@ class Suite:
         scores.append(value if task.score.higher_is_better else -value)
     return sum(scores) / len(scores)
 
-  def facts(self, found: Data | None = None) -> dict[str, Any]:
+  def facts(
+    self, found: Data | None = None, floors: Mapping[str, Any] | None = None
+  ) -> dict[str, Any]:
     """What ``config.json`` says of its measures.
 
     Args:
       found: the data, of which the floors are taken; None: there are none.
+      floors: those of an earlier time, of the same data.
     """
     listed = [
       (f'{measure.name}/{task.name}', measure)
@@ -314,7 +331,7 @@ class Suite:
       'higher_is_better': {name: x.higher_is_better for name, x in listed},
       'delta_m_metrics': [name for name, x in listed if x.in_delta_m],
     }
-    units = {name: x.unit for name, x in listed if x.unit not in ('', '%')}
+    units = {name: x.unit for name, x in listed if x.unit}
     if units:
       facts['units'] = units
     known = {name for name, _ in listed}
@@ -323,7 +340,7 @@ class Suite:
         'rows': _rounded(self.published.rows, known)
       }
     if self.floors is not None and found is not None:
-      facts['floors'] = _rounded(self.floors(found), known)
+      facts['floors'] = floors or _rounded(self.floors(found), known)
     return facts
 
   def digests(self, data: Data) -> dict[str, str]:

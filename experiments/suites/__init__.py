@@ -12,6 +12,7 @@ import pathlib
 
 from experiments.lab.binary import binary_task
 from experiments.lab.experts import experts
+from experiments.lab.mixed import MixedData, SourcePart, mix
 from experiments.lab.options import DataOptions
 from experiments.lab.suite import (
   SPLITS,
@@ -34,8 +35,10 @@ __all__ = [
   'Data',
   'DataOptions',
   'Measure',
+  'MixedData',
   'Network',
   'Published',
+  'SourcePart',
   'Suite',
   'Task',
   'Widths',
@@ -44,6 +47,7 @@ __all__ = [
   'experts',
   'find',
   'first_rows',
+  'mix',
   'mlp',
   'names',
   'pool_images',

@@ -3,6 +3,7 @@
 Needs the extra ``data``: ``pip install 'mtljax[data]'``.
 """
 
+from mtljax.data._mix import Source, make_mixed_iterator
 from mtljax.data._sources import SOURCES
 from mtljax.data.census import (
   CENSUS_TASKS,
@@ -65,6 +66,7 @@ __all__ = [
   'SOURCES',
   'Scenes',
   'ScenesConfig',
+  'Source',
   'census_columns',
   'channel_moments',
   'compose',
@@ -76,6 +78,7 @@ __all__ = [
   'load_nyuv2',
   'load_qm9',
   'load_scenes',
+  'make_mixed_iterator',
   'make_streaming_iterator',
   'make_train_iterator',
   'normalize_images',

@@ -6,7 +6,7 @@ import pytest
 import rich.console
 from made_up import ACCURACY, write
 
-from experiments.report import comparison
+from experiments.report import beside, comparison
 
 FLOORS = {'guess': {'accuracy/left': 0.1, 'accuracy/right': 0.2}}
 PUBLISHED = {
@@ -74,6 +74,42 @@ def test_without_them_there_is_no_such_table(tmp_path):
 def test_floors_alone_have_no_delta_m(tmp_path):
   summary = comparison.write_report(write(tmp_path, ACCURACY, floors=FLOORS))
   assert {row['delta_m'] for row in summary['beside']['rows']} == {None}
+  titles = [column.title for column in beside.columns(summary)]
+  assert titles == ['', 'accuracy left %', 'accuracy right %']
+  assert 'Δm published' not in (tmp_path / 'report.html').read_text()
+
+
+def test_with_published_rows_delta_m_has_a_column(made):
+  titles = [column.title for column in beside.columns(made[1])]
+  assert titles == [
+    '',
+    'Δm published %',
+    'accuracy left mm',
+    'accuracy right %',
+  ]
+
+
+def test_shares_are_in_percent_beside_floors_and_in_the_table(tmp_path):
+  summary = comparison.write_report(
+    write(
+      tmp_path,
+      ACCURACY,
+      floors={'guess': {'loss/left': 0.5, 'accuracy/right': 0.25}},
+      units={'loss/left': '%', 'accuracy/left': 'mm'},
+      delta_m_metrics=['loss/left', 'accuracy/left', 'accuracy/right'],
+    )
+  )
+  shown = {c.title: c.cells[0].text for c in beside.columns(summary)}
+  assert shown['loss left %'] == '50'
+  assert shown['accuracy right %'] == '25'
+  names = list(summary['methods'])
+  main = {
+    c.title: c.cells[names.index('pcgrad')].text
+    for c in comparison.main_columns(summary)
+  }
+  assert main['loss left %'] == '6.00 ± 1.00'
+  assert main['accuracy right %'] == '72.00 ± 0.00'
+  assert main['accuracy left mm'].startswith('0.94')
 
 
 def test_kinds_whose_units_differ_are_not_averaged(tmp_path):
