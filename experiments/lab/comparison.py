@@ -20,9 +20,10 @@ from experiments.lab import (
   identity,
   methods,
   presets,
+  schedules,
   study,
 )
-from experiments.lab.optimizers import OPTIMIZERS
+from experiments.lab.optimizers import OPTIMIZERS, with_weight_decay
 from experiments.lab.options import (
   DataOptions,
   Options,
@@ -54,7 +55,9 @@ METHODS = (
 
 
 @dataclasses.dataclass(frozen=True)
-class ComparisonConfig(Options, diagnose.DiagnoseOptions):
+class ComparisonConfig(
+  Options, diagnose.DiagnoseOptions, schedules.ScheduleOptions
+):
   """Compares multi-task methods on a suite."""
 
   preset: str = free('quick')
@@ -94,7 +97,9 @@ class ComparisonConfig(Options, diagnose.DiagnoseOptions):
   """adam, adamw, sgd or momentum. The method per_task_optimizer has one a task;
   adatask is one Adam a task, whatever this says."""
   learning_rate: float = 1e-3
-  """Of the optimizer; it falls to zero along a cosine."""
+  """Of the optimizer, at the start; --schedule says how it falls."""
+  weight_decay: float = 0.0
+  """Times each parameter, added to its gradient; with adamw, to its update."""
   batch_size: int = 128
   """Examples a step."""
   rho: float = 0.05
@@ -172,6 +177,8 @@ def check(config: ComparisonConfig, suite: Suite) -> None:
       f'--diagnose and --layout {config.layout}: single samples are not spread '
       'over devices; use --layout none.'
     )
+  schedules.check(config)
+  _validate.in_range('--weight-decay', config.weight_decay, 0)
   diagnose.check(config, config.batch_size)
   diagnose.check_network(config, config.model, network)
   check_widths(config.hidden_sizes, config.head_sizes, config.expert_sizes)
@@ -222,9 +229,13 @@ def make_specs(
   """
   labels, num_tasks = problem.labels, len(problem.tasks)
   single = num_tasks == 1
-  steps = config.epochs * found.steps_per_epoch(config.batch_size)
-  schedule = optax.cosine_decay_schedule(config.learning_rate, steps)
-  optimizer = OPTIMIZERS[config.optimizer]
+  schedule = schedules.make_schedule(
+    config,
+    config.learning_rate,
+    config.epochs,
+    found.steps_per_epoch(config.batch_size),
+  )
+  optimizer = with_weight_decay(config.optimizer, config.weight_decay)
   method = methods.make_method(
     'sum_losses' if single else name,
     num_tasks,
