@@ -9,6 +9,8 @@ from experiments.report.tables import MISSING, Column, columns_of
 from mtljax import metrics
 
 _TITLE = 'Δm published %'
+#: Of more metrics the table has their means only.
+_MANY = 12
 
 
 def compare(
@@ -22,8 +24,9 @@ def compare(
 
   Returns:
     ``rows``, each with ``name``, ``kind`` (``'floor'``, ``'method'`` or
-    ``'published'``), ``metrics`` and ``delta_m``, which is taken against the
-    published baseline, None where a value is missing; and ``notes``, sentences.
+    ``'published'``), ``metrics``, ``means`` where no more is published, and
+    ``delta_m``, which is taken against the published baseline, None where a
+    value is missing; and ``notes``, sentences.
     None where the suite has neither floors nor published rows.
   """
   floors, published = config.get('floors'), config.get('published')
@@ -37,27 +40,37 @@ def compare(
       found.append(('method', method, means))
   notes = []
   base: Mapping[str, float] = {}
+  printed: Mapping[str, Mapping[str, float]] = {}
   if floors:
     notes.append(f'Floors, which no network should miss: {", ".join(floors)}.')
   if published:
-    base = published['rows'][published['baseline']]
+    values, printed = published['rows'], published.get('means', {})
+    base = values.get(published['baseline'], {})
     found += [
-      ('published', name, dict(row)) for name, row in published['rows'].items()
+      ('published', name, dict(values.get(name, {})))
+      for name in dict.fromkeys([*values, *printed])
     ]
     notes += [
       f'Published: {published["source"]}. {published["differs"]}'.rstrip(),
       f'{_TITLE[:-2]} is delta-m against the published row '
       f'{published["baseline"]}, so it is no delta-m of the runs here.',
     ]
-  rows = [
-    {
-      'name': name,
-      'kind': kind,
-      'metrics': values,
-      'delta_m': _delta_m(chosen, values, base),
-    }
-    for kind, name, values in found
-  ]
+    if printed:
+      notes.append('Where only means are published, they are as printed.')
+  rows = []
+  for kind, name, values in found:
+    means = dict(printed.get(name, {})) if kind == 'published' else {}
+    delta_m = means.pop('delta_m', None)
+    computed = _delta_m(chosen, values, base)
+    rows.append(
+      {
+        'name': name,
+        'kind': kind,
+        'metrics': values,
+        'means': means,
+        'delta_m': delta_m if computed is None else computed,
+      }
+    )
   place = {'floor': 0, 'method': 1, 'published': 2}
   worst = float('inf')
   # Where delta-m is not known the order is that of before.
@@ -93,14 +106,23 @@ def columns(summary: Mapping[str, Any]) -> list[Column]:
   others = [
     m for m in summary['metrics'] if not m['in_delta_m'] and m['kind'] != 'loss'
   ]
-  kinds = dict.fromkeys(metric['kind'] for metric in others)
-  titles = ['', *(f'{kind}, mean' for kind in kinds), _TITLE]
+  averaged = {m['kind'] for m in others}
+  averaged |= {kind for row in rows for kind in row['means']}
+  if len(chosen) > _MANY:
+    averaged |= {metric['kind'] for metric in chosen}
+    chosen = []
+  by_kind = {
+    m['kind']: [x['name'] for x in summary['metrics'] if x['kind'] == m['kind']]
+    for m in summary['metrics']
+    if m['kind'] in averaged
+  }
+  titles = ['', *(f'{kind}, mean' for kind in by_kind), _TITLE]
   titles += [_title(metric) for metric in chosen]
   texts = []
   for row in rows:
     means = [
-      _mean(row['metrics'], [m['name'] for m in others if m['kind'] == kind])
-      for kind in kinds
+      row['means'].get(kind, _mean(row['metrics'], wanted))
+      for kind, wanted in by_kind.items()
     ]
     cells = [*means, row['delta_m']]
     cells += [row['metrics'].get(metric['name']) for metric in chosen]
