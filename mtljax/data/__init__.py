@@ -4,6 +4,7 @@ Needs the extra ``data``: ``pip install 'mtljax[data]'``.
 """
 
 from mtljax.data._sources import SOURCES
+from mtljax.data.celeba import load_celeba
 from mtljax.data.census import (
   CENSUS_TASKS,
   Census,
@@ -67,6 +68,7 @@ __all__ = [
   'compose',
   'eval_batches',
   'load_arrays',
+  'load_celeba',
   'load_census',
   'load_flights',
   'load_qm9',

@@ -117,7 +117,29 @@ def _read_mnist_5k() -> tuple[np.ndarray, np.ndarray]:
 def _read_tfds(
   name: str, split: str, data_dir: str | os.PathLike[str] | None
 ) -> tuple[np.ndarray, np.ndarray]:
-  source = find_tfds(name, split, data_dir)
+  source = open_tfds(name, split, data_dir)
+  images = np.empty((len(source), 28, 28), np.uint8)
+  labels = np.empty(len(source), np.int64)
+  for i in range(len(source)):
+    example = source[i]
+    images[i] = example['image'][..., 0]
+    labels[i] = example['label']
+  return images, labels
+
+
+def open_tfds(
+  name: str,
+  split: str,
+  data_dir: str | os.PathLike[str] | None,
+  decoders: Any = None,
+) -> Any:
+  """`find_tfds`, with a look at every record.
+
+  Raises:
+    FileNotFoundError: it is not prepared.
+    ValueError: a file is damaged, or is another data set's.
+  """
+  source = find_tfds(name, split, data_dir, decoders)
   info = getattr(source, 'dataset_info', None)
   try:
     # What tfds reads from files has its split there; its mocks have none.
@@ -128,17 +150,14 @@ def _read_tfds(
       f'{error}: remove {info.data_dir} and prepare it again, '
       f'tfds build {name} --file_format=array_record.'
     ) from error
-  images = np.empty((len(source), 28, 28), np.uint8)
-  labels = np.empty(len(source), np.int64)
-  for i in range(len(source)):
-    example = source[i]
-    images[i] = example['image'][..., 0]
-    labels[i] = example['label']
-  return images, labels
+  return source
 
 
 def find_tfds(
-  name: str, split: str, data_dir: str | os.PathLike[str] | None
+  name: str,
+  split: str,
+  data_dir: str | os.PathLike[str] | None,
+  decoders: Any = None,
 ) -> Any:
   """The prepared split of a tfds data set, in the directory or the default one.
 
@@ -153,6 +172,7 @@ def find_tfds(
         split=split,
         data_dir=directory,
         download=False,
+        decoders=decoders,
         builder_kwargs={'file_format': 'array_record'},
       )
     # What tfds raises when nothing is there, or another format is.
