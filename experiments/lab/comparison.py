@@ -19,11 +19,11 @@ from experiments.lab import (
   diagnose,
   identity,
   methods,
+  optimizers,
   presets,
-  schedules,
   study,
 )
-from experiments.lab.optimizers import OPTIMIZERS, with_weight_decay
+from experiments.lab.optimizers import OPTIMIZERS, SCHEDULES, make_schedule
 from experiments.lab.options import (
   DataOptions,
   Options,
@@ -55,9 +55,7 @@ METHODS = (
 
 
 @dataclasses.dataclass(frozen=True)
-class ComparisonConfig(
-  Options, diagnose.DiagnoseOptions, schedules.ScheduleOptions
-):
+class ComparisonConfig(Options, diagnose.DiagnoseOptions):
   """Compares multi-task methods on a suite."""
 
   preset: str = free('quick')
@@ -97,13 +95,19 @@ class ComparisonConfig(
   """adam, adamw, sgd or momentum. The method per_task_optimizer has one a task;
   adatask is one Adam a task, whatever this says."""
   learning_rate: float = 1e-3
-  """Of the optimizer, at the start; --schedule says how it falls."""
-  weight_decay: float = 0.0
-  """Times each parameter, added to its gradient; with adamw, to its update."""
+  """Of the optimizer, at the beginning."""
+  schedule: str = 'cosine'
+  """How the learning rate goes on: cosine (to zero), constant, or step."""
+  decay_every: int = 100
+  """Epochs after which step multiplies it."""
+  decay_factor: float = 0.5
+  """What step multiplies it by."""
   batch_size: int = 128
   """Examples a step."""
   rho: float = 0.05
   """Radius of flat_X and sam_X."""
+  weight_decay: float = 0.0
+  """Times each parameter, added to its gradient; with adamw, to its update."""
   route: str = 'auto'
   """How statistics are taken: auto, losses, jacobian, gramian,
   layerwise or features."""
@@ -177,15 +181,16 @@ def check(config: ComparisonConfig, suite: Suite) -> None:
       f'--diagnose and --layout {config.layout}: single samples are not spread '
       'over devices; use --layout none.'
     )
-  schedules.check(config)
-  _validate.in_range('--weight-decay', config.weight_decay, 0)
   diagnose.check(config, config.batch_size)
   diagnose.check_network(config, config.model, network)
   check_widths(config.hidden_sizes, config.head_sizes, config.expert_sizes)
-  for name in ('seeds', 'epochs', 'batch_size', 'log_every'):
+  for name in ('seeds', 'epochs', 'batch_size', 'log_every', 'decay_every'):
     _validate.in_range(flag(name), getattr(config, name), 1)
+  _validate.one_of('--schedule', config.schedule, SCHEDULES)
+  _validate.in_range('--decay-factor', config.decay_factor, 0, open_low=True)
   _validate.in_range('--learning-rate', config.learning_rate, 0, open_low=True)
   _validate.in_range('--rho', config.rho, 0)
+  _validate.in_range('--weight-decay', config.weight_decay, 0)
   for name in ('weights', 'scores'):
     value = getattr(config, name)
     if len(value) != len(tasks):
@@ -229,13 +234,17 @@ def make_specs(
   """
   labels, num_tasks = problem.labels, len(problem.tasks)
   single = num_tasks == 1
-  schedule = schedules.make_schedule(
-    config,
+  steps_per_epoch = found.steps_per_epoch(config.batch_size)
+  schedule = make_schedule(
+    config.schedule,
     config.learning_rate,
-    config.epochs,
-    found.steps_per_epoch(config.batch_size),
+    config.epochs * steps_per_epoch,
+    every=config.decay_every * steps_per_epoch,
+    factor=config.decay_factor,
   )
-  optimizer = with_weight_decay(config.optimizer, config.weight_decay)
+  optimizer = optimizers.with_weight_decay(
+    config.optimizer, config.weight_decay
+  )
   method = methods.make_method(
     'sum_losses' if single else name,
     num_tasks,

@@ -20,6 +20,9 @@ HEAVY_BALL: Make = functools.partial(optax.sgd, momentum=MOMENTUM)
 SIGN: Make = mtl.signsgd
 SIGN_HEAVY_BALL: Make = functools.partial(mtl.signsgd, momentum=MOMENTUM)
 
+#: What ``--schedule`` takes.
+SCHEDULES = ('cosine', 'constant', 'step')
+
 #: What ``--optimizer`` takes.
 OPTIMIZERS: dict[str, Make] = {
   'adam': ADAM,
@@ -27,6 +30,25 @@ OPTIMIZERS: dict[str, Make] = {
   'sgd': SGD,
   'momentum': HEAVY_BALL,
 }
+
+
+def make_schedule(
+  name: str, rate: float, steps: int, *, every: int, factor: float
+) -> optax.Schedule:
+  """The learning rate of each step.
+
+  Args:
+    name: ``'cosine'``, which falls to zero; ``'constant'``; or ``'step'``.
+    rate: of the first step.
+    steps: of the whole run.
+    every: steps after which ``'step'`` multiplies it.
+    factor: what it multiplies by.
+  """
+  if name == 'cosine':
+    return optax.cosine_decay_schedule(rate, steps)
+  if name == 'constant':
+    return optax.constant_schedule(rate)
+  return optax.exponential_decay(rate, every, factor, staircase=True)
 
 
 def with_weight_decay(name: str, weight_decay: float) -> Make:

@@ -1,4 +1,4 @@
-"""Learning rates by the step, and penalties on the size of parameters."""
+"""Penalties on the size of parameters, and options that make no run."""
 
 import jax
 import jax.numpy as jnp
@@ -6,32 +6,9 @@ import numpy as np
 import optax
 import pytest
 
-from experiments.lab import comparison, optimizers, schedules
+from experiments.lab import comparison, optimizers
 from experiments.lab.comparison import ComparisonConfig
-
-
-def rates(steps, **options):
-  found = schedules.make_schedule(
-    ComparisonConfig(**options), 0.4, epochs=3, per_epoch=5
-  )
-  return [float(found(step)) for step in steps]
-
-
-def test_schedules_by_hand():
-  np.testing.assert_allclose(rates((0, 7, 14), schedule='constant'), 0.4)
-  np.testing.assert_allclose(
-    rates((0, 4, 5, 9, 10, 14), schedule='step', decay_epochs=1),
-    [0.4, 0.4, 0.2, 0.2, 0.1, 0.1],
-    rtol=1e-6,
-  )
-  np.testing.assert_allclose(
-    rates((0, 9, 10, 14), schedule='step', decay_epochs=2, decay=0.85),
-    [0.4, 0.4, 0.34, 0.34],
-    rtol=1e-6,
-  )
-  np.testing.assert_allclose(
-    rates((0, 5, 15)), [0.4, 0.4 * (1 + np.cos(np.pi / 3)) / 2, 0], atol=1e-7
-  )
+from experiments.suites import find
 
 
 @pytest.mark.parametrize('name', ['adam', 'sgd', 'adamw'])
@@ -53,14 +30,13 @@ def test_without_weight_decay_the_optimizer_is_the_one_of_its_name():
   ('options', 'said'),
   [
     ({'schedule': 'cosin'}, "--schedule='cosin'.*mean 'cosine'"),
-    ({'schedule': 'step', 'decay': 0.0}, '--decay=0.0'),
-    ({'decay_epochs': 0}, '--decay-epochs=0'),
+    ({'schedule': 'step', 'decay_factor': 0.0}, '--decay-factor=0.0'),
+    ({'decay_every': 0}, '--decay-every=0'),
     ({'weight_decay': -1.0}, '--weight-decay=-1.0'),
   ],
 )
 def test_options_that_make_no_run_are_refused(options, said):
-  from experiments.suites.digits import SUITE
-
-  config = comparison.complete(ComparisonConfig(**options), SUITE)
+  suite = find('digits')
+  config = comparison.complete(ComparisonConfig(**options), suite)
   with pytest.raises(ValueError, match=said):
-    comparison.check(config, SUITE)
+    comparison.check(config, suite)
