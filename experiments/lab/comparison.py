@@ -273,7 +273,7 @@ def make_specs(
   def batches(seed):
     size = config.batch_size
     if layout is None:
-      return found.batches(size, seed)
+      return found.batches(size, seed, tasks=problem.tasks)
     own = found.batches(size, seed, layout.local_rows(size))
     return ShardedBatches(own, layout, size)
 
@@ -292,6 +292,7 @@ def make_specs(
       test_fn=lambda state: problem.evaluate(state, 'test'),
       probe_fn=probe,
       probe_every=config.diagnose_every,
+      batch_size=found.counted(config.batch_size, problem.tasks),
     )
     for seed in range(config.seeds)
   ]
@@ -325,6 +326,13 @@ def prepare(
       config.batch_size,
       lambda text: console.print(text, markup=False),
     )
+  for option in ('layout', 'diagnose'):
+    value = getattr(config, option)
+    if not found.spread and value not in ('none', ()):
+      raise ValueError(
+        f'--{option} {value}: the tasks of the suite {suite.name} are on '
+        'batches of their own, some of them absent in a step; leave it out.'
+      )
   layout = devices.make_layout(config.layout)
   if layout is not None:
     layout.local_rows(config.batch_size)

@@ -62,6 +62,7 @@ class RunSpec:
     probe_every: steps between these measurements.
     num_steps: steps to train; None: as many as the study says.
     steps_per_epoch: steps between evaluations; None likewise.
+    batch_size: examples that `fit` counts in a step; None likewise.
     select: from validation metrics to the score of a state; None: the study's.
     facts: columns that the row has besides those measured.
   """
@@ -81,6 +82,7 @@ class RunSpec:
   probe_every: int = 5
   num_steps: int | None = None
   steps_per_epoch: int | None = None
+  batch_size: int | None = None
   select: Callable[[Mapping[str, Any]], float] | None = None
   facts: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
@@ -218,6 +220,7 @@ def spec_steps(
   row: dict[str, Any] = {'method': spec.method, 'seed': spec.seed, **spec.facts}
   num_steps = spec.num_steps or num_steps
   steps_per_epoch = spec.steps_per_epoch or steps_per_epoch
+  batch_size = spec.batch_size or batch_size
   start = time.perf_counter()
   if devices.is_first():
     (folder / run_files.RESULT).unlink(missing_ok=True)

@@ -7,7 +7,7 @@ import hashlib
 import inspect
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -106,15 +106,27 @@ class Data:
     inputs: from a batch to what a network reads.
     eval_batch: examples that are measured at a time.
     probe_rows: examples that the cosines of gradients are taken on.
+    spread: whether all tasks are on one batch, which can be cut into rows.
   """
 
   splits: Mapping[str, Mapping[str, np.ndarray]]
   inputs: Callable[[Mapping[str, jax.Array]], jax.Array]
   eval_batch: int = 500
   probe_rows: int = 256
+  spread: ClassVar[bool] = True
 
-  def batches(self, batch_size: int, seed: int, rows: Any = None) -> Any:
-    """The training batches of a seed, without end; of each batch some rows."""
+  def batches(
+    self,
+    batch_size: int,
+    seed: int,
+    rows: Any = None,
+    tasks: Sequence[str] | None = None,
+  ) -> Any:
+    """The training batches of a seed, without end; of each batch some rows.
+
+    ``tasks`` are those that are trained, None: all.
+    """
+    del tasks  # all are on the same examples
     return data.make_train_iterator(
       self.splits['train'], batch_size=batch_size, seed=seed, rows=rows
     )
@@ -126,6 +138,11 @@ class Data:
   def steps_per_epoch(self, batch_size: int) -> int:
     """Whole batches in a pass over the training data."""
     return self.num_examples('train') // batch_size
+
+  def counted(self, batch_size: int, tasks: Sequence[str]) -> int:
+    """The examples that `mtljax.training.fit` counts in a step."""
+    del tasks
+    return batch_size
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -3,6 +3,7 @@
 Needs the extra ``data``: ``pip install 'mtljax[data]'``.
 """
 
+from mtljax.data._balanced import BalancedIterator, make_balanced_iterator
 from mtljax.data._sources import SOURCES
 from mtljax.data.celeba import load_celeba
 from mtljax.data.census import (
@@ -24,6 +25,7 @@ from mtljax.data.multi_digits import (
   compose,
   prepare_multi_digits,
 )
+from mtljax.data.office import OFFICE_DOMAINS, load_office
 from mtljax.data.pipeline import (
   BatchIterator,
   channel_moments,
@@ -50,6 +52,7 @@ from mtljax.data.scenes import (
 )
 
 __all__ = [
+  'BalancedIterator',
   'BatchIterator',
   'CENSUS_TASKS',
   'Census',
@@ -57,6 +60,7 @@ __all__ = [
   'Flights',
   'MultiDigits',
   'MultiDigitsConfig',
+  'OFFICE_DOMAINS',
   'QM9_TASKS',
   'Qm9Molecules',
   'SCENE_CLASSES',
@@ -71,8 +75,10 @@ __all__ = [
   'load_celeba',
   'load_census',
   'load_flights',
+  'load_office',
   'load_qm9',
   'load_scenes',
+  'make_balanced_iterator',
   'make_streaming_iterator',
   'make_train_iterator',
   'normalize_images',

@@ -68,13 +68,13 @@ def digits_by_split(
   """
   if name == 'mnist_5k':
     images, labels = _read_mnist_5k()
-    parts = _stratified(labels, _MNIST_5K_SHARES, seed)
+    parts = stratified(labels, _MNIST_5K_SHARES, seed)
     return {
       split: Digits(images[part], labels[part], part)
       for split, part in zip(SPLITS, parts, strict=True)
     }
   images, labels = _read_tfds(name, 'train', data_dir)
-  train, validation = _stratified(labels, _FULL_SHARES, seed)
+  train, validation = stratified(labels, _FULL_SHARES, seed)
   test_images, test_labels = _read_tfds(name, 'test', data_dir)
   return {
     'train': Digits(images[train], labels[train], train),
@@ -83,7 +83,7 @@ def digits_by_split(
   }
 
 
-def _stratified(
+def stratified(
   labels: np.ndarray, shares: Sequence[float], seed: int
 ) -> list[np.ndarray]:
   rng = np.random.default_rng(seed)
@@ -131,15 +131,15 @@ def open_tfds(
   name: str,
   split: str,
   data_dir: str | os.PathLike[str] | None,
-  decoders: Any = None,
+  **options: Any,
 ) -> Any:
-  """`find_tfds`, with a look at every record.
+  """`find_tfds`, with its options, and a look at every record.
 
   Raises:
     FileNotFoundError: it is not prepared.
     ValueError: a file is damaged, or is another data set's.
   """
-  source = find_tfds(name, split, data_dir, decoders)
+  source = find_tfds(name, split, data_dir, **options)
   info = getattr(source, 'dataset_info', None)
   try:
     # What tfds reads from files has its split there; its mocks have none.
@@ -157,9 +157,18 @@ def find_tfds(
   name: str,
   split: str,
   data_dir: str | os.PathLike[str] | None,
-  decoders: Any = None,
+  *,
+  undecoded: Sequence[str] = (),
+  preparing: str = 'Preparing it downloads the original files',
 ) -> Any:
   """The prepared split of a tfds data set, in the directory or the default one.
+
+  Args:
+    name: of the data set, and of its configuration.
+    split: which part of it.
+    data_dir: where it is looked for first.
+    undecoded: features that are given as the bytes that they are stored as.
+    preparing: where the original files come from, as a part of a sentence.
 
   Raises:
     FileNotFoundError: it is in neither.
@@ -172,7 +181,7 @@ def find_tfds(
         split=split,
         data_dir=directory,
         download=False,
-        decoders=decoders,
+        decoders={name: tfds.decode.SkipDecoding() for name in undecoded},
         builder_kwargs={'file_format': 'array_record'},
       )
     # What tfds raises when nothing is there, or another format is.
@@ -183,7 +192,7 @@ def find_tfds(
   )
   raise FileNotFoundError(
     f'the tfds data set {name!r} is not prepared as array_record in '
-    f'{searched}. Preparing it downloads the original files and needs '
+    f'{searched}. {preparing} and needs '
     'TensorFlow once: pip install tensorflow-cpu, then '
     f'tfds build {name} --file_format=array_record.'
   ) from cause

@@ -19,13 +19,14 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import tensorflow_datasets as tfds
-from PIL import Image, UnidentifiedImageError
 
 from mtljax import _validate
-from mtljax.data import _sources
+from mtljax.data import _photographs, _sources
 
 _CHUNK = 1000
+_AGAIN = (
+  'prepare the data set again, tfds build celeb_a --file_format=array_record.'
+)
 
 
 def load_celeba(
@@ -66,9 +67,7 @@ def load_celeba(
   """
   _validate.one_of('split', split, _sources.SPLITS)
   _validate.integer('size', size, 1)
-  source = _sources.open_tfds(
-    'celeb_a', split, data_dir, decoders={'image': tfds.decode.SkipDecoding()}
-  )
+  source = _sources.open_tfds('celeb_a', split, data_dir, undecoded=['image'])
   count = len(source)
   if num_examples is not None:
     count = min(count, _validate.integer('num_examples', num_examples, 1))
@@ -78,7 +77,8 @@ def load_celeba(
   attributes: dict[str, np.ndarray] = {}
 
   def put(place: int, content: bytes) -> None:
-    images[place] = _shrunk(content, size, f'photograph {place} of {split}')
+    name = f'celeb_a: photograph {place} of {split}'
+    images[place] = _photographs.shrunk(io.BytesIO(content), size, name, _AGAIN)
 
   with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
     for start in range(0, count, _CHUNK):
@@ -92,17 +92,3 @@ def load_celeba(
           x['attributes'][name] for x in examples
         ]
   return {'image': images, **attributes}
-
-
-def _shrunk(content: bytes, size: int, what: str) -> np.ndarray:
-  try:
-    with Image.open(io.BytesIO(content)) as photograph:
-      small = photograph.convert('RGB').resize(
-        (size, size), Image.Resampling.BILINEAR
-      )
-  except (UnidentifiedImageError, OSError) as error:
-    raise ValueError(
-      f'celeb_a: {what} is no image that can be read ({error}): prepare the '
-      'data set again, tfds build celeb_a --file_format=array_record.'
-    ) from error
-  return np.asarray(small)

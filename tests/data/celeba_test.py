@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from mtljax import data, models
-from mtljax.data import celeba
+from mtljax.data import _photographs
 
 SIZES = (7, 3, 4)
 
@@ -48,7 +48,7 @@ def test_photographs_are_shrunk_as_pillow_does():
   pixels = rng.integers(0, 256, (128, 64, 3), dtype=np.uint8)
   file = io.BytesIO()
   Image.fromarray(pixels).save(file, 'PNG')
-  small = celeba._shrunk(file.getvalue(), 64, '')
+  small = _photographs.shrunk(file, 64, '', '')
   # Rows shrink by two: weights of a triangle of half-width two, at odd pixels.
   weights = np.array([1, 3, 3, 1]) / 8
   wanted = sum(
@@ -67,7 +67,7 @@ def test_the_first_ones_alone(faces):
     np.testing.assert_array_equal(x, whole[name][:2])
 
 
-def test_missing_data_says_where_to_get_it(tmp_path, monkeypatch):
+def test_missing_data_says_where_to_get_it(tmp_path):
   with pytest.raises(FileNotFoundError) as raised:
     data.load_celeba(split='train', data_dir=tmp_path)
   said = str(raised.value)
@@ -87,5 +87,5 @@ def test_a_damaged_file_is_named(tmp_path):
 
 
 def test_what_is_no_image_is_named():
-  with pytest.raises(ValueError, match='photograph 3 of test is no image'):
-    celeba._shrunk(b'no image', 64, 'photograph 3 of test')
+  with pytest.raises(ValueError, match='face 3 is no image.*: take another'):
+    _photographs.shrunk(io.BytesIO(b'no'), 64, 'face 3', 'take another')

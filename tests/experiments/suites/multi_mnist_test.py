@@ -98,7 +98,14 @@ def test_missing_digits_say_where_to_get_them(tmp_path):
     find('multi_fashion').read(DataOptions(dir=tmp_path), 8, lambda _: None)
 
 
-@pytest.mark.parametrize('name', NAMES)
+@pytest.mark.parametrize(
+  'name',
+  [
+    'multi_mnist',
+    pytest.param('multi_fashion', marks=pytest.mark.slow),
+    pytest.param('fashion_and_mnist', marks=pytest.mark.slow),
+  ],
+)
 def test_a_comparison_end_to_end(data_dir, tmp_path, monkeypatch, name):
   command = ['compare', '--suite', name, '--out', str(tmp_path)]
   command += ['--data.dir', str(data_dir), '--no-progress', '--no-tensorboard']
