@@ -25,6 +25,7 @@ from mtljax._tree import cosines as cosines
 from mtljax._tree import cross_gramian as cross_gramian
 from mtljax._tree import gramian as gramian
 from mtljax._types import Aggregator as Aggregator
+from mtljax._types import MaskedBatch as MaskedBatch
 from mtljax._types import MethodInfo as MethodInfo
 from mtljax._types import TaskStats as TaskStats
 from mtljax._types import Weighting as Weighting

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
 import jax
+import numpy as np
 import optax
 
 from mtljax import _labels
@@ -37,6 +38,48 @@ class TaskStats:
   gramian: jax.Array | None = None
   cross_gramian: jax.Array | None = None
   mask: jax.Array | None = None
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class MaskedBatch:
+  """A batch that not all tasks are present in.
+
+  What `mtljax.training.make_train_step` and the iterators of `mtljax.data` say
+  it by, where tasks come from data sets of their own. What stands in the batch
+  for an absent task keeps its shape, so that one compiled step serves all
+  masks, and is of no effect.
+
+  Attributes:
+    batch: what the losses are called with.
+    task_mask: true for the tasks present, shape ``(T,)``.
+
+  Raises:
+    ValueError: no task is present. Only a mask that is a numpy array or a list
+      is looked at: arrays of JAX may not be there yet.
+
+  Examples:
+    >>> import numpy as np, mtljax as mtl
+    >>> mtl.MaskedBatch(np.zeros((4, 2)), [True, False]).task_mask
+    array([ True, False])
+    >>> mtl.MaskedBatch(np.zeros((4, 2)), [False, False])
+    Traceback (most recent call last):
+    ...
+    ValueError: task_mask=[False, False]: no task is present; leave it out.
+  """
+
+  batch: Any
+  task_mask: Any
+
+  def __post_init__(self):
+    mask = self.task_mask
+    if isinstance(mask, list | tuple):
+      mask = np.asarray(mask)
+      object.__setattr__(self, 'task_mask', mask)
+    if isinstance(mask, np.ndarray) and not np.atleast_1d(mask).any(-1).all():
+      raise ValueError(
+        f'task_mask={mask.tolist()}: no task is present; leave it out.'
+      )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -17,6 +17,7 @@ from experiments.lab import (
   command,
   devices,
   diagnose,
+  floors,
   identity,
   methods,
   optimizers,
@@ -234,12 +235,13 @@ def make_specs(
   """
   labels, num_tasks = problem.labels, len(problem.tasks)
   single = num_tasks == 1
-  steps_per_epoch = found.steps_per_epoch(config.batch_size)
+  per_epoch = found.steps_per_epoch(config.batch_size, problem.tasks)
+  steps = config.epochs * per_epoch
   schedule = make_schedule(
     config.schedule,
     config.learning_rate,
-    config.epochs * steps_per_epoch,
-    every=config.decay_every * steps_per_epoch,
+    steps,
+    every=config.decay_every * per_epoch,
     factor=config.decay_factor,
   )
   optimizer = optimizers.with_weight_decay(
@@ -292,6 +294,8 @@ def make_specs(
       test_fn=lambda state: problem.evaluate(state, 'test'),
       probe_fn=probe,
       probe_every=config.diagnose_every,
+      num_steps=steps,
+      steps_per_epoch=per_epoch,
       batch_size=found.counted(config.batch_size, problem.tasks),
     )
     for seed in range(config.seeds)
@@ -365,17 +369,19 @@ def prepare(
   if mode == 'loop':
     groups = [[run] for run in itertools.chain.from_iterable(by_method)]
   steps_per_epoch = found.steps_per_epoch(config.batch_size)
+  digests = suite.digests(found)
+  known = floors.kept(config.out, suite, digests)
   return study.Study(
     name=name,
     tasks=config.tasks,
     groups=tuple(tuple(group) for group in groups),
-    facts=suite.facts(found)
+    facts=suite.facts(found, known)
     | {
       'num_params': sharings.num_params,
       'num_shared': sharings.num_shared,
       'num_gramian': sharings.num_gramian,
     },
-    data={suite.name: suite.digests(found)},
+    data={suite.name: digests},
     options={
       'num_steps': config.epochs * steps_per_epoch,
       'steps_per_epoch': steps_per_epoch,

@@ -61,7 +61,10 @@ def make_probes(
     return {}
   return {
     tasks: make_probe(
-      problem.loss, problem.labels, num_samples=config.diagnose_samples
+      problem.loss,
+      problem.labels,
+      problem.sharings.gramian_labels,
+      num_samples=config.diagnose_samples,
     )
     for tasks, problem in problems.items()
   }
@@ -70,6 +73,7 @@ def make_probes(
 def make_probe(
   loss: mtl.Staged,
   labels: Any,
+  gramian_labels: Any = None,
   *,
   num_samples: int = 8,
   num_tasks: int = MOST_TASKS,
@@ -81,6 +85,7 @@ def make_probe(
       the samples of a batch apart from each other: a batch of one has no
       statistics.
     labels: of the parameters.
+    gramian_labels: those whose gradients are compared; None: all shared ones.
     num_samples: S, the first of each batch.
     num_tasks: where there are more, so many are drawn at every call, by the
       key and the step of the state, in order and without repetition;
@@ -106,6 +111,7 @@ def make_probe(
       state.model_state,
       key,
       labels=labels,
+      gramian_labels=gramian_labels,
       tasks=drawn,
       num_samples=num_samples,
       has_aux=True,

@@ -29,7 +29,7 @@ class Measure:
   Attributes:
     name: ``'accuracy'``; its values are called ``accuracy/<task>``.
     higher_is_better: its direction.
-    unit: of its values, ``'%'`` for a share.
+    unit: of its values; ``'%'`` for a share, a fraction shown in percent.
     in_delta_m: whether delta-m and mean rank are taken over it.
   """
 
@@ -135,8 +135,11 @@ class Data:
     """Rows of a split."""
     return len(next(iter(self.splits[split].values())))
 
-  def steps_per_epoch(self, batch_size: int) -> int:
-    """Whole batches in a pass over the training data."""
+  def steps_per_epoch(
+    self, batch_size: int, tasks: Sequence[str] | None = None
+  ) -> int:
+    """Whole batches in a pass over the training data of these tasks."""
+    del tasks
     return self.num_examples('train') // batch_size
 
   def counted(self, batch_size: int, tasks: Sequence[str]) -> int:
@@ -305,11 +308,14 @@ class Suite:
         scores.append(value if task.score.higher_is_better else -value)
     return sum(scores) / len(scores)
 
-  def facts(self, found: Data | None = None) -> dict[str, Any]:
+  def facts(
+    self, found: Data | None = None, floors: Mapping[str, Any] | None = None
+  ) -> dict[str, Any]:
     """What ``config.json`` says of its measures.
 
     Args:
       found: the data, of which the floors are taken; None: there are none.
+      floors: those of an earlier time, of the same data.
     """
     listed = [
       (f'{measure.name}/{task.name}', measure)
@@ -321,7 +327,7 @@ class Suite:
       'higher_is_better': {name: x.higher_is_better for name, x in listed},
       'delta_m_metrics': [name for name, x in listed if x.in_delta_m],
     }
-    units = {name: x.unit for name, x in listed if x.unit not in ('', '%')}
+    units = {name: x.unit for name, x in listed if x.unit}
     if units:
       facts['units'] = units
     known = {name for name, _ in listed}
@@ -330,7 +336,7 @@ class Suite:
         'rows': _rounded(self.published.rows, known)
       }
     if self.floors is not None and found is not None:
-      facts['floors'] = _rounded(self.floors(found), known)
+      facts['floors'] = floors or _rounded(self.floors(found), known)
     return facts
 
   def digests(self, data: Data) -> dict[str, str]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from experiments.report.tables import MISSING, Column, columns_of
+from experiments.report.tables import MISSING, SHARE, Column, columns_of
 from mtljax import metrics
 
 _TITLE = 'Δm published %'
@@ -98,6 +98,8 @@ def _delta_m(chosen, values, base) -> float | None:
 def columns(summary: Mapping[str, Any]) -> list[Column]:
   """The table of `compare`: means of kinds of one unit, then every metric.
 
+  Without delta-m where no row has one.
+
   Args:
     summary: content of ``summary.json``, with ``beside``.
   """
@@ -111,31 +113,39 @@ def columns(summary: Mapping[str, Any]) -> list[Column]:
   if len(chosen) > _MANY:
     averaged |= {metric['kind'] for metric in chosen}
     chosen = []
-  by_kind = {
-    m['kind']: [x['name'] for x in summary['metrics'] if x['kind'] == m['kind']]
-    for m in summary['metrics']
-    if m['kind'] in averaged
-  }
-  titles = ['', *(f'{kind}, mean' for kind in by_kind), _TITLE]
-  titles += [_title(metric) for metric in chosen]
-  texts = []
-  for row in rows:
+  by_kind: dict[str, list[Mapping[str, Any]]] = {}
+  for metric in summary['metrics']:
+    if metric['kind'] in averaged:
+      by_kind.setdefault(metric['kind'], []).append(metric)
+  names = [
+    row['name'] + (f' ({row["kind"]})' if row['kind'] != 'method' else '')
+    for row in rows
+  ]
+  found = [columns_of([''], [[name] for name in names])[0]]
+  for kind, own in by_kind.items():
+    wanted = [metric['name'] for metric in own]
     means = [
-      row['means'].get(kind, _mean(row['metrics'], wanted))
-      for kind, wanted in by_kind.items()
+      row['means'].get(kind, _mean(row['metrics'], wanted)) for row in rows
     ]
-    cells = [*means, row['delta_m']]
-    cells += [row['metrics'].get(metric['name']) for metric in chosen]
-    name = row['name'] + (
-      f' ({row["kind"]})' if row['kind'] != 'method' else ''
-    )
-    texts.append([name, *(MISSING if x is None else f'{x:.4g}' for x in cells)])
-  return columns_of(titles, texts)
+    unit = SHARE if all(m['unit'] == SHARE for m in own) else ''
+    found.append(_column(f'{kind}, mean', means, unit))
+  deltas = [row['delta_m'] for row in rows]
+  if any(x is not None for x in deltas):
+    found.append(_column(_TITLE, deltas))
+  for metric in chosen:
+    values = [row['metrics'].get(metric['name']) for row in rows]
+    title = metric['name'].replace('/', ' ')
+    found.append(_column(title, values, metric['unit']))
+  return found
 
 
-def _title(metric: Mapping[str, Any]) -> str:
-  unit = metric.get('unit')
-  return metric['name'].replace('/', ' ') + (f' {unit}' if unit else '')
+def _column(
+  title: str, values: Sequence[float | None], unit: str = ''
+) -> Column:
+  factor = 100 if unit == SHARE else 1
+  texts = [MISSING if x is None else f'{factor * x:.4g}' for x in values]
+  heading = f'{title} {unit}' if unit else title
+  return columns_of([heading], [[text] for text in texts])[0]
 
 
 def _mean(values: Mapping[str, float], wanted: list[str]) -> float | None:

@@ -20,6 +20,8 @@ from experiments.report.results import (
 )
 from experiments.report.summary import REFERENCE, summarize_results
 from experiments.report.tables import (
+  Column,
+  fitting,
   main_columns,
   metric_columns,
   render_columns,
@@ -66,12 +68,23 @@ def write_report(directory: str | pathlib.Path) -> dict[str, Any]:
 def print_tables(
   summary: dict[str, Any], console: rich.console.Console
 ) -> None:
-  """Prints the table, without its less telling columns where it is narrow."""
-  console.print(render_table(summary, compact=console.width < WIDE))
+  """Prints the tables, none wider than the console.
+
+  Where it is narrow, less telling columns are left out, and what still does not
+  fit goes on in further tables; of that beside floors there is the first.
+  """
+  left_out = console.width < WIDE
+  columns = _main_columns(summary, compact=left_out)
+  title = _title(summary)
+  for part in fitting(columns, console.width):
+    console.print(render_columns(title, part, width=console.width))
+    title = 'The same runs, further columns'
   if summary['beside']:
-    columns = beside.columns(summary)
-    console.print(render_columns('Beside floors and papers', columns[:3]))
-  if console.width < WIDE:
+    parts = fitting(beside.columns(summary), console.width)
+    title = 'Beside floors and papers'
+    console.print(render_columns(title, parts[0], width=console.width))
+    left_out |= len(parts) > 1
+  if left_out:
     console.print('Some columns are left out; the report has them all.')
 
 
@@ -87,12 +100,15 @@ def render_table(
   Returns:
     The table; print it with a ``rich.console.Console``.
   """
-  columns = [
+  return render_columns(_title(summary), _main_columns(summary, compact))
+
+
+def _main_columns(summary: dict[str, Any], compact: bool) -> list[Column]:
+  return [
     column
     for column in main_columns(summary)
     if not (compact and column.title in LESS_TELLING)
   ]
-  return render_columns(_title(summary), columns)
 
 
 def _title(summary: dict[str, Any]) -> str:

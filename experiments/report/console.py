@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 import rich.console
 
-#: Fits all columns of the table of a comparison.
+#: Fits all columns of the table of most comparisons.
 WIDE = 124
 
 

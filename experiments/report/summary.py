@@ -9,6 +9,8 @@ from typing import Any
 from experiments.report.results import Results, Run
 from mtljax import metrics
 
+#: Of metrics whose unit a folder does not say.
+UNITS = {'accuracy': '%'}
 HIGHER_IS_BETTER = {
   'accuracy': True,
   'auc': True,
@@ -130,7 +132,7 @@ def _list_metrics(results: Results, notes: list[str]) -> list[dict[str, Any]]:
         'kind': kind or name,
         'task': task if kind and task in results.tasks else None,
         'higher_is_better': direction,
-        'unit': units.get(name, ''),
+        'unit': units.get(name, UNITS.get(kind or name, '')),
       }
     )
   rich = {

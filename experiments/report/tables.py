@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import textwrap
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import rich.box
@@ -12,7 +13,12 @@ import rich.text
 from experiments.report.summary import REFERENCE
 
 MISSING = '-'
+#: The unit of what is kept as a fraction and shown in percent.
+SHARE = '%'
 MAX_METRICS = 6
+#: Characters beside a column, or half of them before and after the table.
+GAP = 2
+_WHOLE = {'break_long_words': False, 'break_on_hyphens': False}
 
 
 class Cell(NamedTuple):
@@ -50,7 +56,11 @@ def columns_of(
 
 
 def render_columns(
-  title: str, columns: Sequence[Column], *, left: int = 1
+  title: str,
+  columns: Sequence[Column],
+  *,
+  left: int = 1,
+  width: int | None = None,
 ) -> rich.table.Table:
   """A table for the terminal.
 
@@ -58,6 +68,8 @@ def render_columns(
     title: shown above.
     columns: what is shown; the best cells stand out.
     left: how many columns are set to the left, and never wrapped.
+    width: of the terminal; where headings in one line do not fit, their words
+      are in several, and cells stay whole. None: it is wide.
 
   Returns:
     The table; print it with a ``rich.console.Console``.
@@ -69,9 +81,15 @@ def render_columns(
     pad_edge=False,
     collapse_padding=True,
   )
-  for i, column in enumerate(columns):
+  titles = [column.title for column in columns]
+  if width is not None and _total(columns, map(len, titles)) > width:
+    titles = [
+      '\n'.join(textwrap.wrap(column.title, _least(column), **_WHOLE))
+      for column in columns
+    ]
+  for i, heading in enumerate(titles):
     table.add_column(
-      rich.text.Text(column.title),
+      rich.text.Text(heading),
       justify='left' if i < left else 'right',
       no_wrap=i < left,
       overflow='fold',
@@ -84,6 +102,44 @@ def render_columns(
       )
     )
   return table
+
+
+def fitting(columns: Sequence[Column], width: int) -> list[list[Column]]:
+  """The columns in tables that a terminal shows unbroken.
+
+  Args:
+    columns: the first of them begins every table.
+    width: of the terminal.
+
+  Returns:
+    One table if all fit; a column that fits nowhere has a table of its own.
+  """
+  first, *others = columns
+  tables = [[first]]
+  for column in others:
+    wider = [*tables[-1], column]
+    if len(wider) > 2 and _total(wider, map(_least, wider)) > width:
+      tables.append([first])
+    tables[-1].append(column)
+  return tables
+
+
+def _least(column: Column) -> int:
+  """The longest word of its heading, or cell."""
+  return max(len(x) for x in ['-', *column.title.split(), *_texts(column)])
+
+
+def _texts(column: Column) -> list[str]:
+  return [cell.text for cell in column.cells]
+
+
+def _total(columns: Sequence[Column], headings: Iterable[int]) -> int:
+  """Characters in a line of a table whose headings are so wide."""
+  sizes = [
+    max(heading, *map(len, _texts(column)), 1)
+    for column, heading in zip(columns, headings, strict=True)
+  ]
+  return sum(sizes) + GAP * len(sizes)
 
 
 def main_columns(summary: dict[str, Any]) -> list[Column]:
@@ -115,8 +171,7 @@ def main_columns(summary: dict[str, Any]) -> list[Column]:
         continue
       if len({metric['unit'] for metric in own}) > 1:
         continue
-      names = [metric['name'] for metric in own]
-      columns.append(_average_column(summary, kind, names, higher))
+      columns.append(_average_column(summary, kind, own, higher))
   columns += [
     _column(summary, 'Δm metrics %', lambda e: e['delta_m_metrics'], _signed),
     _column(summary, 'Δm tasks %', lambda e: e['delta_m_tasks'], _signed),
@@ -153,27 +208,28 @@ def _cost_columns(summary: dict[str, Any]) -> list[Column]:
 
 
 def _metric_column(summary: dict[str, Any], metric: dict[str, Any]) -> Column:
-  name, percent = metric['name'], metric['kind'] == 'accuracy'
-  unit = '%' if percent else metric['unit']
+  name, unit = metric['name'], metric['unit']
   return _column(
     summary,
     name.replace('/', ' ') + (f' {unit}' if unit else ''),
     lambda entry: entry['metrics'].get(name),
-    _percent if percent else _plain,
+    _percent if unit == SHARE else _plain,
     metric['higher_is_better'],
   )
 
 
 def _average_column(
-  summary: dict[str, Any], kind: str, names: list[str], higher: bool
+  summary: dict[str, Any], kind: str, own: list[dict[str, Any]], higher: bool
 ) -> Column:
+  names = [metric['name'] for metric in own]
+
   def average(entry: dict[str, Any]) -> dict[str, Any] | None:
     values = [entry['metrics'].get(name) for name in names]
     if not all(values):
       return None
     return _bare(sum(value['mean'] for value in values) / len(values))
 
-  percent = kind == 'accuracy'
+  percent = own[0]['unit'] == SHARE
   title = f'{kind}, mean of {len(names)}' + (' %' if percent else '')
   form = '{:.2f}' if percent else '{:.4g}'
   return _column(

@@ -12,6 +12,7 @@ import pathlib
 
 from experiments.lab.binary import binary_task
 from experiments.lab.experts import experts
+from experiments.lab.mixed import MixedData, Part, mix
 from experiments.lab.options import DataOptions
 from experiments.lab.suite import (
   SPLITS,
@@ -34,7 +35,9 @@ __all__ = [
   'Data',
   'DataOptions',
   'Measure',
+  'MixedData',
   'Network',
+  'Part',
   'Published',
   'Suite',
   'Task',
@@ -44,6 +47,7 @@ __all__ = [
   'experts',
   'find',
   'first_rows',
+  'mix',
   'mlp',
   'names',
   'pool_images',

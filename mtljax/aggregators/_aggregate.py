@@ -120,12 +120,17 @@ def observe_inside(
   return jax.tree.map(one, state, is_leaf=is_ours)
 
 
-def hold(new: AggregateState, old: AggregateState) -> AggregateState:
+def hold(
+  new: AggregateState, old: AggregateState, mask: jax.Array | None = None
+) -> AggregateState:
   """The new state with weights that can be held: the old ones if it has none.
 
-  Before weights were ever computed there are none to fall back on.
+  Before weights were ever computed there are none to fall back on. An absent
+  task's stay what they were when they were last computed.
   """
   good = jnp.all(jnp.isfinite(new.weights)) | ~jnp.any(old.weights)
+  if mask is not None:
+    good = good & mask
   return new._replace(weights=jnp.where(good, new.weights, old.weights))
 
 

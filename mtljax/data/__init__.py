@@ -4,6 +4,7 @@ Needs the extra ``data``: ``pip install 'mtljax[data]'``.
 """
 
 from mtljax.data._balanced import BalancedIterator, make_balanced_iterator
+from mtljax.data._mix import Source, make_mixed_iterator
 from mtljax.data._sources import SOURCES
 from mtljax.data.celeba import load_celeba
 from mtljax.data.census import (
@@ -67,6 +68,7 @@ __all__ = [
   'SOURCES',
   'Scenes',
   'ScenesConfig',
+  'Source',
   'census_columns',
   'channel_moments',
   'compose',
@@ -79,6 +81,7 @@ __all__ = [
   'load_qm9',
   'load_scenes',
   'make_balanced_iterator',
+  'make_mixed_iterator',
   'make_streaming_iterator',
   'make_train_iterator',
   'normalize_images',

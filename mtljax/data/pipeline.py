@@ -185,11 +185,9 @@ def make_train_iterator(
     >>> sorted(int(x) for batch in batches for x in batch['x'])
     [0, 1, 2, 3, 4, 5]
   """
-  size = _length(arrays)
-  order = _order(
-    grain.MapDataset.range(size), size, batch_size, seed, num_epochs
-  )
-  dataset = order.batch(batch_size, drop_remainder=True).map(
+  size = num_rows(arrays)
+  order = index_batches(size, batch_size, seed, num_epochs)
+  dataset = order.map(
     lambda batch: {
       name: array[batch[slice(None) if rows is None else rows]]
       for name, array in arrays.items()
@@ -276,7 +274,7 @@ def eval_batches(arrays: Arrays, batch_size: int) -> Iterator[Batch]:
     >>> batches[1]['x'], batches[1]['mask']
     (array([3, 0]), array([ True, False]))
   """
-  size = _length(arrays)
+  size = num_rows(arrays)
   if batch_size < 1:
     raise ValueError(f'batch_size={batch_size} must be at least 1.')
   if 'mask' in arrays:
@@ -344,13 +342,24 @@ def channel_moments(
   return tuple(means), tuple(deviations)
 
 
-def _length(arrays: Arrays) -> int:
+def num_rows(arrays: Arrays) -> int:
+  """The leading axis of arrays that share it; ValueError if they do not."""
   lengths = {name: len(array) for name, array in arrays.items()}
   if len(set(lengths.values())) != 1:
     raise ValueError(
       f'arrays must share one leading axis, but their lengths are {lengths}.'
     )
   return next(iter(lengths.values()))
+
+
+def index_batches(
+  size: int, batch_size: int, seed: int, num_epochs: int | None = None
+) -> grain.MapDataset:
+  """The rows of each batch of `make_train_iterator`."""
+  order = _order(
+    grain.MapDataset.range(size), size, batch_size, seed, num_epochs
+  )
+  return order.batch(batch_size, drop_remainder=True)
 
 
 def _order(

@@ -11,7 +11,7 @@ from jax.typing import ArrayLike
 from mtljax import _labels, _tree
 from mtljax.diagnostics._conflict import similarity
 from mtljax.diagnostics._samples import first_samples
-from mtljax.gradients import _passes, _pullback
+from mtljax.gradients import _gramian, _passes, _pullback
 
 
 class PairConflict(NamedTuple):
@@ -52,6 +52,7 @@ def gradient_conflict(
   batch: Any,
   *args: Any,
   labels: _labels.Labels | None = None,
+  gramian_labels: Any | None = None,
   tasks: ArrayLike | None = None,
   num_samples: int = 8,
   chunk_size: int | None = None,
@@ -94,6 +95,8 @@ def gradient_conflict(
       one a task).
     *args: the arguments of ``fun`` after the batch.
     labels: see `mtljax.label_params`; None: all parameters are shared.
+    gramian_labels: tree of bools, see `mtljax.match_params`: the shared
+      parameters whose gradients are compared; None: all of them.
     tasks: indices of the tasks that are compared, and that a mean over tasks is
       taken of, shape ``(T,)``; they may be drawn anew by a key at every call.
       None: all.
@@ -146,7 +149,9 @@ def gradient_conflict(
       fun, params, (part, *args), labels=labels, has_aux=has_aux
     )
     some = _check_tasks(tasks, pullback.losses.shape[0])
-    rows = pullback.rows(passes, some)
+    marked = _gramian.marked_leaves(pullback, gramian_labels)
+    pairs = zip(pullback.rows(passes, some), marked, strict=True)
+    rows = [row for row, use in pairs if use]
     if not rows:
       raise ValueError('labels: at least one shared parameter is needed.')
     return rows

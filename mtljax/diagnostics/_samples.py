@@ -16,6 +16,7 @@ def sample_task_gramian(
   batch: Any,
   *args: Any,
   labels: _labels.Labels | None = None,
+  gramian_labels: Any | None = None,
   num_samples: int = 8,
   chunk_size: int | None = None,
   layerwise: bool = False,
@@ -47,6 +48,7 @@ def sample_task_gramian(
       one a task).
     *args: the arguments of ``fun`` after the batch.
     labels: see `mtljax.label_params`; None: all parameters are shared.
+    gramian_labels: as of `mtljax.value_and_sample_gramian`.
     num_samples: S, at most the batch.
     chunk_size: how many samples' gradients make a block, a divisor of S; None:
       all.
@@ -83,6 +85,7 @@ def sample_task_gramian(
   gramian_fn = value_and_sample_gramian(
     fun,
     labels=labels,
+    gramian_labels=gramian_labels,
     chunk_size=chunk,
     layerwise=layerwise,
     has_aux=has_aux,

@@ -70,9 +70,15 @@ class Pullback:
     """The tree of per-task gradients."""
     return self.split.merge(self.rows(passes), self.own())
 
-  def summed(self) -> Any:
-    """The gradient of the sum of the losses, by one backward pass."""
-    return self.split.merge(self.combined(self.ones()), self.own())
+  def summed(self, mask: jax.Array | None = None) -> Any:
+    """The gradient of the sum of the losses, by one backward pass.
+
+    Of those of the tasks present, where a mask ``(T,)`` says which are.
+    """
+    if mask is None:
+      return self.split.merge(self.combined(self.ones()), self.own())
+    weights = mask.astype(self.losses.dtype)
+    return self.split.merge(self.combined(weights), self.own(weights))
 
   def in_range_of(self, signals: list[Any]) -> Pullback:
     """The same for weights beyond the range of the losses or the signals."""
@@ -102,23 +108,26 @@ def make_pullback(
   watch: bool = False,
   cheapest: bool = False,
   place: Place | None = None,
+  mask: jax.Array | None = None,
 ) -> Pullback:
   """Evaluates the losses of any form and returns their pullback.
 
   With ``watch`` the layers are watched too, which a sequence of losses, each
   with its own pass, does not allow; ``cheapest``: for the least work, though
   that keep the gradients of all tasks. ``place`` says where on a mesh the rows
-  of the other forms go.
+  of the other forms go. What tasks outside the ``mask`` ``(T,)`` send back is
+  zero, whatever it was; in the plain form, whatever is finite.
   """
   _params.check_params(params)
   split = make_split(fun, params, labels)
   shared, own = split.split(jax.tree.leaves(params))
   how = Watch(cheapest) if watch else None
   if isinstance(fun, Staged):
-    return _staged(fun, split, shared, own, args, has_aux, how, place)
+    return _staged(fun, split, shared, own, args, has_aux, how, place, mask)
   if isinstance(fun, Sequence):
-    return _sequence(fun, split, shared, own, args, has_aux).in_range_of([])
-  made = _plain(fun, split, shared, own, args, has_aux, how, place)
+    made = _sequence(fun, split, shared, own, args, has_aux, mask)
+    return made.in_range_of([])
+  made = _plain(fun, split, shared, own, args, has_aux, how, place, mask)
   return made.in_range_of([])
 
 
@@ -153,7 +162,9 @@ def task_losses(
   return pullback.losses
 
 
-def _plain(fun, split, shared, own, args, has_aux, watch, place) -> Pullback:
+def _plain(
+  fun, split, shared, own, args, has_aux, watch, place, mask
+) -> Pullback:
   def forward(shared, own):
     losses, aux = _outputs.with_aux(
       fun(split.merge(shared, own), *args), has_aux
@@ -163,7 +174,7 @@ def _plain(fun, split, shared, own, args, has_aux, watch, place) -> Pullback:
   passed = evaluate(forward, shared, own, watch, bool(own))
   losses = passed.out
   num_tasks = losses.shape[0]
-  cotangents = jnp.eye(num_tasks, dtype=losses.dtype)
+  cotangents = _tree.present(mask, jnp.eye(num_tasks, dtype=losses.dtype))
   pull = lambda weights: passed.pull(weights.astype(losses.dtype))
 
   def rows(passes, tasks=None):
@@ -197,6 +208,13 @@ def _add(a, b):
   return jax.tree.map(jnp.add, a, b)
 
 
+def _of_present(mask, t, tree):
+  """What task t sends back; zeros where the mask says that it is absent."""
+  if mask is None:
+    return tree
+  return jax.tree.map(lambda x: _tree.present(mask[t], x), tree)
+
+
 def _weighted_sum(weights, trees):
   """``sum_t weights[t] * trees[t]``, added up in float32 or wider."""
 
@@ -210,7 +228,9 @@ def _weighted_sum(weights, trees):
   return jax.tree.map(leaf_sum, *trees)
 
 
-def _staged(fun, split, shared, own, args, has_aux, watch, place) -> Pullback:
+def _staged(
+  fun, split, shared, own, args, has_aux, watch, place, mask
+) -> Pullback:
   parts = Features()
 
   def trunk(shared, own):
@@ -238,7 +258,7 @@ def _staged(fun, split, shared, own, args, has_aux, watch, place) -> Pullback:
     if watch is not None or tell:
       mine = [_dependence.one_task(t, num_tasks)]
       found.append(jax.tree.leaves(pull.reach(mine, num_tasks), is_leaf=_none))
-    grads = pull(jnp.ones_like(loss))
+    grads = _of_present(mask, t, pull(jnp.ones_like(loss)))
     losses.append(loss)
     head_aux.append(aux)
     d_shared.append(grads[0])
@@ -310,7 +330,7 @@ def _staged(fun, split, shared, own, args, has_aux, watch, place) -> Pullback:
   ).in_range_of(jax.tree.leaves(stacked))
 
 
-def _sequence(funs, split, shared, own, args, has_aux) -> Pullback:
+def _sequence(funs, split, shared, own, args, has_aux, mask) -> Pullback:
   batches, rest = args[0], args[1:]
   if len(batches) != len(funs):
     raise ValueError(
@@ -336,15 +356,17 @@ def _sequence(funs, split, shared, own, args, has_aux) -> Pullback:
 
   def grads(weights, part):
     weights = weights.astype(losses.dtype)
-    total = pulls[0](weights[0])[part]
-    for t, pull in enumerate(pulls[1:], start=1):
-      total = _add(total, pull(weights[t])[part])
-    return total
+    found = [
+      _of_present(mask, t, pull(weights[t])[part])
+      for t, pull in enumerate(pulls)
+    ]
+    return functools.reduce(_add, found)
 
   def rows(passes, tasks=None):
     del passes  # each task has its own forward pass, so its own pullback
     ones = jnp.ones((), losses.dtype)
-    return take(_stack([pull(ones)[0] for pull in pulls]), tasks)
+    stacked = _stack([pull(ones)[0] for pull in pulls])
+    return take([_tree.present(mask, x) for x in stacked], tasks)
 
   def patterns():
     found = [

@@ -64,3 +64,21 @@ def test_wrong_arguments_are_named():
     call(num_samples=6, chunk_size=4)
   with pytest.raises(ValueError, match='at least one shared'):
     call(num_samples=6, labels=0)
+
+
+def test_only_marked_parameters_count():
+  def losses(params, x):
+    z = jnp.mean(x * params['a']), jnp.mean(x * params['b'])
+    return jnp.stack([3 * z[0] + z[1], z[1] - 3 * z[0]])
+
+  params, x = {'a': jnp.ones(()), 'b': jnp.ones(())}, jnp.ones(2)
+  marks = {'a': False, 'b': True}
+  for chosen, expected in (
+    (None, [[10, -8], [-8, 10]]),
+    (marks, np.ones((2, 2))),
+  ):
+    found = sample_task_gramian(
+      losses, params, x, gramian_labels=chosen, num_samples=2
+    )
+    for s in range(2):
+      np.testing.assert_allclose(found[s, :, s], expected, rtol=1e-6)

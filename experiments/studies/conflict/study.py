@@ -149,7 +149,10 @@ def make_specs(
     has_state=True,
   )
   probe = diagnose.make_probe(
-    problem.loss, problem.labels, num_samples=config.diagnose_samples
+    problem.loss,
+    problem.labels,
+    problem.sharings.gramian_labels,
+    num_samples=config.diagnose_samples,
   )
   steps_per_epoch = data.steps_per_epoch(config.batch_size)
 

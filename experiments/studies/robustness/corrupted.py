@@ -18,6 +18,7 @@ from experiments.lab.suite import Data, Task
 from experiments.report import files
 from mtljax import data
 from mtljax.data import corruptions
+from mtljax.training.step import _model_state
 
 KNOWN = (*corruptions.CORRUPTIONS, *corruptions.HELD_OUT)
 #: How the heads come about that are tested: fitted to clean data only, or
@@ -176,11 +177,15 @@ class Trained:
       params, model_state, self.data.inputs(batch), train=False
     )[0]
 
-  def scores(self, params: Any, features: jax.Array, batch: Any) -> Arrays:
+  def scores(
+    self, params: Any, model_state: Any, features: jax.Array, batch: Any
+  ) -> Arrays:
     """Mergeable metrics of all heads."""
     found = {}
     for t, task in enumerate(self.tasks):
-      outputs = self.problem.model.apply_head(t, params, features)
+      outputs = self.problem.model.apply_head(
+        t, params, features, model_state=model_state
+      )
       found |= task.measure(outputs, batch)
     return found
 
@@ -192,7 +197,9 @@ def make_refit(
   batch_size: int,
   learning_rate: float,
 ) -> Callable[..., Any]:
-  """``refit(params, features, labels, key) -> params``, with the same trunk.
+  """Fits the heads anew, with the same trunk.
+
+  ``refit(params, model_state, features, labels, key) -> (params, model_state)``
 
   Adam on the sum of the losses, from the heads that are there; its learning
   rate falls to zero along a cosine. As the trunk is fixed and Adam works by
@@ -205,11 +212,12 @@ def make_refit(
     learning_rate: at the beginning.
 
   Returns:
-    The jitted function: features ``(N, ...)`` and labels ``(N,)`` by task.
+    The jitted function: features ``(N, ...)`` and labels ``(N,)`` by task. What
+    heads keep in the model's state goes on with them.
   """
 
   @jax.jit
-  def refit(params, features, labels, key):
+  def refit(params, model_state, features, labels, key):
     size = min(batch_size, len(features))
     steps = len(features) // size
     tx = optax.adam(optax.cosine_decay_schedule(learning_rate, epochs * steps))
@@ -220,24 +228,34 @@ def make_refit(
     )
     orders = orders[:, : steps * size].reshape(-1, size)
 
-    def total(heads, rows, key):
+    def total(heads, model_state, rows, key):
       batch = {name: x[rows] for name, x in labels.items()}
       whole = params | heads
-      return sum(
-        head(whole, features[rows], batch, {}, key)[0]
-        for head in problem.loss.heads
+      losses, aux = zip(
+        *(
+          head(whole, features[rows], batch, model_state, key)
+          for head in problem.loss.heads
+        ),
+        strict=True,
       )
+      return sum(losses), _model_state.split_aux(
+        (model_state, aux), problem.loss, model_state
+      )[0]
 
     def step(carry, xs):
-      heads, state = carry
+      heads, model_state, state = carry
       rows, step_key = xs
-      grads = jax.grad(total)(heads, rows, step_key)
+      grads, model_state = jax.grad(total, has_aux=True)(
+        heads, model_state, rows, step_key
+      )
       updates, state = tx.update(grads, state, heads)
-      return (optax.apply_updates(heads, updates), state), None
+      return (optax.apply_updates(heads, updates), model_state, state), None
 
     keys = jax.random.split(key, len(orders))
-    (heads, _), _ = jax.lax.scan(step, (heads, tx.init(heads)), (orders, keys))
-    return params | heads
+    (heads, model_state, _), _ = jax.lax.scan(
+      step, (heads, model_state, tx.init(heads)), (orders, keys)
+    )
+    return params | heads, model_state
 
   return refit
 
@@ -262,11 +280,12 @@ def make_measure(
   features_of = jax.jit(trained.features)
 
   @jax.jit
-  def on_batch(params, fitted, model_state, batch):
+  def on_batch(params, model_state, fitted, batch):
     features = trained.features(params, model_state, batch)
     found = {}
-    for kind, heads in zip(KINDS, (fitted, params), strict=True):
-      scores = trained.scores(heads, features, batch)
+    both = fitted, (params, model_state)
+    for kind, heads in zip(KINDS, both, strict=True):
+      scores = trained.scores(*heads, features, batch)
       found |= {f'{kind}/{name}': x for name, x in scores.items()}
     return found
 
@@ -281,10 +300,14 @@ def make_measure(
     )[:count]
     labels = {task: jnp.asarray(train[task]) for task in trained.problem.tasks}
     fitted = refit(
-      state.params, jnp.asarray(features), labels, jax.random.key(seed)
+      state.params,
+      state.model_state,
+      jnp.asarray(features),
+      labels,
+      jax.random.key(seed),
     )
     evaluate = functools.partial(
-      on_batch, state.params, fitted, state.model_state
+      on_batch, state.params, state.model_state, fitted
     )
     by_pair = [
       over_batches(evaluate, corrupted.test(pair)) for pair in corrupted.pairs

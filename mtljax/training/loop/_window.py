@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from mtljax.training.loop._finite import NonFiniteLossError
+from mtljax.training.step._absent import PRESENT
 
 # Waiting for the device once in so many steps costs nothing that shows, and
 # bounds the memory held and the steps run after a non-finite loss.
@@ -18,6 +19,9 @@ _FETCH_EVERY = 128
 
 class Window:
   """Collects the metrics of steps and gives their means.
+
+  Of a task, or a pair, that is not present in all steps: the mean over those
+  where it is, and nothing where there are none.
 
   Nothing is read from the device until `means` (or every 128 steps).
   """
@@ -74,14 +78,19 @@ class Window:
           f"metrics['losses'] of the step has shape {shape}: it has to have "
           f'one loss for each of the {len(tasks)} task_names'
         )
-      for task, loss in zip(tasks, metrics['losses'], strict=True):
-        if not np.isfinite(loss):
+      here = np.asarray(metrics.get(PRESENT, np.ones(len(tasks))), bool)
+      for task, loss, counts in zip(
+        tasks, metrics['losses'], here, strict=True
+      ):
+        if counts and not np.isfinite(loss):
           raise NonFiniteLossError(
             f'the loss of task {task!r} is {loss} at step {step}',
             step=step,
             task=task,
           )
       for name, value in metrics.items():
+        if name == 'losses':  # of absent tasks, NaN is no number to add
+          value = np.where(here, value, np.zeros_like(value))
         self._values.setdefault(name, []).append(value)
 
   def means(self) -> dict[str, Any]:
@@ -89,10 +98,19 @@ class Window:
     self.fetch()
     seconds = time.perf_counter() - self._start
     line: dict[str, Any] = {}
+    here = self._values.get(PRESENT)
     for name, values in self._values.items():
       wide = values[0].dtype == np.float64
-      mean = np.mean(np.stack(values), axis=0, dtype=np.float64)
-      line |= self._named(name, mean if wide else mean.astype(np.float32))
+      counts = None if name == PRESENT else _counts(here, values[0].shape)
+      if counts is None:
+        mean = np.mean(np.stack(values), axis=0, dtype=np.float64)
+      else:
+        mean = _mean_of_present(np.stack(values), counts)
+      named = self._named(name, mean if wide else mean.astype(np.float32))
+      if counts is not None:
+        of = self._named(name, np.sum(counts, axis=0))
+        named = {key: x for key, x in named.items() if of[key] > 0}
+      line |= named
     if self._examples and seconds > 0:
       line['examples_per_second'] = round(self._examples / seconds, 1)
     self.reset()
@@ -115,3 +133,19 @@ class Window:
       f'metric {name!r} of the step has shape {value.shape}; it has to be a '
       f'scalar, one value a task ({len(tasks)},), or one a pair of tasks'
     )
+
+
+def _counts(
+  here: list[np.ndarray] | None, shape: tuple[int, ...]
+) -> np.ndarray | None:
+  """Which values of a metric are of a task, or a pair, that is present."""
+  if here is None:
+    return None
+  each = np.stack(here) > 0
+  pairs = each[:, :, None] & each[:, None, :]
+  return next((x for x in (each, pairs) if x.shape[1:] == shape), None)
+
+
+def _mean_of_present(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
+  total = np.sum(values, axis=0, where=counts, dtype=np.float64)
+  return total / np.maximum(np.sum(counts, axis=0), 1)

@@ -108,7 +108,9 @@ def fit(
     step_fn: ``(state, batch) -> (state, metrics)``, jitted, adding one to
       ``state.step``; it may donate the state. Metrics are arrays: ``losses``
       (T,), and any other scalars, (T,) or (T, T) arrays (of which the pairs
-      above the diagonal are written).
+      above the diagonal are written). With ``present`` (T,), as of steps on a
+      `mtljax.MaskedBatch`, means are over the steps that a task, or both of a
+      pair, are in, and a task that is in none has no entry in that line.
     state: the initial state (given up to ``step_fn``).
     batches: an iterator; with a checkpointer it needs grain's ``get_state`` and
       ``set_state``. Axis 0 of the first leaf counts the examples.

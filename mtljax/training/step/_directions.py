@@ -14,7 +14,7 @@ from mtljax._types import Aggregator, TaskStats
 from mtljax.aggregators import _aggregate
 from mtljax.gradients import _gramian, _pullback, _samples, _task_grads
 from mtljax.gradients._pullback import Pullback
-from mtljax.training.step import _microbatch, _model_state, _parts
+from mtljax.training.step import _absent, _microbatch, _model_state, _parts
 from mtljax.training.step._plan import Plan
 from mtljax.training.step.state import TrainState
 
@@ -29,25 +29,27 @@ class Part(NamedTuple):
     key: what their loss may draw from.
     cross: gives the cross-Gramian of the examples before them; None where the
       method does not read it.
+    mask: the tasks present, ``(T,)``; None: all are.
   """
 
   batch: Any
   key: jax.Array
   cross: Cross | None
+  mask: jax.Array | None
 
 
 def split(plan: Plan, state: TrainState, batch: Any) -> Part:
   """The batch, without the parts that only the weights are taken of."""
   key = jax.random.fold_in(state.key, state.step)
+  batch, mask = _absent.split_mask(plan, batch)
   if plan.layout is not None:
     batch = plan.layout.keep(batch, plan.layout.batch(batch))
   if 'cross_gramian' not in plan.base.needs:
-    return Part(batch, key, None)
+    return Part(batch, key, None, mask)
   *pair, batch = _parts.split_batch(batch, plan.loss_fn, 3)
   *keys, key = jax.random.split(key, 3)
-  return Part(
-    batch, key, functools.partial(_cross_gramian, plan, state, pair, keys)
-  )
+  cross = functools.partial(_cross_gramian, plan, state, mask, pair, keys)
+  return Part(batch, key, cross, mask)
 
 
 def of_part(
@@ -57,38 +59,39 @@ def of_part(
 
   The losses and what comes with them are those before any perturbation.
   """
-  make = functools.partial(_when_due, plan, state, part.cross)
+  make = functools.partial(_when_due, plan, state, part)
   if plan.averages('updates'):
     make = _microbatch.mean_update(make, plan.microbatch_size)
   return make(plan.base_state(state.method_state), part.batch, part.key)
 
 
-def _when_due(plan, state, cross, base_state, batch, key):
+def _when_due(plan, state, part, base_state, batch, key):
   """The update, its weights computed anew at the steps that ask for it."""
   if plan.due is None:
-    return _of_batch(plan, state, cross, False, base_state, batch, key)
+    return _of_batch(plan, state, part, False, base_state, batch, key)
   # Whole, forward pass and all: of one that they shared, every step would keep
   # what only those that are due need.
   fresh, held = (
     canonical_convolutions(
-      functools.partial(_of_batch, plan, state, cross, held)
+      functools.partial(_of_batch, plan, state, part, held)
     )
     for held in (False, True)
   )
   return jax.lax.cond(plan.due(state.step), fresh, held, base_state, batch, key)
 
 
-def _of_batch(plan, state, cross, held, base_state, batch, key):
+def _of_batch(plan, state, part, held, base_state, batch, key):
   """The update, of weights computed anew or held."""
   args = plan.loss_arguments(batch, state.model_state, key)
-  clean = pullback = _pull(plan, state, state.params, args)
+  mask = part.mask
+  clean = pullback = _pull(plan, state, state.params, args, mask)
   _check_num_tasks(plan, clean)
   extra: dict[str, Any] = {}
   if plan.observer is not None:
     extra['losses_after_follow'] = True
   if plan.method.perturb is not None:
-    params = plan.method.perturb(state.params, clean.summed())
-    pullback = _pull(plan, state, params, args)
+    params = plan.method.perturb(state.params, clean.summed(mask))
+    pullback = _pull(plan, state, params, args, mask)
   elif 'task_grads' in plan.method.needs:
     extra['task_grad_fn'] = _task_grads.task_grad_fn(
       plan.loss_fn, *args, has_aux=plan.has_state
@@ -99,20 +102,27 @@ def _of_batch(plan, state, cross, held, base_state, batch, key):
     base_state,
     params=state.params,
     held=held,
-    cross=cross,
+    cross=part.cross,
+    mask=mask,
     extra=extra,
   )
   return base_state, update, clean.losses, clean.aux
 
 
-def _pull(plan: Plan, state: TrainState, params: Any, args: Any) -> Pullback:
+def _pull(
+  plan: Plan,
+  state: TrainState,
+  params: Any,
+  args: Any,
+  mask: jax.Array | None,
+) -> Pullback:
   """The losses at ``params``, and the way back from them."""
   if plan.sample_fn is not None:
     layerwise = plan.route == 'layerwise'
     return _samples.of_samples(
       plan.sample_fn, params, args[0], layerwise, plan.passes
     )
-  pull = functools.partial(_pull_at_once, plan, state)
+  pull = functools.partial(_pull_at_once, plan, state, mask)
   if plan.averages('gradients'):
     pull = _microbatch.averaged(
       pull,
@@ -124,7 +134,7 @@ def _pull(plan: Plan, state: TrainState, params: Any, args: Any) -> Pullback:
   return pull(params, args)
 
 
-def _pull_at_once(plan, state, params, args):
+def _pull_at_once(plan, state, mask, params, args):
   """The same by one forward pass."""
   make = functools.partial(
     _pullback.make_pullback,
@@ -133,9 +143,10 @@ def _pull_at_once(plan, state, params, args):
     has_aux=plan.has_state,
     watch=plan.route == 'layerwise',
     cheapest=plan.cheapest,
+    mask=mask,
   )
   if plan.has_state:
-    make = _model_state.of_pullback(make, plan.loss_fn, state.model_state)
+    make = _model_state.of_pullback(make, plan.loss_fn, state.model_state, mask)
   layout = plan.layout
   if layout is None:
     return make(params, args)
@@ -160,7 +171,7 @@ def _check_num_tasks(plan: Plan, pullback: Pullback) -> None:
   )
 
 
-def _cross_gramian(plan, state, batches, keys):
+def _cross_gramian(plan, state, mask, batches, keys):
   """Inner products between the gradients of two batches, shape ``(T, T)``."""
   first, second = (
     _pull(
@@ -168,6 +179,7 @@ def _cross_gramian(plan, state, batches, keys):
       state,
       state.params,
       plan.loss_arguments(batch, state.model_state, key),
+      mask,
     )
     for batch, key in zip(batches, keys, strict=True)
   )
@@ -180,11 +192,12 @@ def _weighted_update(
   pullback: Pullback,
   combined: Callable[[jax.Array], list[jax.Array]],
   weights: jax.Array,
+  mask: jax.Array | None,
 ) -> Any:
   """The update by weighted backward passes, with no Jacobian kept."""
   conventions = method.conventions
   shared = combined(weights * conventions.scale)
-  own = pullback.own(_aggregate.head_weights(conventions, weights, None))
+  own = pullback.own(_aggregate.head_weights(conventions, weights, mask))
   return pullback.split.merge(_aggregate.clip(conventions, shared), own)
 
 
@@ -211,6 +224,7 @@ def _of_pass(
   params: Any,
   held: bool,
   cross: Cross | None,
+  mask: jax.Array | None,
   extra: dict[str, Any],
 ) -> tuple[Any, Any]:
   """The update that the base makes of this pass, and its next state.
@@ -223,16 +237,22 @@ def _of_pass(
     held: whether the weights are those of the step before.
     cross: gives the cross-Gramian, called only where the weights are computed;
       None if the method does not read it.
+    mask: the tasks present, None: all.
     extra: further arguments of the base's ``update``.
   """
   method = plan.base
+  if mask is not None:
+    extra = {**extra, 'task_mask': mask}
   if method.update_from_sum is not None:
     return method.update_from_sum(
-      pullback.summed(), state, params, losses=pullback.losses, **extra
+      pullback.summed(mask), state, params, losses=pullback.losses, **extra
     )
   if held:
-    weights = state.weights
-    return _weighted_update(method, pullback, pullback.combined, weights), state
+    weights = _tree.present(mask, state.weights)
+    return (
+      _weighted_update(method, pullback, pullback.combined, weights, mask),
+      state,
+    )
   if method.weighting is None:
     if cross is not None:
       extra = {**extra, 'cross_gramian': cross()}
@@ -244,11 +264,13 @@ def _of_pass(
       **extra,
     )
   by_route = _by_rows if plan.route == 'jacobian' else _by_weights
-  update, new = by_route(plan, pullback, state, cross)
-  return update, new if plan.due is None else _aggregate.hold(new, state)
+  update, new = by_route(plan, pullback, state, cross, mask)
+  if plan.due is not None:
+    new = _aggregate.hold(new, state, mask)
+  return update, new
 
 
-def _by_rows(plan, pullback, state, cross):
+def _by_rows(plan, pullback, state, cross, mask):
   """The update from the tasks' gradients."""
   # Not `update`: its `observe` waits for the next call, the step's does not.
   method = plan.base
@@ -261,20 +283,21 @@ def _by_rows(plan, pullback, state, cross):
     jax.tree.leaves(tree),
     pullback.losses,
     None if cross is None else cross(),
-    None,
+    mask,
     state,
   )
   return jax.tree.unflatten(pullback.split.treedef, leaves), new
 
 
-def _by_weights(plan, pullback, state, cross):
+def _by_weights(plan, pullback, state, cross, mask):
   """The update by weights and weighted passes; no task's gradient is kept."""
   gramian, combined = _gramian_and_combine(plan, pullback)
   stats = TaskStats(
     losses=pullback.losses,
     gramian=gramian,
     cross_gramian=None if cross is None else cross(),
+    mask=mask,
   )
   new = _aggregate.decide(plan.base.weighting, stats, state)
-  update = _weighted_update(plan.base, pullback, combined, new.weights)
+  update = _weighted_update(plan.base, pullback, combined, new.weights, mask)
   return update, new

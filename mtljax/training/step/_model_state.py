@@ -19,13 +19,17 @@ from mtljax.gradients import HeadAux, _pullback
 from mtljax.gradients._pullback import LossFn, Pullback
 
 
-def split_aux(aux: Any, loss_fn: LossFn, before: Any) -> tuple[Any, Any]:
+def split_aux(
+  aux: Any, loss_fn: LossFn, before: Any, mask: jax.Array | None = None
+) -> tuple[Any, Any]:
   """The model's next state, and the metrics, from any form's ``aux``.
 
   Args:
     aux: the auxiliary output of a pass.
     loss_fn: the losses.
     before: the state that the pass began with.
+    mask: the tasks present, ``(T,)``; what the others made of the state is
+      left out. None: all are.
 
   Raises:
     ValueError: a state differs from ``before`` in structure, shape or dtype, or
@@ -36,49 +40,67 @@ def split_aux(aux: Any, loss_fn: LossFn, before: Any) -> tuple[Any, Any]:
     metrics = _gather(
       [x.metrics if isinstance(x, HeadAux) else x for x in per_task]
     )
-    states = [_with_heads(model_state, per_task)]
+    states = [_with_heads(model_state, per_task, before, mask)]
+    mask = None
   elif callable(loss_fn):
     model_state, metrics = _pair(aux)
     metrics = _dictionary(metrics, 'the metrics')
-    states = [model_state]
+    states, mask = [model_state], None
   else:
     # Tasks with batches of their own each saw the same state.
     states, per_task = zip(*map(_pair, aux), strict=True)
     metrics = _gather(per_task)
   for state in states:
     _check_alike(before, state)
-  return mean_of_floating(states), metrics
+  return mean_of_floating(states, before, mask), metrics
 
 
-def _with_heads(model_state: Any, per_task: Sequence[Any]) -> Any:
+def _with_heads(
+  model_state: Any, per_task: Sequence[Any], before: Any, mask: Any
+) -> Any:
   """The state with what heads changed of it, means where several did."""
-  changed = [x.model_state for x in per_task if isinstance(x, HeadAux)]
+  changed = {
+    t: x.model_state for t, x in enumerate(per_task) if isinstance(x, HeadAux)
+  }
   if not changed:
     return model_state
-  return {
-    **model_state,
-    **{
-      name: mean_of_floating([x[name] for x in changed if name in x])
-      for name in {name: None for x in changed for name in x}
-    },
-  }
+  found = {}
+  for name in {name: None for x in changed.values() for name in x}:
+    tasks = [t for t, x in changed.items() if name in x]
+    states = [changed[t][name] for t in tasks]
+    here = None if mask is None else jnp.stack([mask[t] for t in tasks])
+    # A part that did not come in is refused after this.
+    found[name] = mean_of_floating(states, before.get(name, states[0]), here)
+  return {**model_state, **found}
 
 
 def of_pullback(
-  make: Callable[..., Pullback], loss_fn: LossFn, before: Any
+  make: Callable[..., Pullback],
+  loss_fn: LossFn,
+  before: Any,
+  mask: jax.Array | None = None,
 ) -> Callable[..., Pullback]:
   """``make`` of pullbacks whose ``aux`` is the next state and the metrics."""
 
   def made(*args, **kwargs):
     pullback = make(*args, **kwargs)
-    aux = split_aux(pullback.aux, loss_fn, before)
+    aux = split_aux(pullback.aux, loss_fn, before, mask)
     return dataclasses.replace(pullback, aux=aux)
 
   return made
 
 
-def mean_of_floating(trees: Sequence[Any]) -> Any:
-  """Means of the floating leaves; the others are those of the first tree."""
+def mean_of_floating(
+  trees: Sequence[Any], before: Any = None, mask: jax.Array | None = None
+) -> Any:
+  """Means of the floating leaves; the others are those of the first tree.
+
+  With a mask, of the trees that it marks, and ``before`` if there are none.
+  """
+  if mask is not None:
+    return jax.tree.map(
+      lambda old, *xs: _masked_mean(mask, old, xs), before, *trees
+    )
   if len(trees) == 1:
     return trees[0]
 
@@ -86,6 +108,17 @@ def mean_of_floating(trees: Sequence[Any]) -> Any:
     return sum(xs) / len(xs) if is_floating(xs[0]) else xs[0]
 
   return jax.tree.map(leaf, *trees)
+
+
+def _masked_mean(mask: jax.Array, old: Any, xs: Sequence[Any]) -> Any:
+  if not is_floating(xs[0]):
+    first = old
+    for t in reversed(range(len(xs))):
+      first = jnp.where(mask[t], xs[t], first)
+    return first
+  total = sum(jnp.where(mask[t], x, 0) for t, x in enumerate(xs))
+  mean = total / jnp.maximum(jnp.sum(mask), 1).astype(_dtype(xs[0]))
+  return jnp.where(jnp.any(mask), mean, old)
 
 
 def is_floating(x: Any) -> bool:

@@ -19,12 +19,14 @@ from mtljax.gradients import _pullback
 from mtljax.gradients._passes import Mode, make_passes
 from mtljax.gradients._pullback import LossFn
 from mtljax.training.step import (
+  _absent,
   _directions,
   _microbatch,
   _optimizer,
   _routes,
   _sample_tasks,
 )
+from mtljax.training.step._absent import PRESENT
 from mtljax.training.step._plan import Plan, as_aggregator
 from mtljax.training.step._routes import ROUTES as ROUTES
 from mtljax.training.step._routes import Route
@@ -38,6 +40,7 @@ class TrainStep(NamedTuple):
   Attributes:
     init: ``init(params, *, key, model_state=None) -> TrainState``.
     step: ``step(state, batch) -> (state, metrics)``, jitted; donates the state.
+      Of a `mtljax.MaskedBatch`, on the tasks that it marks.
     route: the route taken.
   """
 
@@ -116,6 +119,15 @@ def make_train_step(
   The step returns the metrics of the state before the update: ``losses`` and
   ``weights`` ``(T,)``, ``cosines`` ``(T, T)`` where the method reads the
   Gramian, and those that the loss returned.
+
+  Of a `mtljax.MaskedBatch` the update is that of the method with ``task_mask``:
+  the answer of the smaller problem. An absent task's own parameters, and what
+  the optimizer keeps of them (momentum, second moments), stay as they are,
+  weight decay included, and go on from there when it is back; the optimizer's
+  counters are those of all parameters and go on. Metrics have ``present``
+  ``(T,)`` too, and ``losses`` are NaN for absent tasks. A state that a trunk
+  returns is kept whoever is present, those of heads and of a sequence's losses
+  only of tasks that are. See ``docs/two_sources.md``.
 
   Args:
     method: a weighting, or an aggregator (which also carries conventions and
@@ -259,7 +271,7 @@ def _step(
 ) -> tuple[TrainState, dict[str, jax.Array]]:
   part = _directions.split(plan, state, batch)
   base_state, direction, losses, aux = _directions.of_part(plan, state, part)
-  params, opt_state = _descend(plan, state, direction, losses)
+  params, opt_state = _descend(plan, state, direction, losses, part.mask)
   base_state = _observe(plan, state, part, params, base_state)
   model_state, metrics = aux if plan.has_state else (state.model_state, {})
   new = dataclasses.replace(
@@ -270,7 +282,7 @@ def _step(
     opt_state=opt_state,
     method_state=plan.with_base_state(state.method_state, base_state),
   )
-  metrics = _metrics(losses, new.method_state, metrics)
+  metrics = _metrics(losses, new.method_state, metrics, part.mask)
   if plan.layout is not None:
     new = plan.layout.keep(new, plan.layout.state(new))
     metrics = plan.layout.keep(metrics, plan.layout.whole)
@@ -278,7 +290,11 @@ def _step(
 
 
 def _descend(
-  plan: Plan, state: TrainState, direction: Any, losses: jax.Array
+  plan: Plan,
+  state: TrainState,
+  direction: Any,
+  losses: jax.Array,
+  mask: jax.Array | None,
 ) -> tuple[Any, Any]:
   """The parameters and the optimizer's state after its step."""
   if plan.layout is not None:
@@ -288,9 +304,12 @@ def _descend(
     _tree.conjugate(direction),
     state.opt_state,
     state.params,
-    value=jnp.sum(losses),
+    value=jnp.sum(_tree.present(mask, losses)),
   )
-  return optax.apply_updates(state.params, updates), opt_state
+  params = optax.apply_updates(state.params, updates)
+  if mask is None:
+    return params, opt_state
+  return _absent.stand_still(plan, state, mask, params, opt_state)
 
 
 def _observe(
@@ -309,20 +328,26 @@ def _observe(
     plan.loss_arguments(part.batch, state.model_state, part.key),
     has_aux=plan.has_state,
   )
+  losses = _absent.without(part.mask, losses)
   return _aggregate.observe_inside(plan.observer, losses, base_state)
 
 
 def _metrics(
-  losses: jax.Array, method_state: Any, aux: dict[str, jax.Array]
+  losses: jax.Array,
+  method_state: Any,
+  aux: dict[str, jax.Array],
+  mask: jax.Array | None,
 ) -> dict[str, jax.Array]:
-  metrics = {'losses': losses}
+  metrics = {'losses': _absent.without(mask, losses)}
+  if mask is not None:
+    metrics[PRESENT] = mask.astype(losses.dtype)
   weights = find_weights(method_state)
   if weights is not None:
-    metrics['weights'] = weights
+    metrics['weights'] = _tree.present(mask, weights)
   gramian = get_stats(method_state).get('gramian')
   if gramian is not None:
     metrics['cosines'] = _tree.cosines(gramian)
-  if both := sorted(metrics.keys() & aux.keys()):
+  if both := sorted((metrics.keys() | {PRESENT}) & aux.keys()):
     raise ValueError(
       f'metrics: the loss returned {both[0]!r}, which is what the step calls '
       'its own; give it another name.'

@@ -1,6 +1,7 @@
 """The recorder of conflict, on a small problem."""
 
 import dataclasses
+import types
 
 import jax
 import jax.numpy as jnp
@@ -56,6 +57,51 @@ def test_pairs_are_named_and_in_order():
   np.testing.assert_allclose(got['samples/sign_ratio'][0], [0, 0.5, 0.5])
   np.testing.assert_allclose(got['mean_samples/product'], [0.25, -0.25, -0.25])
   np.testing.assert_allclose(got['mean_tasks/product'], [-2 * 4.5], rtol=1e-6)
+
+
+def test_only_the_parameters_of_a_convention_are_compared():
+  """On the second coordinate alone the tasks agree."""
+
+  def parts(params, batch, model_state, key):
+    del key
+    return (batch['x'] * params['a'], batch['x'] * params['b']), model_state
+
+  def head(sign):
+    def loss(params, z, batch, model_state, key):
+      del params, batch, model_state, key
+      return jnp.mean(sign * 3 * z[0] + z[1]), {}
+
+    return loss
+
+  state = dataclasses.replace(
+    make_state(), params={'a': jnp.ones(()), 'b': jnp.ones(())}
+  )
+  loss = mtl.Staged(parts, [head(1.0), head(-1.0)])
+  batch = {'x': np.ones(4, np.float32)}
+  found = [
+    diagnose.make_probe(loss, None, marks, num_samples=2)(state, batch)
+    for marks in (None, {'a': False, 'b': True})
+  ]
+  np.testing.assert_allclose(found[0]['mean_tasks/cosine'], [-0.8], rtol=1e-6)
+  np.testing.assert_allclose(found[1]['mean_tasks/cosine'], [1.0], rtol=1e-6)
+  np.testing.assert_allclose(found[0]['tasks/sign_ratio'], [[0.5]] * 2)
+  np.testing.assert_allclose(found[1]['tasks/sign_ratio'], [[0.0]] * 2)
+  np.testing.assert_allclose(found[1]['samples/product'], [[1.0]] * 2)
+
+
+def test_a_comparison_probes_what_its_option_shares(monkeypatch):
+  made = {}
+
+  def make_probe(loss, labels, gramian_labels=None, **options):
+    del loss, labels, options
+    made['gramian'] = gramian_labels
+
+  monkeypatch.setattr(diagnose, 'make_probe', make_probe)
+  sharings = types.SimpleNamespace(gramian_labels={'w': True})
+  problem = types.SimpleNamespace(loss=None, labels=None, sharings=sharings)
+  config = diagnose.DiagnoseOptions(diagnose=('conflict',))
+  assert set(diagnose.make_probes(config, {('a',): problem})) == {('a',)}
+  assert made['gramian'] == {'w': True}
 
 
 def test_of_many_tasks_eight_are_drawn_at_every_step():

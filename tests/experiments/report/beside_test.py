@@ -74,6 +74,42 @@ def test_without_them_there_is_no_such_table(tmp_path):
 def test_floors_alone_have_no_delta_m(tmp_path):
   summary = comparison.write_report(write(tmp_path, ACCURACY, floors=FLOORS))
   assert {row['delta_m'] for row in summary['beside']['rows']} == {None}
+  titles = [column.title for column in beside.columns(summary)]
+  assert titles == ['', 'accuracy left %', 'accuracy right %']
+  assert 'Δm published' not in (tmp_path / 'report.html').read_text()
+
+
+def test_with_published_rows_delta_m_has_a_column(made):
+  titles = [column.title for column in beside.columns(made[1])]
+  assert titles == [
+    '',
+    'Δm published %',
+    'accuracy left mm',
+    'accuracy right %',
+  ]
+
+
+def test_shares_are_in_percent_beside_floors_and_in_the_table(tmp_path):
+  summary = comparison.write_report(
+    write(
+      tmp_path,
+      ACCURACY,
+      floors={'guess': {'loss/left': 0.5, 'accuracy/right': 0.25}},
+      units={'loss/left': '%', 'accuracy/left': 'mm'},
+      delta_m_metrics=['loss/left', 'accuracy/left', 'accuracy/right'],
+    )
+  )
+  shown = {c.title: c.cells[0].text for c in beside.columns(summary)}
+  assert shown['loss left %'] == '50'
+  assert shown['accuracy right %'] == '25'
+  names = list(summary['methods'])
+  main = {
+    c.title: c.cells[names.index('pcgrad')].text
+    for c in comparison.main_columns(summary)
+  }
+  assert main['loss left %'] == '6.00 ± 1.00'
+  assert main['accuracy right %'] == '72.00 ± 0.00'
+  assert main['accuracy left mm'].startswith('0.94')
 
 
 def test_kinds_whose_units_differ_are_not_averaged(tmp_path):
@@ -120,9 +156,9 @@ def test_means_that_are_published_stand_for_values_that_are_not(tmp_path):
   assert rows['method', 'sum_losses']['delta_m'] is None
   assert 'they are as printed' in ' '.join(summary['beside']['notes'])
   table = shown(summary)
-  assert table['MGDA (published)']['accuracy, mean'] == '0.7'
+  assert table['MGDA (published)']['accuracy, mean %'] == '70'
   # Means over seeds: 0.91 and 0.78.
-  assert table['sum_losses']['accuracy, mean'] == '0.845'
+  assert table['sum_losses']['accuracy, mean %'] == '84.5'
 
 
 def test_of_many_metrics_the_means_are_shown(made, monkeypatch):

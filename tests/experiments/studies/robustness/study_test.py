@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import json
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -237,7 +238,7 @@ def test_refit_moves_heads_only_each_as_if_alone():
 
   key = jax.random.key(2)
   model, params, refit = make(TASKS)
-  fitted = refit(params, features, labels, key)
+  fitted, _ = refit(params, {}, features, labels, key)
   same = jax.tree.map(np.array_equal, params['trunk'], fitted['trunk'])
   assert all(jax.tree.leaves(same))
   for t, task in enumerate(TASKS):
@@ -246,11 +247,51 @@ def test_refit_moves_heads_only_each_as_if_alone():
 
   _, alone, refit = make(('right',))
   alone |= {'heads_0': params['heads_1']}
-  found = refit(alone, features, labels, key)['heads_0']
+  found = refit(alone, {}, features, labels, key)[0]['heads_0']
   for x, y in zip(
     jax.tree.leaves(found), jax.tree.leaves(fitted['heads_1']), strict=True
   ):
     np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-5)
+
+
+class StatefulHead(nn.Module):
+  """A dense layer after batch statistics."""
+
+  @nn.compact
+  def __call__(self, x, *, train=False):
+    x = nn.BatchNorm(use_running_average=not train, momentum=0.5)(x)
+    return nn.Dense(5)(x)
+
+
+def test_what_heads_keep_goes_on_with_them():
+  """Far features: with statistics of 0 and 1 the heads would be wrong."""
+  key = jax.random.key(0)
+  features = 100 + 9 * jax.random.normal(key, (64, 5))
+  labels = {task: jnp.argmax(features, 1) for task in TASKS}
+  model = models.MultiTaskModel(
+    models.MLPTrunk((5,)), (StatefulHead(),) * 2, TASKS
+  )
+  network = Network(make=lambda *_: model)
+  problem = problems.make_problem(digits.SUITE, DIGITS, network)
+  params, state = problem.init(key)
+  refit = corrupted_.make_refit(
+    problem, epochs=30, batch_size=16, learning_rate=0.05
+  )
+  fitted, new = refit(params, state, features, labels, key)
+  trained = corrupted_.Trained(problem, digits.SUITE.tasks, DIGITS)
+  batch = {**labels, 'mask': jnp.ones(64, bool)}
+  scores = {
+    name: {task: float(found[f'accuracy/{task}'].compute()) for task in TASKS}
+    for name, found in {
+      'after': trained.scores(fitted, new, features, batch),
+      'before': trained.scores(fitted, state, features, batch),
+    }.items()
+  }
+  for task in TASKS:
+    assert scores['after'][task] > 0.8 > scores['before'][task]
+  for t in range(2):
+    kept = new[f'heads_{t}']['batch_stats']['BatchNorm_0']
+    np.testing.assert_allclose(kept['mean'], features.mean(0), atol=5)
 
 
 def kept(clean, refit, zero_shot=0.5):
