@@ -181,7 +181,7 @@ def find_tfds(
         split=split,
         data_dir=directory,
         download=False,
-        decoders={name: tfds.decode.SkipDecoding() for name in undecoded},
+        decoders=dict.fromkeys(undecoded, tfds.decode.SkipDecoding()) or None,
         builder_kwargs={'file_format': 'array_record'},
       )
     # What tfds raises when nothing is there, or another format is.
