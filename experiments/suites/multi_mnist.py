@@ -1,7 +1,7 @@
 """Multi-MNIST, whole: two digits of the 70,000 that tfds has prepared.
 
 The family of three that papers train on is made here: this suite, and
-``multi_fashion`` and ``fashion_and_mnist``, whose files say what differs.
+``multifashion`` and ``fashion_and_mnist``, whose files say what differs.
 """
 
 from __future__ import annotations

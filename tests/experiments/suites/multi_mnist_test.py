@@ -12,7 +12,7 @@ from experiments import compare
 from experiments.lab import comparison
 from experiments.suites import DataOptions, digits, find
 
-NAMES = ('multi_mnist', 'multi_fashion', 'fashion_and_mnist')
+NAMES = ('multi_mnist', 'multifashion', 'fashion_and_mnist')
 SIZES = {'num_train': 60, 'num_validation': 20, 'num_test': 30}
 #: Of a bar, by what is left and right of a pair.
 SHADES = {'mnist': 250, 'fashion_mnist': 150}
@@ -37,7 +37,7 @@ def bars(images):
   ('name', 'left', 'right'),
   [
     ('multi_mnist', 250, 250),
-    ('multi_fashion', 150, 150),
+    ('multifashion', 150, 150),
     ('fashion_and_mnist', 150, 250),
   ],
 )
@@ -95,14 +95,14 @@ def test_presets_are_options_of_a_comparison(name):
 
 def test_missing_digits_say_where_to_get_them(tmp_path):
   with pytest.raises(FileNotFoundError, match='tfds build fashion_mnist'):
-    find('multi_fashion').read(DataOptions(dir=tmp_path), 8, lambda _: None)
+    find('multifashion').read(DataOptions(dir=tmp_path), 8, lambda _: None)
 
 
 @pytest.mark.parametrize(
   'name',
   [
     'multi_mnist',
-    pytest.param('multi_fashion', marks=pytest.mark.slow),
+    pytest.param('multifashion', marks=pytest.mark.slow),
     pytest.param('fashion_and_mnist', marks=pytest.mark.slow),
   ],
 )
@@ -122,7 +122,7 @@ def test_a_comparison_end_to_end(data_dir, tmp_path, monkeypatch, name):
   own = rows['method', 'sum_losses']['metrics']
   assert own['accuracy/left'] > 0.6 and own['accuracy/right'] > 0.6
   published = rows['published', 'F-CAGrad']['means']['accuracy']
-  wanted = {'multi_mnist': 0.9595, 'multi_fashion': 0.8782}
+  wanted = {'multi_mnist': 0.9595, 'multifashion': 0.8782}
   assert published == wanted.get(name, 0.9354)
   page = (tmp_path / 'report.html').read_text()
   assert 'accuracy, mean' in page and 'F-CAGrad (published)' in page

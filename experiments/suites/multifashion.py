@@ -5,7 +5,7 @@ from __future__ import annotations
 from experiments.suites import multi_mnist
 
 SUITE = multi_mnist.make_suite(
-  'multi_fashion',
+  'multifashion',
   'Multi-Fashion, two overlapping articles',
   'fashion_mnist',
   {
