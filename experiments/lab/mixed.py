@@ -17,7 +17,7 @@ from mtljax import data as readers
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Part:
+class SourcePart:
   """A source of a suite that has several.
 
   Attributes:
@@ -47,7 +47,7 @@ class MixedData(Data):
     parts: by name.
   """
 
-  parts: Mapping[str, Part] = dataclasses.field(default_factory=dict)
+  parts: Mapping[str, SourcePart] = dataclasses.field(default_factory=dict)
   spread = False
 
   def batches(
@@ -95,7 +95,7 @@ class MixedData(Data):
     first = jax.tree.leaves(next(self.batches(batch_size, 0, tasks=tasks)))[0]
     return len(first)
 
-  def _chosen(self, tasks: Sequence[str] | None) -> dict[str, Part]:
+  def _chosen(self, tasks: Sequence[str] | None) -> dict[str, SourcePart]:
     return {
       name: part
       for name, part in self.parts.items()
@@ -117,7 +117,7 @@ class _Flat(Iterator[mtl.MaskedBatch]):
 
 
 def mix(
-  parts: Mapping[str, Part],
+  parts: Mapping[str, SourcePart],
   inputs: Callable[[Mapping[str, jax.Array]], Any],
   **facts: int,
 ) -> MixedData:
@@ -174,5 +174,5 @@ def _merged(by_part: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
   return merged
 
 
-def _rows(part: Part, batch_size: int) -> int:
+def _rows(part: SourcePart, batch_size: int) -> int:
   return max(1, round(batch_size * part.share))

@@ -12,7 +12,7 @@ import pathlib
 
 from experiments.lab.binary import binary_task
 from experiments.lab.experts import experts
-from experiments.lab.mixed import MixedData, Part, mix
+from experiments.lab.mixed import MixedData, SourcePart, mix
 from experiments.lab.options import DataOptions
 from experiments.lab.suite import (
   SPLITS,
@@ -37,8 +37,8 @@ __all__ = [
   'Measure',
   'MixedData',
   'Network',
-  'Part',
   'Published',
+  'SourcePart',
   'Suite',
   'Task',
   'Widths',

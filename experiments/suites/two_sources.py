@@ -16,7 +16,7 @@ from experiments.suites import (
   Measure,
   MixedData,
   Network,
-  Part,
+  SourcePart,
   Suite,
   Task,
   digits,
@@ -64,7 +64,7 @@ def load(options: DataOptions, tasks: tuple[str, ...], say) -> MixedData:
     return there
 
   parts = {
-    source: Part(
+    source: SourcePart(
       splits=found[source].splits,
       tasks=chosen[source],
       share=SHARES[source],

@@ -126,11 +126,10 @@ def hold(
   """The new state with weights that can be held: the old ones if it has none.
 
   Before weights were ever computed there are none to fall back on. An absent
-  task's stay what they were when they were last computed.
+  task's stay what they were.
   """
   good = jnp.all(jnp.isfinite(new.weights)) | ~jnp.any(old.weights)
-  if mask is not None:
-    good = good & mask
+  good = good if mask is None else good & mask
   return new._replace(weights=jnp.where(good, new.weights, old.weights))
 
 

@@ -12,7 +12,7 @@ import pytest
 
 import mtljax as mtl
 from experiments.lab import comparison
-from experiments.lab.mixed import Part, mix
+from experiments.lab.mixed import SourcePart, mix
 from experiments.lab.problem import make_problem
 from experiments.suites import DataOptions, Widths
 from experiments.suites.two_sources import SUITE, TASKS
@@ -142,10 +142,10 @@ def test_parts_that_do_not_fit_are_refused():
     split: {'x': np.zeros(3), 'a': np.zeros(3)}
     for split in ('train', 'validation', 'test')
   }
-  part = Part(splits=rows, tasks=('a',))
+  part = SourcePart(splits=rows, tasks=('a',))
   with pytest.raises(ValueError, match="'x' is an array of another part"):
     mix({'one': part, 'two': part}, lambda batch: batch)
-  rare = Part(splits=rows, tasks=('a',), rate=0.5)
+  rare = SourcePart(splits=rows, tasks=('a',), rate=0.5)
   with pytest.raises(ValueError, match='give rate=1 to one part'):
     mix({'one': rare}, lambda batch: batch)
 
