@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import optax
 
 from experiments.lab.suite import Measure, Task
-from mtljax.metrics import AUC, Accuracy
+from mtljax.metrics import AUC, F1, Accuracy
+
+SCORES = {'auc': AUC, 'f1': F1}
 
 
 def example_losses(logits: jax.Array, labels: jax.Array) -> jax.Array:
@@ -22,26 +26,31 @@ def class_logits(logits: jax.Array) -> jax.Array:
   return jnp.concatenate([jnp.zeros_like(logits), logits], axis=-1)
 
 
-def metrics(logits, labels, mask):
-  """The area under the curve, and the accuracy."""
+def metrics(score, logits, labels, mask):
+  """The score, and the accuracy."""
   two = class_logits(logits)
   return {
-    'auc': AUC.from_logits(logits[:, 0], labels, mask=mask),
+    score: SCORES[score].from_logits(logits[:, 0], labels, mask=mask),
     'accuracy': Accuracy.from_logits(two, labels, mask=mask),
   }
 
 
-def binary_task(name: str) -> Task:
-  """A task of labels 0 and 1, scored by the area under the curve."""
+def binary_task(name: str, score: str = 'auc') -> Task:
+  """A task of labels 0 and 1.
+
+  Args:
+    name: of the task.
+    score: ``'auc'``, the area under the curve, or ``'f1'``, that of label 1.
+  """
   return Task(
     name=name,
     num_outputs=1,
     num_classes=2,
     example_losses=example_losses,
     class_logits=class_logits,
-    metrics=metrics,
+    metrics=functools.partial(metrics, score),
     measures=(
-      Measure(name='auc', unit='%'),
+      Measure(name=score, unit='%'),
       Measure(name='accuracy', unit='%', in_delta_m=False),
     ),
   )

@@ -20,6 +20,7 @@ from experiments.lab import (
   floors,
   identity,
   methods,
+  optimizers,
   presets,
   study,
 )
@@ -115,6 +116,8 @@ class ComparisonConfig(Options, diagnose.DiagnoseOptions):
   """Examples a step."""
   rho: float = 0.05
   """Radius of flat_X and sam_X."""
+  weight_decay: float = 0.0
+  """Times each parameter, added to its gradient; with adamw, to its update."""
   route: str = 'auto'
   """How statistics are taken: auto, losses, jacobian, gramian,
   layerwise or features."""
@@ -201,6 +204,7 @@ def check(config: ComparisonConfig, suite: Suite) -> None:
   _validate.in_range('--last-epochs', config.last_epochs, 0, config.epochs)
   _validate.in_range('--learning-rate', config.learning_rate, 0, open_low=True)
   _validate.in_range('--rho', config.rho, 0)
+  _validate.in_range('--weight-decay', config.weight_decay, 0)
   for name in ('weights', 'scores'):
     value = getattr(config, name)
     if len(value) != len(tasks):
@@ -255,7 +259,9 @@ def make_specs(
     every=config.decay_every * per_epoch,
     factor=config.decay_factor,
   )
-  optimizer = OPTIMIZERS[config.optimizer]
+  optimizer = optimizers.with_weight_decay(
+    config.optimizer, config.weight_decay
+  )
   method = methods.make_method(
     'sum_losses' if single else name,
     num_tasks,

@@ -49,3 +49,21 @@ def make_schedule(
   if name == 'constant':
     return optax.constant_schedule(rate)
   return optax.exponential_decay(rate, every, factor, staircase=True)
+
+
+def with_weight_decay(name: str, weight_decay: float) -> Make:
+  """One of `OPTIMIZERS`, with a penalty on the size of the parameters.
+
+  Args:
+    name: of the optimizer.
+    weight_decay: times each parameter, it is added to its gradient, or, with
+      ``'adamw'``, to its update; 0 is the optimizer as it is.
+  """
+  make = OPTIMIZERS[name]
+  if not weight_decay:
+    return make
+  if name == 'adamw':
+    return functools.partial(optax.adamw, weight_decay=weight_decay)
+  return lambda learning_rate: optax.chain(
+    optax.add_decayed_weights(weight_decay), make(learning_rate)
+  )

@@ -198,15 +198,20 @@ class Published:
     baseline: the row that delta-m is taken against.
     rows: by method, values by ``'<metric>/<task>'``.
     differs: how the paper's protocol differs from what runs here, in sentences.
+    means: by method, of what is published no closer: means over all tasks by
+      ``'<metric>'``, and ``'delta_m'`` in percent.
   """
 
   source: str
   baseline: str
   rows: Mapping[str, Mapping[str, float]]
   differs: str = ''
+  means: Mapping[str, Mapping[str, float]] = dataclasses.field(
+    default_factory=dict
+  )
 
   def __post_init__(self):
-    _validate.one_of('baseline', self.baseline, self.rows)
+    _validate.one_of('baseline', self.baseline, {**self.rows, **self.means})
 
 
 def mlp() -> Network:
@@ -299,7 +304,12 @@ class Suite:
 
   def with_tasks(self, chosen: Sequence[str]) -> Suite:
     """The suite with some of its tasks only."""
-    return dataclasses.replace(self, tasks=self.tasks_of(chosen))
+    tasks, published = self.tasks_of(chosen), self.published
+    if published is not None and len(tasks) < len(self.tasks):
+      rows = {published.baseline: {}, **published.rows}
+      # Means over all tasks say nothing of those of some.
+      published = dataclasses.replace(published, rows=rows, means={})
+    return dataclasses.replace(self, tasks=tasks, published=published)
 
   def score_of(self, metrics: Mapping[str, float]) -> float:
     """The score of a state, from its validation metrics; higher is better."""

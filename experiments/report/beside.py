@@ -9,6 +9,8 @@ from experiments.report.tables import MISSING, SHARE, Column, columns_of
 from mtljax import metrics
 
 _TITLE = 'Δm published %'
+#: Of more metrics the table has their means only.
+_MANY = 12
 
 
 def compare(
@@ -22,8 +24,9 @@ def compare(
 
   Returns:
     ``rows``, each with ``name``, ``kind`` (``'floor'``, ``'method'`` or
-    ``'published'``), ``metrics`` and ``delta_m``, which is taken against the
-    published baseline, None where a value is missing; and ``notes``, sentences.
+    ``'published'``), ``metrics``, ``means`` where no more is published, and
+    ``delta_m``, which is taken against the published baseline, None where a
+    value is missing; and ``notes``, sentences.
     None where the suite has neither floors nor published rows.
   """
   floors, published = config.get('floors'), config.get('published')
@@ -37,27 +40,37 @@ def compare(
       found.append(('method', method, means))
   notes = []
   base: Mapping[str, float] = {}
+  printed: Mapping[str, Mapping[str, float]] = {}
   if floors:
     notes.append(f'Floors, which no network should miss: {", ".join(floors)}.')
   if published:
-    base = published['rows'][published['baseline']]
+    values, printed = published['rows'], published.get('means', {})
+    base = values.get(published['baseline'], {})
     found += [
-      ('published', name, dict(row)) for name, row in published['rows'].items()
+      ('published', name, dict(values.get(name, {})))
+      for name in dict.fromkeys([*values, *printed])
     ]
     notes += [
       f'Published: {published["source"]}. {published["differs"]}'.rstrip(),
       f'{_TITLE[:-2]} is delta-m against the published row '
       f'{published["baseline"]}, so it is no delta-m of the runs here.',
     ]
-  rows = [
-    {
-      'name': name,
-      'kind': kind,
-      'metrics': values,
-      'delta_m': _delta_m(chosen, values, base),
-    }
-    for kind, name, values in found
-  ]
+    if printed:
+      notes.append('Where only means are published, they are as printed.')
+  rows = []
+  for kind, name, values in found:
+    means = dict(printed.get(name, {})) if kind == 'published' else {}
+    delta_m = means.pop('delta_m', None)
+    computed = _delta_m(chosen, values, base)
+    rows.append(
+      {
+        'name': name,
+        'kind': kind,
+        'metrics': values,
+        'means': means,
+        'delta_m': delta_m if computed is None else computed,
+      }
+    )
   place = {'floor': 0, 'method': 1, 'published': 2}
   worst = float('inf')
   # Where delta-m is not known the order is that of before.
@@ -95,15 +108,25 @@ def columns(summary: Mapping[str, Any]) -> list[Column]:
   others = [
     m for m in summary['metrics'] if not m['in_delta_m'] and m['kind'] != 'loss'
   ]
-  kinds = dict.fromkeys(metric['kind'] for metric in others)
+  averaged = {m['kind'] for m in others}
+  averaged |= {kind for row in rows for kind in row['means']}
+  if len(chosen) > _MANY:
+    averaged |= {metric['kind'] for metric in chosen}
+    chosen = []
+  by_kind: dict[str, list[Mapping[str, Any]]] = {}
+  for metric in summary['metrics']:
+    if metric['kind'] in averaged:
+      by_kind.setdefault(metric['kind'], []).append(metric)
   names = [
     row['name'] + (f' ({row["kind"]})' if row['kind'] != 'method' else '')
     for row in rows
   ]
   found = [columns_of([''], [[name] for name in names])[0]]
-  for kind in kinds:
-    own = [m for m in others if m['kind'] == kind]
-    means = [_mean(row['metrics'], [m['name'] for m in own]) for row in rows]
+  for kind, own in by_kind.items():
+    wanted = [metric['name'] for metric in own]
+    means = [
+      row['means'].get(kind, _mean(row['metrics'], wanted)) for row in rows
+    ]
     unit = SHARE if all(m['unit'] == SHARE for m in own) else ''
     found.append(_column(f'{kind}, mean', means, unit))
   deltas = [row['delta_m'] for row in rows]

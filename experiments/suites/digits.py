@@ -30,10 +30,27 @@ SOURCES = tuple(data.SOURCES)
 
 def load(options: DataOptions, tasks: tuple[str, ...], say) -> Data:
   """Reads the pairs, composing them first if they are not there yet."""
+  del tasks
+  return load_pairs(options.source or SOURCES[0], options, say)
+
+
+def load_pairs(
+  source: str, options: DataOptions, say, *, size: int | None = None, **more
+) -> Data:
+  """Pairs of a source of `mtljax.data.load_arrays`.
+
+  Args:
+    source: of the single digits.
+    options: how many pairs, drawn how.
+    say: prints a line before slow work.
+    size: pixels of a side that the canvas is shrunk to, by nearest neighbours;
+      None keeps it.
+    **more: of `mtljax.data.load_arrays`.
+  """
   splits = {
     split: dict(
       data.load_arrays(
-        options.source or SOURCES[0],
+        source,
         split=split,
         data_dir=options.dir,
         seed=options.seed,
@@ -41,12 +58,16 @@ def load(options: DataOptions, tasks: tuple[str, ...], say) -> Data:
         num_validation=options.num_validation,
         num_test=options.num_test,
         progress=say,
+        **more,
       )
     )
     for split in SPLITS
   }
   for arrays in splits.values():
-    arrays['image'] = pool_images(arrays['image'], options.pool)
+    images = arrays['image']
+    if size is not None:
+      images = nearest(images, size)
+    arrays['image'] = pool_images(images, options.pool)
   mean, std = data.channel_moments(splits['train']['image'])
 
   def inputs(batch):
@@ -55,6 +76,12 @@ def load(options: DataOptions, tasks: tuple[str, ...], say) -> Data:
     )
 
   return Data(splits, inputs)
+
+
+def nearest(images: np.ndarray, size: int) -> np.ndarray:
+  """Square images ``(N, H, H, C)``, of the pixels nearest to each new one."""
+  places = ((np.arange(size) + 0.5) * images.shape[1] / size).astype(int)
+  return np.ascontiguousarray(images[:, places][:, :, places])
 
 
 def accuracy(outputs, labels, mask):
@@ -86,29 +113,33 @@ def other_source(source: str, found: Data, options: DataOptions, say):
   return {'image': load(options, TASKS, say).splits['test']['image']}
 
 
+DIGITS = tuple(
+  Task(
+    name=name,
+    num_outputs=NUM_CLASSES,
+    num_classes=NUM_CLASSES,
+    example_losses=(optax.losses.softmax_cross_entropy_with_integer_labels),
+    metrics=accuracy,
+    measures=(Measure(name='accuracy', unit='%'),),
+  )
+  for name in TASKS
+)
+
+NETWORKS = {
+  # Its convolutions are matrix products on a CPU, which a loop does not slow
+  # down; those of the ResNets may be XLA's, which it does.
+  'multi_lenet': of_images(models.multi_lenet, mode='map'),
+  'multi_mlp': mlp(),
+  'resnet': of_images(models.resnet, batch_statistics=True),
+  'resnet18': of_images(models.resnet18, batch_statistics=True),
+}
+
 SUITE = Suite(
   name='digits',
   title='two overlapping handwritten digits',
-  tasks=tuple(
-    Task(
-      name=name,
-      num_outputs=NUM_CLASSES,
-      num_classes=NUM_CLASSES,
-      example_losses=(optax.losses.softmax_cross_entropy_with_integer_labels),
-      metrics=accuracy,
-      measures=(Measure(name='accuracy', unit='%'),),
-    )
-    for name in TASKS
-  ),
+  tasks=DIGITS,
   load=load,
-  networks={
-    # Its convolutions are matrix products on a CPU, which a loop does not slow
-    # down; those of the ResNets may be XLA's, which it does.
-    'multi_lenet': of_images(models.multi_lenet, mode='map'),
-    'multi_mlp': mlp(),
-    'resnet': of_images(models.resnet, batch_statistics=True),
-    'resnet18': of_images(models.resnet18, batch_statistics=True),
-  },
+  networks=NETWORKS,
   sources=SOURCES,
   images=True,
   others={

@@ -3,8 +3,10 @@
 Needs the extra ``data``: ``pip install 'mtljax[data]'``.
 """
 
+from mtljax.data._balanced import BalancedIterator, make_balanced_iterator
 from mtljax.data._mix import Source, make_mixed_iterator
 from mtljax.data._sources import SOURCES
+from mtljax.data.celeba import load_celeba
 from mtljax.data.census import (
   CENSUS_TASKS,
   Census,
@@ -27,6 +29,7 @@ from mtljax.data.multi_digits import (
   prepare_multi_digits,
 )
 from mtljax.data.nyuv2 import load_nyuv2
+from mtljax.data.office import OFFICE_DOMAINS, load_office
 from mtljax.data.pipeline import (
   BatchIterator,
   channel_moments,
@@ -53,6 +56,7 @@ from mtljax.data.scenes import (
 )
 
 __all__ = [
+  'BalancedIterator',
   'BatchIterator',
   'CENSUS_TASKS',
   'Census',
@@ -60,6 +64,7 @@ __all__ = [
   'Flights',
   'MultiDigits',
   'MultiDigitsConfig',
+  'OFFICE_DOMAINS',
   'QM9_TASKS',
   'Qm9Molecules',
   'SCENE_CLASSES',
@@ -72,12 +77,15 @@ __all__ = [
   'compose',
   'eval_batches',
   'load_arrays',
+  'load_celeba',
   'load_census',
   'load_cityscapes',
   'load_flights',
   'load_nyuv2',
+  'load_office',
   'load_qm9',
   'load_scenes',
+  'make_balanced_iterator',
   'make_mixed_iterator',
   'make_streaming_iterator',
   'make_train_iterator',

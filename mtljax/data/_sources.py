@@ -68,13 +68,13 @@ def digits_by_split(
   """
   if name == 'mnist_5k':
     images, labels = _read_mnist_5k()
-    parts = _stratified(labels, _MNIST_5K_SHARES, seed)
+    parts = stratified(labels, _MNIST_5K_SHARES, seed)
     return {
       split: Digits(images[part], labels[part], part)
       for split, part in zip(SPLITS, parts, strict=True)
     }
   images, labels = _read_tfds(name, 'train', data_dir)
-  train, validation = _stratified(labels, _FULL_SHARES, seed)
+  train, validation = stratified(labels, _FULL_SHARES, seed)
   test_images, test_labels = _read_tfds(name, 'test', data_dir)
   return {
     'train': Digits(images[train], labels[train], train),
@@ -83,7 +83,7 @@ def digits_by_split(
   }
 
 
-def _stratified(
+def stratified(
   labels: np.ndarray, shares: Sequence[float], seed: int
 ) -> list[np.ndarray]:
   rng = np.random.default_rng(seed)
@@ -117,7 +117,29 @@ def _read_mnist_5k() -> tuple[np.ndarray, np.ndarray]:
 def _read_tfds(
   name: str, split: str, data_dir: str | os.PathLike[str] | None
 ) -> tuple[np.ndarray, np.ndarray]:
-  source = find_tfds(name, split, data_dir)
+  source = open_tfds(name, split, data_dir)
+  images = np.empty((len(source), 28, 28), np.uint8)
+  labels = np.empty(len(source), np.int64)
+  for i in range(len(source)):
+    example = source[i]
+    images[i] = example['image'][..., 0]
+    labels[i] = example['label']
+  return images, labels
+
+
+def open_tfds(
+  name: str,
+  split: str,
+  data_dir: str | os.PathLike[str] | None,
+  **options: Any,
+) -> Any:
+  """`find_tfds`, with its options, and a look at every record.
+
+  Raises:
+    FileNotFoundError: it is not prepared.
+    ValueError: a file is damaged, or is another data set's.
+  """
+  source = find_tfds(name, split, data_dir, **options)
   info = getattr(source, 'dataset_info', None)
   try:
     # What tfds reads from files has its split there; its mocks have none.
@@ -128,13 +150,7 @@ def _read_tfds(
       f'{error}: remove {info.data_dir} and prepare it again, '
       f'tfds build {name} --file_format=array_record.'
     ) from error
-  images = np.empty((len(source), 28, 28), np.uint8)
-  labels = np.empty(len(source), np.int64)
-  for i in range(len(source)):
-    example = source[i]
-    images[i] = example['image'][..., 0]
-    labels[i] = example['label']
-  return images, labels
+  return source
 
 
 def find_tfds(
@@ -165,7 +181,7 @@ def find_tfds(
         split=split,
         data_dir=directory,
         download=False,
-        decoders={name: tfds.decode.SkipDecoding() for name in undecoded},
+        decoders=dict.fromkeys(undecoded, tfds.decode.SkipDecoding()) or None,
         builder_kwargs={'file_format': 'array_record'},
       )
     # What tfds raises when nothing is there, or another format is.

@@ -10,6 +10,7 @@ from mtljax.metrics._dense import (
   normals_metrics,
   segmentation_metrics,
 )
+from mtljax.metrics._f1 import F1
 from mtljax.metrics._r2 import R2
 from mtljax.metrics._robustness import robustness_delta
 from mtljax.metrics._summarize import Summary, summarize
@@ -17,6 +18,7 @@ from mtljax.metrics._summarize import Summary, summarize
 __all__ = [
   'AUC',
   'Accuracy',
+  'F1',
   'Mean',
   'R2',
   'MeanIoU',

@@ -43,6 +43,7 @@ from mtljax.models._multi_lenet import (
 )
 from mtljax.models._multi_mlp import MLPHead, MLPTrunk, multi_mlp
 from mtljax.models._nnconv import NNConv, NNConvTrunk, nnconv
+from mtljax.models._office import OfficeTrunk, office_resnet18
 from mtljax.models._ple import PLEFeatures, PLEHead, PLETrunk, cgc, ple
 from mtljax.models._resize import resize_bilinear
 from mtljax.models._resnet import LinearHead, ResNetTrunk, resnet, resnet18
@@ -76,6 +77,7 @@ __all__ = [
   'MultiTaskModel',
   'NNConv',
   'NNConvTrunk',
+  'OfficeTrunk',
   'PLEFeatures',
   'PLEHead',
   'PLETrunk',
@@ -105,6 +107,7 @@ __all__ = [
   'multi_lenet',
   'multi_mlp',
   'nnconv',
+  'office_resnet18',
   'ple',
   'resize_bilinear',
   'resnet',

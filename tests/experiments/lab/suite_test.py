@@ -106,3 +106,21 @@ def test_pooling_is_the_mean_of_squares():
     ValueError, match='--data.pool=3 does not divide the 4 x 4'
   ):
     pool_images(images, 3)
+
+
+def test_published_means_are_of_all_tasks_or_of_none():
+  published = suites.Published(
+    source='a paper',
+    baseline='STL',
+    rows={'LS': {'accuracy/left': 0.9}},
+    means={'STL': {'accuracy': 0.8}},
+  )
+  suite = dataclasses.replace(suites.find('digits'), published=published)
+  assert suite.facts()['published']['means'] == {'STL': {'accuracy': 0.8}}
+  both = suite.with_tasks(('right', 'left')).facts()['published']
+  assert both['means'] == {'STL': {'accuracy': 0.8}}
+  one = suite.with_tasks(('left',)).facts()['published']
+  assert one['means'] == {}
+  assert one['rows'] == {'STL': {}, 'LS': {'accuracy/left': 0.9}}
+  with pytest.raises(ValueError, match="baseline='EW'"):
+    dataclasses.replace(published, baseline='EW')

@@ -129,3 +129,42 @@ def test_kinds_whose_units_differ_are_not_averaged(tmp_path):
     0: ['accuracy, mean of 2 %', 'loss, mean of 2'],
     2: ['loss, mean of 2'],
   }
+
+
+def shown(summary):
+  """The cells of the table of floors and papers, by row and title."""
+  columns = beside.columns(summary)
+  names = [cell.text for cell in columns[0].cells]
+  return {
+    name: {c.title: c.cells[i].text for c in columns[1:]}
+    for i, name in enumerate(names)
+  }
+
+
+def test_means_that_are_published_stand_for_values_that_are_not(tmp_path):
+  means = {
+    'STL': {'accuracy': 0.65},
+    'MGDA': {'accuracy': 0.7, 'delta_m': -1.5},
+  }
+  published = PUBLISHED | {'rows': {}, 'means': means}
+  summary = comparison.write_report(
+    write(tmp_path, ACCURACY, published=published)
+  )
+  rows = {(r['kind'], r['name']): r for r in summary['beside']['rows']}
+  assert rows['published', 'MGDA']['delta_m'] == -1.5
+  assert rows['published', 'STL']['delta_m'] is None
+  assert rows['method', 'sum_losses']['delta_m'] is None
+  assert 'they are as printed' in ' '.join(summary['beside']['notes'])
+  table = shown(summary)
+  assert table['MGDA (published)']['accuracy, mean %'] == '70'
+  # Means over seeds: 0.91 and 0.78.
+  assert table['sum_losses']['accuracy, mean %'] == '84.5'
+
+
+def test_of_many_metrics_the_means_are_shown(made, monkeypatch):
+  monkeypatch.setattr(beside, '_MANY', 1)
+  table = shown(made[1])
+  assert table['LS (published)'] == {
+    'accuracy, mean': '0.575',
+    'Δm published %': '7.5',
+  }
