@@ -73,7 +73,7 @@ class DisentanglementConfig(Options):
   methods: tuple[str, ...] = free(METHODS)
   """Methods of the library, separated by spaces. Those that read gradients are
   trained with gradients of the parameters and with those at the features."""
-  epochs: int = 4
+  epochs: int = 6
   """Passes over the training data."""
   learning_rate: float = 2e-3
   """Of Adam; it falls to zero along a cosine."""
