@@ -60,7 +60,7 @@ class CurriculaConfig(Options):
   drop: float = 0.1
   """The share of a task's most difficult instances that is left out where they
   are ordered."""
-  learning_rate: float = 1e-3
+  learning_rate: float = 3e-3
   """Of Adam; constant."""
   batch_size: int = 16
   """Examples a step."""
