@@ -23,7 +23,7 @@ READING = 'fd/feature.cosine'
 OTHERS = ('cosine', 'magnitude')
 
 
-class Entry(NamedTuple):
+class RankedMethod(NamedTuple):
   """A method at the level where its gradients are taken; NONE: it has none."""
 
   method: str
@@ -35,7 +35,7 @@ class Entry(NamedTuple):
 
 
 #: By backbone, entry and seed: delta-m on test, and means over training.
-Table = Mapping[str, Mapping[Entry, Mapping[int, Mapping[str, float]]]]
+Table = Mapping[str, Mapping[RankedMethod, Mapping[int, Mapping[str, float]]]]
 
 
 def claims(
@@ -65,13 +65,13 @@ def both_levels(table: Table) -> list[str]:
   return [
     x.method
     for x in next(iter(table.values()))
-    if x.level == FEATURE and {x, Entry(x.method, PARAMETER)} <= known
+    if x.level == FEATURE and {x, RankedMethod(x.method, PARAMETER)} <= known
   ]
 
 
 def costs(table: Table, method: str) -> dict[int, float]:
   """Of each seed, delta-m at features less that at parameters, a mean."""
-  pair = Entry(method, FEATURE), Entry(method, PARAMETER)
+  pair = RankedMethod(method, FEATURE), RankedMethod(method, PARAMETER)
 
   def of(seed):
     found = []
@@ -147,7 +147,7 @@ def _similar(
   )
 
 
-def _seeds(table: Table, entries: Sequence[Entry] | None) -> list[int]:
+def _seeds(table: Table, entries: Sequence[RankedMethod] | None) -> list[int]:
   """Seeds that all backbones have of these entries; None: of all."""
   runs = [
     set(found)
@@ -160,7 +160,7 @@ def _seeds(table: Table, entries: Sequence[Entry] | None) -> list[int]:
 
 def _per_seed(
   table: Table,
-  entries: Sequence[Entry] | None,
+  entries: Sequence[RankedMethod] | None,
   of: Callable[[int], float],
 ) -> dict[int, float]:
   return {seed: float(of(seed)) for seed in _seeds(table, entries)}

@@ -23,7 +23,7 @@ from experiments.studies.disentanglement.claims import (
   NAME,
   OTHERS,
   READING,
-  Entry,
+  RankedMethod,
   claims,
   similarities,
 )
@@ -117,7 +117,7 @@ def write_report(directory: pathlib.Path) -> dict[str, Any]:
 
 def read_table(
   directory: pathlib.Path, results: Results
-) -> dict[str, dict[Entry, dict[int, dict[str, float]]]]:
+) -> dict[str, dict[RankedMethod, dict[int, dict[str, float]]]]:
   """The finished runs; `results.notes` says what is left out."""
   config = results.config
   columns = [f'test/{name}' for name in config['delta_m_metrics']]
@@ -136,7 +136,7 @@ def read_table(
         'all of these have finished.'
       )
       continue
-    entries: dict[Entry, dict[int, dict[str, float]]] = {}
+    entries: dict[RankedMethod, dict[int, dict[str, float]]] = {}
     for rest, runs in found.items():
       level, _, method = rest.partition('.')
       if level.startswith(SINGLE):
@@ -147,7 +147,9 @@ def read_table(
           continue
         score = delta_m([run.values[x] for x in columns], base, higher)
         means['delta_m'] = float(score)
-        entries.setdefault(Entry(method, level), {})[int(run.seed)] = means
+        entries.setdefault(RankedMethod(method, level), {})[int(run.seed)] = (
+          means
+        )
     if entries:
       table[backbone] = entries
   return table

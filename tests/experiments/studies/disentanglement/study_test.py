@@ -19,7 +19,7 @@ from experiments.studies.disentanglement.claims import (
   FEATURE,
   NONE,
   PARAMETER,
-  Entry,
+  RankedMethod,
 )
 from experiments.suites import Data, digits
 
@@ -167,8 +167,8 @@ def planted(gap=None, order=None, seeds=5):
     seeds: how many.
   """
   gap = gap or {}
-  entries = [Entry('sum_losses', NONE)]
-  entries += [Entry(m, x) for m in METHODS for x in (PARAMETER, FEATURE)]
+  entries = [RankedMethod('sum_losses', NONE)]
+  entries += [RankedMethod(m, x) for m in METHODS for x in (PARAMETER, FEATURE)]
   table = {}
   for place, backbone in enumerate(('small', 'middle', 'large')):
     table[backbone] = {}
@@ -236,7 +236,7 @@ def test_a_measure_that_ranks_as_badly_as_it_can():
 def test_claims_need_their_methods():
   table = planted()
   for entries in table.values():
-    del entries[Entry('mgda', FEATURE)]
+    del entries[RankedMethod('mgda', FEATURE)]
   assert claims.both_levels(table) == ['aligned_mtl', 'pcgrad', 'cagrad']
   assert outcomes(table)['RA1'] == UNDECIDED
   assert claims.claims({}, 3, 'large')[2].outcome == UNDECIDED
