@@ -53,6 +53,8 @@ METHODS = (
 #: In a name, between a network and the units of its layers.
 SIZE = '-'
 MLP = 'multi_mlp'
+#: Ends the names of networks of the papers' size, which are asked for only.
+FULL = '_full'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,7 +71,7 @@ class DisentanglementConfig(Options):
   backbones: tuple[str, ...] = ()
   """Networks of the suite, separated by spaces; multi_mlp-64-32 is multi_mlp
   with layers of 64 and 32 units. By default two such and another one, or the
-  first three of the suite."""
+  first three of the suite that are not of a paper's size."""
   methods: tuple[str, ...] = free(METHODS)
   """Methods of the library, separated by spaces. Those that read gradients are
   trained with gradients of the parameters and with those at the features."""
@@ -118,7 +120,7 @@ def backbones_of(config: DisentanglementConfig, suite: Suite) -> list[str]:
   """Those that are asked for, or those of the suite."""
   if config.backbones:
     return list(config.backbones)
-  others = [name for name in suite.networks if name != MLP]
+  others = [x for x in suite.networks if x != MLP and not x.endswith(FULL)]
   if MLP not in suite.networks:
     return others[:3]
   sizes = [f'{MLP}-16', f'{MLP}-256-128', f'{MLP}-64-32']
