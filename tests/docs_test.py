@@ -86,7 +86,11 @@ def test_subpackages_are_those_listed():
 
 @pytest.mark.parametrize(
   'name',
-  [*sorted(SUBPACKAGES - {'weightings'}), 'data.corruptions'],
+  [
+    *sorted(SUBPACKAGES - {'weightings'}),
+    'data.corruptions',
+    'data.curricula',
+  ],
 )
 def test_names_of_subpackages_have_pages(name):
   """A page a function or class; constants and modules stand in the text."""

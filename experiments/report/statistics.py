@@ -37,8 +37,10 @@ class Interval(NamedTuple):
   n: int
 
 
-def interval(differences: Sequence[float] | np.ndarray) -> Interval:
-  """The mean of differences over seeds with 95 % intervals.
+def interval(
+  differences: Sequence[float] | np.ndarray, level: float = LEVEL
+) -> Interval:
+  """The mean of differences over seeds with intervals, of 95 % by default.
 
   Two intervals are taken: the percentile bootstrap (9,999 resamples, seeded)
   and Student's t. A bootstrap of three numbers only knows ten means, and is
@@ -47,6 +49,7 @@ def interval(differences: Sequence[float] | np.ndarray) -> Interval:
   Args:
     differences: one number a seed, from runs with the same initialisation and
       the same order of the data.
+    level: of both intervals; see `corrected`.
 
   Returns:
     The `Interval`.
@@ -69,15 +72,20 @@ def interval(differences: Sequence[float] | np.ndarray) -> Interval:
     found = scipy.stats.bootstrap(
       (values,),
       np.mean,
-      confidence_level=LEVEL,
+      confidence_level=level,
       n_resamples=RESAMPLES,
       method='percentile',
       rng=np.random.default_rng(0),
     ).confidence_interval
   bootstrap = float(found.low), float(found.high)
-  half = float(scipy.stats.t.ppf(0.5 + LEVEL / 2, n - 1)) * error
+  half = float(scipy.stats.t.ppf(0.5 + level / 2, n - 1)) * error
   low, high = min(bootstrap[0], mean - half), max(bootstrap[1], mean + half)
   return Interval(mean, error, low, high, bootstrap, n)
+
+
+def corrected(count: int) -> float:
+  """Bonferroni's level: all of ``count`` intervals hold with 95 % together."""
+  return 1 - (1 - LEVEL) / max(count, 1)
 
 
 def decide(

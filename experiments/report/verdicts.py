@@ -11,7 +11,13 @@ from typing import Any, Literal, NamedTuple
 import rich.console
 
 from experiments.report.page import render_template
-from experiments.report.statistics import MIN_SEEDS, Interval, decide, interval
+from experiments.report.statistics import (
+  LEVEL,
+  MIN_SEEDS,
+  Interval,
+  decide,
+  interval,
+)
 from experiments.report.tables import (
   MISSING,
   Cell,
@@ -85,12 +91,13 @@ def measure(
   values: Mapping[int, float] | Sequence[float],
   wanted: Literal['above', 'below'] | None,
   threshold: float = 0.0,
+  level: float = LEVEL,
 ) -> list[Measured]:
   """One number, or none where nothing was measured."""
   numbers = list(values.values() if isinstance(values, Mapping) else values)
   if not numbers:
     return []
-  return [Measured(label, interval(numbers), wanted, threshold)]
+  return [Measured(label, interval(numbers, level), wanted, threshold)]
 
 
 def exact(

@@ -14,6 +14,10 @@ from mtljax.diagnostics._conflict import (
   sign_conflicts,
   similarity,
 )
+from mtljax.diagnostics._features import (
+  feature_disentanglement,
+  feature_saliency,
+)
 from mtljax.diagnostics._gradients import (
   GradientConflict,
   PairConflict,
@@ -21,6 +25,7 @@ from mtljax.diagnostics._gradients import (
 )
 from mtljax.diagnostics._hessian import HessianEigenvalues, hessian_eigenvalues
 from mtljax.diagnostics._pareto import hypervolume, non_dominated
+from mtljax.diagnostics._rankings import ranking_similarity
 from mtljax.diagnostics._samples import sample_task_gramian
 from mtljax.diagnostics._scale import ScaleSensitivity, scale_sensitivity
 from mtljax.diagnostics._sharpness import flat_gradient_norm, task_sharpness
@@ -36,6 +41,8 @@ __all__ = [
   'Reliability',
   'ScaleSensitivity',
   'Similarity',
+  'feature_disentanglement',
+  'feature_saliency',
   'filter_normalized',
   'flat_gradient_norm',
   'gradient_conflict',
@@ -43,6 +50,7 @@ __all__ = [
   'hypervolume',
   'loss_surface',
   'non_dominated',
+  'ranking_similarity',
   'sample_task_gramian',
   'scale_sensitivity',
   'sign_conflicts',

@@ -1,0 +1,1 @@
+"""The study of curricula over tasks and instances."""

@@ -1,0 +1,1 @@
+"""How methods rank, by what is measured in training and by the test."""
