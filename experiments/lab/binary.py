@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from experiments.lab.suite import Measure, Task
+from experiments.lab.task import Measure, Task
 from mtljax.metrics import AUC, F1, Accuracy
 
 SCORES = {'auc': AUC, 'f1': F1}

@@ -14,14 +14,13 @@ import optax
 from experiments.lab.options import DataOptions
 from experiments.lab.suite import (
   Data,
-  Measure,
   Network,
   Published,
-  Task,
   first_rows,
   names,
   pool_images,
 )
+from experiments.lab.task import Measure, Task
 from mtljax import data, metrics, models
 
 #: Of the networks that are not of the paper's size.

@@ -11,7 +11,8 @@ import jax
 import numpy as np
 
 import mtljax as mtl
-from experiments.lab.suite import Data, Network, Suite, Task, Widths
+from experiments.lab.suite import Data, Network, Suite, Widths
+from experiments.lab.task import Task
 from mtljax import data as readers
 from mtljax import models
 from mtljax.training import TrainState, TrainStep

@@ -17,17 +17,16 @@ from experiments.lab.options import DataOptions
 from experiments.lab.suite import (
   SPLITS,
   Data,
-  Measure,
   Network,
   Published,
   Suite,
-  Task,
   Widths,
   first_rows,
   mlp,
   names,
   pool_images,
 )
+from experiments.lab.task import Measure, Task
 from mtljax import _validate
 
 __all__ = [

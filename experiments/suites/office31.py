@@ -57,12 +57,14 @@ class OfficeData(Data):
     seed: int,
     rows: Any = None,
     tasks: Sequence[str] | None = None,
+    augment: bool = False,
   ) -> Any:
     """As of `Data`; a task that is trained alone gets no more than its share.
 
     Raises:
       ValueError: only some rows are asked for, or domains have no like shares.
     """
+    del augment  # none is known
     if rows is not None:
       raise ValueError('the domains of a step cannot be spread over devices.')
     chosen = tuple(self.tasks if tasks is None else tasks)

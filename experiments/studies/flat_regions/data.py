@@ -8,7 +8,8 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.lab.suite import Data, Suite, Task
+from experiments.lab.suite import Data, Suite
+from experiments.lab.task import Task
 from experiments.studies.flat_regions.config import FlatRegionsConfig
 
 MISSING = -1

@@ -14,7 +14,8 @@ import numpy as np
 import optax
 
 from experiments.lab.problem import EVAL_BATCH, Problem, over_batches
-from experiments.lab.suite import Data, Task
+from experiments.lab.suite import Data
+from experiments.lab.task import Task
 from experiments.report import files
 from mtljax import data
 from mtljax.data import corruptions

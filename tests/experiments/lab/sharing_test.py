@@ -13,7 +13,8 @@ import rich.console
 import mtljax as mtl
 from experiments.lab import comparison, methods, study
 from experiments.lab.problem import make_problem
-from experiments.lab.suite import Data, Measure, Network, Suite, Task, names
+from experiments.lab.suite import Data, Network, Suite, names
+from experiments.lab.task import Measure, Task
 from mtljax import models
 from mtljax.metrics import Mean
 
