@@ -2,8 +2,8 @@
 
 python -m benchmarks.routes [--quick] [--memory] [CASE ...]
 
-The cases are those of `benchmarks._models` and `benchmarks._encoders`; the
-method is CAGrad and the optimizer Adam. ``plain`` is the step on the sum of the
+The cases are those of `benchmarks._models`, `benchmarks._encoders` and
+`benchmarks._networks`; the method is CAGrad and the optimizer Adam. ``plain`` is the step on the sum of the
 losses. A backward pass is taken as twice a forward pass, so T of them make
 (1 + 2 T) / 3 plain steps: the floor below which no route that forms T gradients
 can get. ``parts`` is the T backward passes, the Gramian and the combination,
@@ -12,7 +12,9 @@ each timed alone, and their sum; the step adds the solve and the optimizer.
 All programs of a case take turns in one process, in an order that changes from
 round to round; times are medians, ratios are medians of the ratios within each
 round. Memory is what the compiled program asks for besides its arguments
-(``memory_analysis().temp_size_in_bytes``). --memory prints that alone, and
+(``memory_analysis().temp_size_in_bytes``), and ``compile`` the seconds that the
+compiler took, by those of the plain step. Below each table stands how much
+slower ``auto`` is than the fastest exact route. --memory prints that alone, and
 counts multiplications of the step's products and convolutions, in loops as
 often as they run, both beside those of the plain step.
 """
@@ -21,6 +23,7 @@ from __future__ import annotations
 
 import statistics
 import sys
+import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -29,13 +32,14 @@ import optax
 from jax.interpreters import partial_eval
 
 import mtljax as mtl
-from benchmarks import _encoders, _models
+from benchmarks import _encoders, _models, _networks
 from benchmarks._turns import take_turns
 from mtljax.gradients import _work
 from mtljax.training import make_train_step
 
 ROUTES = (
   ('plain', {}),
+  ('auto', {}),
   ('jacobian', {'route': 'jacobian', 'mode': 'unroll'}),
   ('jacobian vmap', {'route': 'jacobian', 'mode': 'vmap'}),
   ('gramian', {'route': 'gramian', 'mode': 'unroll'}),
@@ -46,7 +50,6 @@ ROUTES = (
   ('jacobian every 10', {'route': 'jacobian', 'every': 10}),
 )
 MEMORY_ONLY = (
-  ('auto', {}),
   ('gramian chunk 2', {'route': 'gramian', 'mode': 'vmap', 'chunk_size': 2}),
   (
     'layerwise chunk 2',
@@ -63,10 +66,24 @@ TURNS = {
   'encoder': (5, 2),
   'encoder_scan': (5, 2),
   'encoder_remat': (5, 2),
+  'lstm': (5, 2),
+  'mixer': (5, 2),
+  'recommender': (5, 3),
+  'pinn': (7, 10),
+  'message_passing': (5, 5),
 }
-NAMES = (*_models.NAMES, *_encoders.NAMES)
+NAMES = (*_models.NAMES, *_encoders.NAMES, *_networks.NAMES)
+# What `auto` may take: all but the approximation, and what skips steps.
+EXACT = ('jacobian', 'gramian', 'layerwise')
 # With forty tasks the others compile for minutes.
-FEW = ('plain', 'jacobian', 'layerwise', 'layerwise vmap', 'features')
+FEW = (
+  'plain',
+  'auto',
+  'jacobian',
+  'layerwise',
+  'layerwise vmap',
+  'features',
+)
 
 
 class Runner(NamedTuple):
@@ -76,12 +93,13 @@ class Runner(NamedTuple):
   run: Callable[[int], None]
   temporary: int | None
   work: int | None = None
+  seconds: float | None = None
 
 
 def step_runner(case: _models.Case, name: str, options: dict[str, Any]):
   """A training step, as users build it."""
   params, model_state, labels = case.init()
-  num_tasks = case.model.num_tasks
+  num_tasks = case.num_tasks
   build = mtl.sum_losses if name == 'plain' else mtl.cagrad
   train = make_train_step(
     build(num_tasks, labels=labels),
@@ -92,7 +110,10 @@ def step_runner(case: _models.Case, name: str, options: dict[str, Any]):
   )
   state = train.init(params, key=jax.random.key(1), model_state=model_state)
   traced = train.step.trace(state, case.batch)
-  compiled = traced.lower().compile()
+  lowered = traced.lower()
+  start = time.perf_counter()
+  compiled = lowered.compile()
+  seconds = time.perf_counter() - start
 
   def run(steps):
     nonlocal state
@@ -101,7 +122,8 @@ def step_runner(case: _models.Case, name: str, options: dict[str, Any]):
     jax.block_until_ready(state)
 
   temporary = compiled.memory_analysis().temp_size_in_bytes
-  return Runner(name, run, temporary, _multiplications(traced.jaxpr.jaxpr))
+  work = _multiplications(traced.jaxpr.jaxpr)
+  return Runner(name, run, temporary, work, seconds)
 
 
 def _multiplications(jaxpr) -> int:
@@ -115,7 +137,7 @@ def _multiplications(jaxpr) -> int:
 def part_runners(case: _models.Case) -> list[Runner]:
   """What a step of the jacobian route is made of."""
   params, model_state, labels = case.init()
-  weights = jax.numpy.ones(case.model.num_tasks)
+  weights = jax.numpy.ones(case.num_tasks)
   passes = jax.jit(
     mtl.value_and_task_grads(case.loss, labels=labels, has_aux=True)
   )
@@ -149,22 +171,31 @@ def measure(runners: list[Runner], rounds: int, steps: int):
   )
 
 
+def _median_ratio(ms: list[float], other: list[float]) -> float:
+  return statistics.median(a / b for a, b in zip(ms, other, strict=True))
+
+
 def report(case: _models.Case, runners: list[Runner], times) -> None:
   """Prints the table of a case."""
-  floor = (1 + 2 * case.model.num_tasks) / 3
-  print(f'{"":<20}{"ms":>9}{"/ plain":>9}{"/ floor":>9}{"MB":>9}')
+  floor = (1 + 2 * case.num_tasks) / 3
+  print(f'{"":<20}{"ms":>9}{"/ plain":>9}{"/ floor":>9}{"MB":>9}{"compile":>9}')
+  plain = runners[0]
   for runner in runners:
     ms = times[runner.name]
-    ratio = statistics.median(
-      a / b for a, b in zip(ms, times['plain'], strict=True)
-    )
-    memory = (
-      '' if runner.temporary is None else f'{runner.temporary / 1e6:9.1f}'
-    )
-    print(
-      f'{runner.name:<20}{statistics.median(ms):9.2f}{ratio:9.2f}'
-      f'{ratio / floor:9.2f}{memory}'
-    )
+    ratio = _median_ratio(ms, times['plain'])
+    line = f'{runner.name:<20}{statistics.median(ms):9.2f}{ratio:9.2f}'
+    line += f'{ratio / floor:9.2f}'
+    if runner.temporary is not None:
+      line += f'{runner.temporary / 1e6:9.1f}'
+      line += f'{runner.seconds / plain.seconds:9.2f}'
+    print(line)
+  others = {k: v for k, v in times.items() if k.split()[0] in EXACT}
+  others = {k: v for k, v in others.items() if 'every' not in k}
+  best = min(others, key=lambda k: _median_ratio(others[k], times['plain']))
+  print(
+    f'auto / best exact route ({best}): '
+    f'{_median_ratio(times["auto"], times[best]):.2f}'
+  )
   parts = zip(*(v for k, v in times.items() if 'part' in k), strict=True)
   over = statistics.median(
     whole / sum(part)
@@ -188,6 +219,14 @@ def print_counts(case: _models.Case) -> None:
     )
 
 
+def make_case(name: str, quick: bool) -> Any:
+  """A case by its name, one of `NAMES`."""
+  for source in (_encoders, _networks):
+    if name in source.NAMES:
+      return source.make_case(name, quick)
+  return _models.make_case(name, quick)
+
+
 def main() -> None:
   """The command line."""
   flags = {a for a in sys.argv[1:] if a.startswith('--')}
@@ -197,17 +236,18 @@ def main() -> None:
   quick = '--quick' in flags
   print(f'jax {jax.__version__}, {jax.devices()}')
   for name in names:
-    source = _encoders if name in _encoders.NAMES else _models
-    case = source.make_case(name, quick)
-    num_tasks = case.model.num_tasks
+    case = make_case(name, quick)
+    num_tasks = case.num_tasks
     print(f'\n{name}: T = {num_tasks}, floor {(1 + 2 * num_tasks) / 3:.2f}')
     if '--memory' in flags:
       print_counts(case)
       continue
     routes = [r for r in ROUTES if num_tasks < 40 or r[0] in FEW]
+    if not isinstance(case.loss, mtl.Staged):
+      routes = [r for r in routes if r[0] != 'features']
     runners = [step_runner(case, *route) for route in routes]
     runners += part_runners(case)
-    rounds, steps = (2, 1) if quick else TURNS[name]
+    rounds, steps = (2, 1) if quick else TURNS.get(name, (5, 2))
     report(case, runners, measure(runners, rounds, steps))
 
 

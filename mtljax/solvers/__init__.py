@@ -10,6 +10,7 @@ place.
 
 from mtljax.solvers._cone import cone_max_min
 from mtljax.solvers._dual_cone import dual_cone
+from mtljax.solvers._dual_cones import dual_cones
 from mtljax.solvers._newton import fair_newton
 from mtljax.solvers._normalize import row_normalize
 from mtljax.solvers._qp import nonneg_qp
@@ -23,6 +24,7 @@ __all__ = [
   'ball_max_min',
   'cone_max_min',
   'dual_cone',
+  'dual_cones',
   'fair_newton',
   'min_norm_simplex',
   'min_norm_unit',

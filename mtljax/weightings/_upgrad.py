@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from mtljax._types import MethodInfo, Weighting
-from mtljax.solvers import dual_cone
+from mtljax.solvers import dual_cone, dual_cones
 from mtljax.weightings import _common, _preference
 
 
@@ -19,11 +19,17 @@ class DualConeState(NamedTuple):
   residual: jax.Array  # of the last solve, float32
 
 
+#: From here on T problems side by side are slower than steps of all of them.
+_MANY = 48
+
+
 @jax.jit
 def _project_each(
   gramian: jax.Array, preference: jax.Array, mask: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
   """The sum of the projections of each ``p_t g_t``; the largest residual."""
+  if len(preference) > _MANY:
+    return dual_cones(gramian, preference, mask)
   solve = jax.vmap(dual_cone, in_axes=(None, 0, None))
   weights, residuals = solve(gramian, jnp.diag(preference), mask)
   # An absent task has nothing to project.
@@ -70,7 +76,8 @@ def upgrad(*, preference: _preference.Preference = None) -> Weighting:
   solved for the unit Gramian. Heads are not weighted: only the shared
   parameters are in conflict. Scaling a task's loss changes the update
   (invariance ``'none'``). Costs the Gramian (T backward passes) and T
-  quadratic programs of size T in one batch.
+  quadratic programs of size T in one batch, from 49 tasks on as products of a
+  dozen T x T matrices, see `mtljax.solvers.dual_cones`.
 
   ========================  ==================================================
   input                     weights
