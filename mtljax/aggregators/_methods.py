@@ -20,6 +20,7 @@ from mtljax.weightings import (
   _balancer,
   _bmtl,
   _cagrad,
+  _coba,
   _conflict_free,
   _conic_grad,
   _cosmos,
@@ -35,6 +36,7 @@ from mtljax.weightings import (
   _imtl_hybrid,
   _imtl_l,
   _krum,
+  _ldc_mtl,
   _linear,
   _mgda,
   _modo,
@@ -92,6 +94,8 @@ conic_grad = lift(_conic_grad.conic_grad)
 igb = lift(_igb.igb)
 relobralo = lift(_relobralo.relobralo)
 balancer = lift(_balancer.balancer)
+ldc_mtl = lift(_ldc_mtl.ldc_mtl)
+coba = lift(_coba.coba)
 modo = lift(_modo.modo, _reads=CROSS)
 sdmgrad = lift(_sdmgrad.sdmgrad, _reads=CROSS)
 graddrop = lift_rule(_graddrop.graddrop)
