@@ -66,6 +66,7 @@ from mtljax.aggregators._methods import imtl_l as imtl_l
 from mtljax.aggregators._methods import krum as krum
 from mtljax.aggregators._methods import ldc_mtl as ldc_mtl
 from mtljax.aggregators._methods import lr_annealing as lr_annealing
+from mtljax.aggregators._methods import m_config as m_config
 from mtljax.aggregators._methods import mean as mean
 from mtljax.aggregators._methods import meta_balance as meta_balance
 from mtljax.aggregators._methods import mgda as mgda

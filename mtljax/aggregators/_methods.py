@@ -10,6 +10,7 @@ from mtljax.aggregators import (
   _excess_mtl,
   _graddrop,
   _lr_annealing,
+  _m_config,
   _meta_balance,
   _moco,
   _trimmed_mean,
@@ -102,6 +103,7 @@ graddrop = lift_rule(_graddrop.graddrop)
 trimmed_mean = lift_rule(_trimmed_mean.trimmed_mean)
 excess_mtl = lift_rule(_excess_mtl.excess_mtl)
 moco = lift_rule(_moco.moco)
+m_config = lift_rule(_m_config.m_config)
 db_mtl = lift_rule(_db_mtl.db_mtl)
 meta_balance = lift_rule(_meta_balance.meta_balance)
 lr_annealing = lift_rule(_lr_annealing.lr_annealing)

@@ -3467,6 +3467,95 @@ def moco(
   """
 
 
+def m_config(
+  num_tasks: int,
+  *,
+  b1: ArrayLike = 0.9,
+  preference: _preference.Preference = None,
+  labels: _labels.Labels | None = None,
+  weight_heads: bool | None = None,
+  scale: ArrayLike = 1.0,
+  max_norm: ArrayLike | None = None,
+  key: jax.Array | int = 0,
+  nonfinite: Literal['propagate', 'drop_task'] = 'propagate',
+) -> Aggregator:
+  r"""M-ConFIG: ConFIG on moving averages, one task's gradient a step.
+
+  Step k takes the gradient of task :math:`t = k \bmod T` alone:
+
+  .. math:: m_t \leftarrow \beta_1 m_t + (1 - \beta_1) g_t, \qquad
+     d_k = \mathrm{ConFIG}\Big(\frac{m_s}{1 - \beta_1^{n_s}}, s = 1 \ldots T
+     \Big)
+
+  with :math:`n_s` the gradients in an average, and ConFIG that of
+  `conflict_free`. The update is the gradient whose first moment in Adam,
+  corrected for its start, is :math:`d_k`:
+
+  .. math:: \frac{M_k - \beta_1 M_{k - 1}}{1 - \beta_1}, \qquad
+     M_k = (1 - \beta_1^k)\, d_k
+
+  so ``optax.adam(learning_rate, b1=b1)`` after it is the paper's method, with
+  its second moment of this pseudo-gradient. Until every task has an average
+  the update is 0; the authors' Adam counts its steps from there, optax's
+  counts these too. Heads are not weighted and take the step's gradients. The
+  weights are those of the corrected averages, have no fixed sum and may be
+  negative.
+
+  Scaling a task's loss changes the update (invariance ``'none'``): only the
+  direction of :math:`d_k` does not see it. Costs one backward pass, O(T) a
+  coordinate and one pseudo-inverse in `mtljax.training.make_train_step` (route
+  ``'losses'``), where the gradients of the other tasks are not computed; on the
+  optax face they are there and not read. The state holds T + 1 numbers a
+  shared parameter.
+
+  ========================  ==================================================
+  input                     update
+  ========================  ==================================================
+  one task                  its gradient
+  a zero average            the smaller problem's answer for the rest
+  equal, antiparallel       as of `conflict_free`: zero where averages are
+  averages                  opposed
+  absent tasks              the one present that has waited longest is due;
+                            averages of absent ones stand still and are not in
+                            the update. With none present: 0
+  NaN or infinity           NaN, if in the gradient of the task due; its average
+                            stands still. Others are not read
+  ========================  ==================================================
+
+  Args:
+    num_tasks: T, a Python int.
+    **options: the options of `mtljax.aggregate`, where they are explained:
+      ``labels``, ``weight_heads``, ``scale``, ``max_norm``, ``key``,
+      ``nonfinite``.
+    b1: :math:`\beta_1`, at least 0 and below 1; give the Adam after it the
+      same.
+    preference: of `conflict_free`: the cosines' ratios; None: ones.
+
+  Returns:
+    The `mtljax.Aggregator`. Reads the gradient of one task. Its state has the
+    residual of `conflict_free`.
+
+  Raises:
+    ValueError: an argument is out of its range.
+
+  Examples:
+    >>> import jax.numpy as jnp, mtljax as mtl
+    >>> tx = mtl.m_config(num_tasks=2)
+    >>> params = {'w': jnp.zeros(2)}
+    >>> grads = {'w': jnp.array([[1.0, 0.0], [0.0, 2.0]])}
+    >>> update, state = tx.update(grads, tx.init(params), params)
+    >>> print(update['w'])
+    [0. 0.]
+    >>> update, state = tx.update(grads, state, params)
+    >>> print(update['w'].round(3))
+    [1.5 1.5]
+
+  References:
+    Liu et al., `ConFIG: Towards Conflict-free Training of Physics Informed
+    Neural Networks <https://arxiv.org/abs/2408.11104>`_, 2024
+  """
+
+
 def db_mtl(
   num_tasks: int,
   *,
