@@ -37,12 +37,14 @@ from mtljax.aggregators import get_stats as get_stats
 from mtljax.aggregators import get_weights as get_weights
 from mtljax.aggregators import inject_hyperparams as inject_hyperparams
 from mtljax.aggregators import normalize_tasks as normalize_tasks
+from mtljax.aggregators import observe_validation as observe_validation
 from mtljax.aggregators import per_task as per_task
 from mtljax.aggregators import select as select
 from mtljax.aggregators._methods import aligned_mtl as aligned_mtl
 from mtljax.aggregators._methods import balancer as balancer
 from mtljax.aggregators._methods import bmtl as bmtl
 from mtljax.aggregators._methods import cagrad as cagrad
+from mtljax.aggregators._methods import coba as coba
 from mtljax.aggregators._methods import conflict_free as conflict_free
 from mtljax.aggregators._methods import conic_grad as conic_grad
 from mtljax.aggregators._methods import cosmos as cosmos
@@ -63,7 +65,9 @@ from mtljax.aggregators._methods import imtl as imtl
 from mtljax.aggregators._methods import imtl_g as imtl_g
 from mtljax.aggregators._methods import imtl_l as imtl_l
 from mtljax.aggregators._methods import krum as krum
+from mtljax.aggregators._methods import ldc_mtl as ldc_mtl
 from mtljax.aggregators._methods import lr_annealing as lr_annealing
+from mtljax.aggregators._methods import m_config as m_config
 from mtljax.aggregators._methods import mean as mean
 from mtljax.aggregators._methods import meta_balance as meta_balance
 from mtljax.aggregators._methods import mgda as mgda
@@ -104,5 +108,6 @@ from mtljax.sharpness import gradient_norm_penalty as gradient_norm_penalty
 from mtljax.sharpness import normalized_ascent as normalized_ascent
 from mtljax.sharpness import sam as sam
 from mtljax.sharpness import samo as samo
+from mtljax.weightings._ldc_mtl import ldc_losses as ldc_losses
 
 __version__ = '0.1.0'

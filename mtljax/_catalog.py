@@ -163,6 +163,8 @@ def example_method(name: str) -> Aggregator:
 
 
 def _routes(method: Aggregator) -> tuple[str, ...]:
+  if method.one_task is not None:
+    return ('losses', 'jacobian')
   if method.weighting is None:
     return ('jacobian',)
   if 'cross_gramian' in method.needs:

@@ -144,6 +144,19 @@ class Reuse(NamedTuple):
   due: Callable[[jax.Array], jax.Array]
 
 
+class OneTask(NamedTuple):
+  """How a method that reads one task's gradient a step is called with it.
+
+  Attributes:
+    due: ``due(state)``: that task, an index.
+    update: ``update`` for the gradients of that task's loss on the shared
+      parameters, and of every task's on its own, in the parameters' shapes.
+  """
+
+  due: Callable[[Any], jax.Array]
+  update: Callable[..., Any]
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Conventions:
   """How weights become an update: what papers leave to their code.
@@ -203,6 +216,7 @@ class Aggregator(optax.GradientTransformationExtraArgs):
       all its gradients at one perturbed point, or None.
     update_from_sum: ``update`` for the gradient of the summed loss in place of
       per-task gradients, where that is all it reads of them, or None.
+    one_task: for a method that reads one task's gradient a step, else None.
   """
 
   num_tasks: int
@@ -216,6 +230,7 @@ class Aggregator(optax.GradientTransformationExtraArgs):
   inner: Aggregator | None
   perturb: Callable[[Any, Any], Any] | None
   update_from_sum: Callable[..., Any] | None
+  one_task: OneTask | None
 
   def __new__(
     cls,
@@ -233,6 +248,7 @@ class Aggregator(optax.GradientTransformationExtraArgs):
     inner: Aggregator | None = None,
     perturb: Callable[[Any, Any], Any] | None = None,
     update_from_sum: Callable[..., Any] | None = None,
+    one_task: OneTask | None = None,
   ) -> Aggregator:
     """Builds the transformation and attaches the facts."""
     self = super().__new__(cls, init, _whole(update, labels, info.name))
@@ -247,6 +263,7 @@ class Aggregator(optax.GradientTransformationExtraArgs):
     self.inner = inner
     self.perturb = perturb
     self.update_from_sum = update_from_sum
+    self.one_task = one_task
     return self
 
   def _replace(self, **changes: Any) -> Aggregator:  # pyrefly: ignore
@@ -258,7 +275,7 @@ class Aggregator(optax.GradientTransformationExtraArgs):
     """
     facts = {**self._asdict(), **vars(self)}
     if changes.get('update', self.update) is not self.update:
-      gone = ('inner', 'perturb', 'update_from_sum')
+      gone = ('inner', 'perturb', 'update_from_sum', 'one_task')
       if 'weighting' not in changes:
         gone += ('weighting', 'conventions', 'key')
         facts['needs'] = self.needs | {'gradients'}

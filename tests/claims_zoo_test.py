@@ -214,7 +214,8 @@ def holding(errors, tolerance):
 
 def reads_gradients(m):
   tx = m(3)
-  return tx.weighting is None or any('gramian' in need for need in tx.needs)
+  reads = tx.weighting is None or any('gramian' in need for need in tx.needs)
+  return reads and not m.warms_up
 
 
 # One variant a method for each set of claims.

@@ -8,6 +8,9 @@ from mtljax.aggregators._per_task import per_task as per_task
 from mtljax.aggregators._reading import get_stats as get_stats
 from mtljax.aggregators._reading import get_weights as get_weights
 from mtljax.aggregators._select import select as select
+from mtljax.aggregators._validation import (
+  observe_validation as observe_validation,
+)
 from mtljax.aggregators._wrappers import cr_mogm as cr_mogm
 from mtljax.aggregators._wrappers import every_k as every_k
 from mtljax.aggregators._wrappers import freeze_after as freeze_after

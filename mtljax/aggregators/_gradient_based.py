@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from mtljax import _labels, _params, _tree, _validate
-from mtljax._types import Aggregator, MethodInfo
+from mtljax._types import Aggregator, MethodInfo, OneTask
 from mtljax.aggregators import _aggregate, _checks
 
 
@@ -52,6 +52,8 @@ class GradientRule(NamedTuple):
     has_weights: whether the outcome has weights.
     reads_losses: whether it reads the losses.
     min_tasks: the fewest tasks that it is defined for.
+    due: ``due(state, mask)``, where it reads the gradient of one task alone:
+      which; the rows are then that one, ``(1, ...)``. None: it reads all.
   """
 
   init: Callable[[int, Any, jax.Array], Any]
@@ -61,6 +63,7 @@ class GradientRule(NamedTuple):
   has_weights: bool = True
   reads_losses: bool = False
   min_tasks: int = 1
+  due: Callable[[Any, jax.Array | None], jax.Array] | None = None
 
 
 class GradientState(NamedTuple):
@@ -167,12 +170,29 @@ def gradient_method(
     if nonfinite == 'drop_task':
       finite = _aggregate.finite_tasks(leaves, flat, losses, num_tasks)
       mask = finite if mask is None else mask & finite
-    shared = [_tree.present(mask, x) for x in shared_of(updates)]
+    shared = shared_of(updates)
+    if rule.due is None:
+      shared = [_tree.present(mask, x) for x in shared]
+    else:
+      task = rule.due(state.method_state, mask)
+      shared = [
+        jax.lax.dynamic_index_in_dim(x, task, keepdims=True) for x in shared
+      ]
+    return of_rows(shared, leaves, treedef, flat, losses, mask, state)
+
+  def update_one(updates, state, params=None, *, losses=None, **extra_args):
+    del params, extra_args
+    leaves, treedef = jax.tree.flatten(updates)
+    flat = _labels.flatten_labels(labels, updates, num_tasks)
+    losses = losses if rule.reads_losses else None
+    shared = [x[None] for x in shared_of(updates)]
+    return of_rows(shared, leaves, treedef, flat, losses, None, state)
+
+  def of_rows(shared, leaves, treedef, flat, losses, mask, state):
     if not shared:
       raise ValueError(f'{info.name} needs at least one shared parameter.')
     if losses is not None:
       losses = _tree.present(mask, losses)
-
     real = [_tree.as_real(x) for x in shared]
     out = rule.update(TaskRows(real, losses, mask), state.method_state)
     update = [_tree.like(u, x) for u, x in zip(out.update, shared, strict=True)]
@@ -195,6 +215,10 @@ def gradient_method(
       GradientState(weights, out.state),
     )
 
+  one_task = None
+  if rule.due is not None and nonfinite == 'propagate':
+    due = rule.due
+    one_task = OneTask(lambda state: due(state.method_state, None), update_one)
   needs = {'gradients', 'losses'} if rule.reads_losses else {'gradients'}
   return Aggregator(
     init_fn,
@@ -205,4 +229,5 @@ def gradient_method(
     labels=labels,
     conventions=conventions,
     key=key,
+    one_task=one_task,
   )

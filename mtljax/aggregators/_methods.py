@@ -10,6 +10,7 @@ from mtljax.aggregators import (
   _excess_mtl,
   _graddrop,
   _lr_annealing,
+  _m_config,
   _meta_balance,
   _moco,
   _trimmed_mean,
@@ -20,6 +21,7 @@ from mtljax.weightings import (
   _balancer,
   _bmtl,
   _cagrad,
+  _coba,
   _conflict_free,
   _conic_grad,
   _cosmos,
@@ -35,6 +37,7 @@ from mtljax.weightings import (
   _imtl_hybrid,
   _imtl_l,
   _krum,
+  _ldc_mtl,
   _linear,
   _mgda,
   _modo,
@@ -92,12 +95,15 @@ conic_grad = lift(_conic_grad.conic_grad)
 igb = lift(_igb.igb)
 relobralo = lift(_relobralo.relobralo)
 balancer = lift(_balancer.balancer)
+ldc_mtl = lift(_ldc_mtl.ldc_mtl)
+coba = lift(_coba.coba)
 modo = lift(_modo.modo, _reads=CROSS)
 sdmgrad = lift(_sdmgrad.sdmgrad, _reads=CROSS)
 graddrop = lift_rule(_graddrop.graddrop)
 trimmed_mean = lift_rule(_trimmed_mean.trimmed_mean)
 excess_mtl = lift_rule(_excess_mtl.excess_mtl)
 moco = lift_rule(_moco.moco)
+m_config = lift_rule(_m_config.m_config)
 db_mtl = lift_rule(_db_mtl.db_mtl)
 meta_balance = lift_rule(_meta_balance.meta_balance)
 lr_annealing = lift_rule(_lr_annealing.lr_annealing)

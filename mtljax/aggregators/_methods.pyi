@@ -2787,6 +2787,187 @@ def balancer(
   """
 
 
+def ldc_mtl(
+  num_tasks: int,
+  *,
+  strength: ArrayLike = 0.1,
+  normalize: Literal['initial', 'none'] = 'initial',
+  learning_rate: ArrayLike = 0.025,
+  labels: _labels.Labels | None = None,
+  gramian_labels: Any | None = None,
+  weight_heads: bool | None = None,
+  scale: ArrayLike = 1.0,
+  max_norm: ArrayLike | None = None,
+  key: jax.Array | int = 0,
+  nonfinite: Literal['propagate', 'drop_task'] = 'propagate',
+) -> Aggregator:
+  r"""LDC-MTL: learned weights under control of the losses' discrepancy.
+
+  Model and weights descend one objective together, by one backward pass:
+
+  .. math:: \sum_t a_t + \lambda \sum_{t < T} |a_t - a_{t+1}|, \qquad
+     a_t = z_t L_t / r_t, \quad z = \mathrm{softmax}(\xi)
+
+  so that with :math:`s_t = \mathrm{sign}(a_t - a_{t+1}) -
+  \mathrm{sign}(a_{t-1} - a_t)`, a sign that is 0 past the ends,
+
+  .. math:: w_t = \frac{z_t}{r_t} (1 + \lambda s_t), \qquad
+     \xi \leftarrow \mathrm{Adam}\Big(\xi,\; J_\mathrm{softmax}^\top
+     \big(\tfrac{L}{r} (1 + \lambda s)\big)\Big)
+
+  Here :math:`\xi` are T learned parameters, from 0. The paper's router is a
+  linear map of the pooled features, of which these are the bias: for it give
+  the model a head of T outputs and train `mtljax.ldc_losses` of them. It is
+  the authors' single-loop form. :math:`r_t` is the first loss over the least
+  of the first losses, as for NYUv2. The weights have no fixed sum; they depend
+  on the order of the tasks. Heads are weighted: the method weights losses. The
+  learning rate is FAMO's: their router's is that of the model.
+
+  Scaling a task's loss changes the update's direction (invariance
+  ``'none'``). Costs one backward pass and O(T log T) beside it.
+
+  ========================  ==================================================
+  input                     weights
+  ========================  ==================================================
+  one task                  1
+  equal terms               those of neither side: a sign of 0 is 0
+  a loss of zero or below   as any other, but no first loss: :math:`r_t = 1`
+                            until there is one
+  absent tasks              0, the smaller problem's answer for the rest, whose
+                            neighbours are those present; logits and Adam stand
+                            still
+  NaN or infinity           NaN; the state stands still
+  ========================  ==================================================
+
+  Args:
+    num_tasks: T, a Python int.
+    **options: the options of `mtljax.aggregate`, where they are explained:
+      ``labels``, ``gramian_labels``, ``weight_heads``, ``scale``,
+      ``max_norm``, ``key``, ``nonfinite``.
+    strength: :math:`\lambda`, from 0 to 1/2, beyond which a weight could be
+      negative; theirs are 0.1 (Cityscapes), 0.05 (NYUv2), 0.01 (CelebA).
+    normalize: ``'initial'``: by the first losses, ``'none'``: r = 1 (theirs for
+      Cityscapes).
+    learning_rate: of the logits, at least 0.
+
+  Returns:
+    The `mtljax.Aggregator`. Reads the losses.
+
+  Raises:
+    ValueError: an argument is out of range.
+
+  References:
+    Xiao et al., `LDC-MTL: Balancing Multi-Task Learning through Scalable Loss
+    Discrepancy Control <https://arxiv.org/abs/2502.08585>`_, 2025
+
+  The optax face of `mtljax.weightings.ldc_mtl`: see `mtljax.aggregate`.
+
+  Examples:
+    >>> import jax.numpy as jnp, mtljax as mtl
+    >>> tx = mtl.ldc_mtl(num_tasks=2)
+    >>> grads = {'w': jnp.array([[1.0, 0.0, 0.0], [0.0, 2.0, 0.0]])}
+    >>> update, state = tx.update(grads, tx.init(None), losses=jnp.ones(2))
+    >>> update['w'].shape, mtl.get_weights(state).shape
+    ((3,), (2,))
+  """
+
+
+def coba(
+  num_tasks: int,
+  *,
+  window: int = 200,
+  warmup_steps: int = 100,
+  temperature: ArrayLike = 0.2,
+  min_share: ArrayLike = 0.1,
+  sharpen: bool = False,
+  source: Literal['training', 'validation'] = 'training',
+  labels: _labels.Labels | None = None,
+  gramian_labels: Any | None = None,
+  weight_heads: bool | None = None,
+  scale: ArrayLike = 1.0,
+  max_norm: ArrayLike | None = None,
+  key: jax.Array | int = 0,
+  nonfinite: Literal['propagate', 'drop_task'] = 'propagate',
+) -> Aggregator:
+  r"""Convergence balancer (CoBa): weights by the slopes of the losses.
+
+  With :math:`\alpha_t` the slope of the line through task t's last N losses,
+  each over its first, a task that converges more slowly than the others gets
+  more, and one that begins to diverge gets less than it would by that:
+
+  .. math::
+     w = D\, \mathrm{softmax}_t\Big(\frac{T \alpha_t}{\sum_s |\alpha_s|}\Big)
+     + (1 - D)\, \mathrm{softmax}_t\Big(\frac{-n \alpha_t}
+     {\sum_k |\alpha_t(k)|}\Big), \qquad
+     D = \min\Big(n\, \mathrm{softmax}_k\Big(
+     \frac{-n\, \alpha_{\max}(k)}{\tau \sum_j |\alpha_{\max}(j)|}\Big), 1\Big)
+
+  where k runs over the last n slopes, at most N of them since the warm-up,
+  :math:`\alpha_{\max}` is the slope of the largest loss, and D is the softmax
+  at the newest: it falls as the slopes turn up. The weights are equal, 1/T,
+  during the warm-up and sum to 1. If one is below ``min_share`` / T, all are
+  moved towards it by :math:`w (1 - m) + m / T`. Theirs takes all slopes since
+  the warm-up into D; the authors' code leaves out the minimum and takes
+  :math:`\mathrm{softmax}(T w)`: ``sharpen``. Heads are weighted: the method
+  weights losses. A factor on a loss leaves the weights as they are, so it acts
+  as it would without weights.
+
+  The paper's losses are those of a validation batch: with
+  ``source='validation'`` the step's own are not read, and
+  `mtljax.observe_validation` shows them to the state, at every step or at
+  times; as many as the warm-up takes before the weights are other than equal.
+  By default they are the training losses of the steps.
+
+  Scaling a task's loss changes the update's direction (invariance
+  ``'none'``). Costs one backward pass and O(N T) beside it; the state holds
+  2 N (T + 1) numbers.
+
+  ========================  ==================================================
+  input                     weights
+  ========================  ==================================================
+  one task                  1
+  slopes of zero            equal scores: as of slopes that are all alike
+  a first loss not above 0  it does not count, the next one is the first
+  absent tasks              0, the smaller problem's answer for the rest; their
+                            histories stand still. One still in its warm-up has
+                            the weight 1/T, the others share what is left
+  NaN or infinity           NaN in that step; the histories stand still
+  ========================  ==================================================
+
+  Args:
+    num_tasks: T, a Python int.
+    **options: the options of `mtljax.aggregate`, where they are explained:
+      ``labels``, ``gramian_labels``, ``weight_heads``, ``scale``,
+      ``max_norm``, ``key``, ``nonfinite``.
+    window: N, losses in a line and slopes in a history, at least 2.
+    warmup_steps: losses before the first slope, at least 2.
+    temperature: :math:`\tau`, above 0; the paper's is its inverse, 5.
+    min_share: the least weight in units of 1/T, at least 0 and below 1.
+    sharpen: whether to take the weights of the authors' code.
+    source: ``'training'`` or ``'validation'``, whose losses it follows.
+
+  Returns:
+    The `mtljax.Aggregator`. Reads the losses, or nothing of the step.
+
+  Raises:
+    ValueError: an argument is out of range.
+
+  References:
+    Gong et al., `CoBa: Convergence Balancer for Multitask Finetuning of Large
+    Language Models <https://arxiv.org/abs/2410.06741>`_, 2024
+
+  The optax face of `mtljax.weightings.coba`: see `mtljax.aggregate`.
+
+  Examples:
+    >>> import jax.numpy as jnp, mtljax as mtl
+    >>> tx = mtl.coba(num_tasks=2)
+    >>> grads = {'w': jnp.array([[1.0, 0.0, 0.0], [0.0, 2.0, 0.0]])}
+    >>> update, state = tx.update(grads, tx.init(None), losses=jnp.ones(2))
+    >>> update['w'].shape, mtl.get_weights(state).shape
+    ((3,), (2,))
+  """
+
+
 def modo(
   num_tasks: int,
   *,
@@ -3283,6 +3464,95 @@ def moco(
   References:
     Fernando et al., `Mitigating Gradient Bias in Multi-objective Learning: A
     Provably Convergent Approach <https://arxiv.org/abs/2210.12624>`_, 2023
+  """
+
+
+def m_config(
+  num_tasks: int,
+  *,
+  b1: ArrayLike = 0.9,
+  preference: _preference.Preference = None,
+  labels: _labels.Labels | None = None,
+  weight_heads: bool | None = None,
+  scale: ArrayLike = 1.0,
+  max_norm: ArrayLike | None = None,
+  key: jax.Array | int = 0,
+  nonfinite: Literal['propagate', 'drop_task'] = 'propagate',
+) -> Aggregator:
+  r"""M-ConFIG: ConFIG on moving averages, one task's gradient a step.
+
+  Step k takes the gradient of task :math:`t = k \bmod T` alone:
+
+  .. math:: m_t \leftarrow \beta_1 m_t + (1 - \beta_1) g_t, \qquad
+     d_k = \mathrm{ConFIG}\Big(\frac{m_s}{1 - \beta_1^{n_s}}, s = 1 \ldots T
+     \Big)
+
+  with :math:`n_s` the gradients in an average, and ConFIG that of
+  `conflict_free`. The update is the gradient whose first moment in Adam,
+  corrected for its start, is :math:`d_k`:
+
+  .. math:: \frac{M_k - \beta_1 M_{k - 1}}{1 - \beta_1}, \qquad
+     M_k = (1 - \beta_1^k)\, d_k
+
+  so ``optax.adam(learning_rate, b1=b1)`` after it is the paper's method, with
+  its second moment of this pseudo-gradient. Until every task has an average
+  the update is 0; the authors' Adam counts its steps from there, optax's
+  counts these too. Heads are not weighted and take the step's gradients. The
+  weights are those of the corrected averages, have no fixed sum and may be
+  negative.
+
+  Scaling a task's loss changes the update (invariance ``'none'``): only the
+  direction of :math:`d_k` does not see it. Costs one backward pass, O(T) a
+  coordinate and one pseudo-inverse in `mtljax.training.make_train_step` (route
+  ``'losses'``), where the gradients of the other tasks are not computed; on the
+  optax face they are there and not read. The state holds T + 1 numbers a
+  shared parameter.
+
+  ========================  ==================================================
+  input                     update
+  ========================  ==================================================
+  one task                  its gradient
+  a zero average            the smaller problem's answer for the rest
+  equal, antiparallel       as of `conflict_free`: zero where averages are
+  averages                  opposed
+  absent tasks              the one present that has waited longest is due;
+                            averages of absent ones stand still and are not in
+                            the update. With none present: 0
+  NaN or infinity           NaN, if in the gradient of the task due; its average
+                            stands still. Others are not read
+  ========================  ==================================================
+
+  Args:
+    num_tasks: T, a Python int.
+    **options: the options of `mtljax.aggregate`, where they are explained:
+      ``labels``, ``weight_heads``, ``scale``, ``max_norm``, ``key``,
+      ``nonfinite``.
+    b1: :math:`\beta_1`, at least 0 and below 1; give the Adam after it the
+      same.
+    preference: of `conflict_free`: the cosines' ratios; None: ones.
+
+  Returns:
+    The `mtljax.Aggregator`. Reads the gradient of one task. Its state has the
+    residual of `conflict_free`.
+
+  Raises:
+    ValueError: an argument is out of its range.
+
+  Examples:
+    >>> import jax.numpy as jnp, mtljax as mtl
+    >>> tx = mtl.m_config(num_tasks=2)
+    >>> params = {'w': jnp.zeros(2)}
+    >>> grads = {'w': jnp.array([[1.0, 0.0], [0.0, 2.0]])}
+    >>> update, state = tx.update(grads, tx.init(params), params)
+    >>> print(update['w'])
+    [0. 0.]
+    >>> update, state = tx.update(grads, state, params)
+    >>> print(update['w'].round(3))
+    [1.5 1.5]
+
+  References:
+    Liu et al., `ConFIG: Towards Conflict-free Training of Physics Informed
+    Neural Networks <https://arxiv.org/abs/2408.11104>`_, 2024
   """
 
 

@@ -8,7 +8,11 @@ published.
 
 from mtljax.contrib import weightings as weightings
 from mtljax.contrib._methods import emtl as emtl
+from mtljax.contrib._methods import gcond as gcond
+from mtljax.contrib._methods import son_goku as son_goku
 
 __all__ = [
   'emtl',
+  'gcond',
+  'son_goku',
 ]

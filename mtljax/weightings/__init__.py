@@ -4,6 +4,7 @@ from mtljax.weightings._aligned import aligned_mtl
 from mtljax.weightings._balancer import balancer
 from mtljax.weightings._bmtl import bmtl
 from mtljax.weightings._cagrad import cagrad
+from mtljax.weightings._coba import coba
 from mtljax.weightings._conflict_free import conflict_free
 from mtljax.weightings._conic_grad import conic_grad
 from mtljax.weightings._cosmos import cosmos
@@ -19,6 +20,7 @@ from mtljax.weightings._imtl import imtl_g
 from mtljax.weightings._imtl_hybrid import imtl
 from mtljax.weightings._imtl_l import imtl_l
 from mtljax.weightings._krum import krum
+from mtljax.weightings._ldc_mtl import ldc_mtl
 from mtljax.weightings._linear import fixed, mean, sum_losses
 from mtljax.weightings._mgda import mgda
 from mtljax.weightings._modo import modo
@@ -44,6 +46,7 @@ __all__ = [
   'balancer',
   'bmtl',
   'cagrad',
+  'coba',
   'conflict_free',
   'conic_grad',
   'cosmos',
@@ -64,6 +67,7 @@ __all__ = [
   'imtl_g',
   'imtl_l',
   'krum',
+  'ldc_mtl',
   'mean',
   'mgda',
   'modo',

@@ -30,6 +30,11 @@ class Method:
   def has_weights(self):
     return self.name not in ('graddrop', 'meta_balance', 'trimmed_mean')
 
+  @property
+  def warms_up(self):
+    """Whether its first update is 0; what it claims is tested in its file."""
+    return self.name == 'm_config'
+
   def __call__(self, num_tasks, **options):
     kwargs = {k: v for k, v in self.kwargs.items()}
     for k in self.per_task:
@@ -124,6 +129,10 @@ METHODS = [
   method('slaw', 'equivariant linear'),
   method('igb', 'equivariant linear', warmup_steps=1),
   method('relobralo', 'equivariant linear', keep_probability=0.5),
+  method('ldc_mtl', 'linear'),
+  method('ldc_mtl', 'linear', strength=0.5, normalize='none'),
+  method('coba', 'equivariant linear', warmup_steps=2, window=3),
+  method('coba', 'equivariant linear', source='validation'),
   method('go4align', 'equivariant linear'),
   method('imtl_l', 'equivariant linear'),
   method('imtl', 'equivariant linear'),
@@ -181,6 +190,9 @@ METHODS = [
   method('excess_mtl', 'equivariant', first_step='absolute', learning_rate=1.0),
   method('meta_balance', 'linear'),
   method('lr_annealing', 'linear'),
+  method('m_config'),
+  method('gcond'),
+  method('son_goku', 'linear', anneal_steps=0, refresh_steps=2),
   method('moco', 'equivariant'),
   method('moco', 'equivariant', normalize=True, projection='softmax'),
   method('db_mtl', 'equivariant linear'),

@@ -247,6 +247,13 @@ def _of_pass(
     return method.update_from_sum(
       pullback.summed(mask), state, params, losses=pullback.losses, **extra
     )
+  if method.one_task is not None and plan.route == 'losses':
+    due, update = method.one_task
+    alone = jax.nn.one_hot(
+      due(state), method.num_tasks, dtype=pullback.losses.dtype
+    )
+    grads = pullback.split.merge(pullback.combined(alone), pullback.own())
+    return update(grads, state, params, losses=pullback.losses, **extra)
   if held:
     weights = _tree.present(mask, state.weights)
     return (

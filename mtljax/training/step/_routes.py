@@ -65,6 +65,8 @@ def choose_route(
   base = base_of(method)
   name = method.info.name
   needs_rows = only_jacobian(base)
+  if base.one_task is not None and route in ('auto', 'losses'):
+    return 'losses'
   if route == 'auto':
     one_pass = _pullback.has_one_pass(fun)
     if 'gramian' in base.needs and one_pass and not (needs_rows or spread):

@@ -230,7 +230,7 @@ def estimate(
     num_tasks=method.num_tasks,
     route=route,
     why=_reason(base, route),
-    bound=_routes.only_jacobian(base),
+    bound=_routes.only_jacobian(base) and route == 'jacobian',
     argument_bytes=argument_bytes,
     rows=tuple(rows),
     leaves=() if looked is None else looked.leaves,
@@ -270,6 +270,8 @@ def _num_passes(
 
 
 def _reason(base: Aggregator, route: str) -> str:
+  if base.one_task is not None and route == 'losses':
+    return 'it reads the gradient of one task a step'
   if _routes.only_jacobian(base):
     return "it needs the tasks' gradients themselves"
   return {

@@ -72,14 +72,15 @@ def make_train_step(
   ================ =========================================================
   route            what it does
   ================ =========================================================
-  ``'losses'``     weights from the losses, one weighted backward pass
+  ``'losses'``     weights from the losses, one weighted backward pass; or, of a
+                   method that reads one task's gradient a step, that one
   ``'jacobian'``   T backward passes, gradients kept, then combined
   ``'gramian'``    T backward passes for the Gramian only, then a weighted one
   ``'layerwise'``  T passes of signals for the Gramian, without the gradients of
                    the weights where that is less work; then a weighted pass
   ``'features'``   Gramian of the gradients at the shared features (MGDA-UB),
                    then one backward pass of the trunk: an approximation
-  ``'auto'``       ``'losses'`` where the method reads no gradients,
+  ``'auto'``       ``'losses'`` where the method reads no gradients or one,
                    ``'gramian'`` where it reads those of other batches,
                    ``'layerwise'`` where it reads their Gramian alone and all
                    tasks share a forward pass on one device, else
