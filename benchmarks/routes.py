@@ -3,11 +3,12 @@
 python -m benchmarks.routes [--quick] [--memory] [CASE ...]
 
 The cases are those of `benchmarks._models`, `benchmarks._encoders` and
-`benchmarks._networks`; the method is CAGrad and the optimizer Adam. ``plain`` is the step on the sum of the
-losses. A backward pass is taken as twice a forward pass, so T of them make
-(1 + 2 T) / 3 plain steps: the floor below which no route that forms T gradients
-can get. ``parts`` is the T backward passes, the Gramian and the combination,
-each timed alone, and their sum; the step adds the solve and the optimizer.
+`benchmarks._networks`; the method is CAGrad and the optimizer Adam. ``plain``
+is the step on the sum of the losses. A backward pass is taken as twice a
+forward pass, so T of them make (1 + 2 T) / 3 plain steps: the floor below which
+no route that forms T gradients can get. ``parts`` is the T backward passes, the
+Gramian and the combination, each timed alone, and their sum; the step adds the
+solve and the optimizer.
 
 All programs of a case take turns in one process, in an order that changes from
 round to round; times are medians, ratios are medians of the ratios within each
