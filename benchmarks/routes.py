@@ -1,6 +1,6 @@
 """Times a whole training step by each route, and says what memory it takes.
 
-python -m benchmarks.routes [--quick] [--memory] [CASE ...]
+python -m benchmarks.routes [--quick] [--memory | --exact] [CASE ...]
 
 The cases are those of `benchmarks._models`, `benchmarks._encoders` and
 `benchmarks._networks`; the method is CAGrad and the optimizer Adam. ``plain``
@@ -15,9 +15,10 @@ round to round; times are medians, ratios are medians of the ratios within each
 round. Memory is what the compiled program asks for besides its arguments
 (``memory_analysis().temp_size_in_bytes``), and ``compile`` the seconds that the
 compiler took, by those of the plain step. Below each table stands how much
-slower ``auto`` is than the fastest exact route. --memory prints that alone, and
-counts multiplications of the step's products and convolutions, in loops as
-often as they run, both beside those of the plain step.
+slower ``auto`` is than the fastest exact route. --exact times only the plain
+step, the exact routes and ``auto``. --memory prints memory alone, and counts
+multiplications of the step's products and convolutions, in loops as often as
+they run, both beside those of the plain step.
 """
 
 from __future__ import annotations
@@ -197,7 +198,9 @@ def report(case: _models.Case, runners: list[Runner], times) -> None:
     f'auto / best exact route ({best}): '
     f'{_median_ratio(times["auto"], times[best]):.2f}'
   )
-  parts = zip(*(v for k, v in times.items() if 'part' in k), strict=True)
+  parts = list(zip(*(v for k, v in times.items() if 'part' in k), strict=True))
+  if not parts:
+    return
   over = statistics.median(
     whole / sum(part)
     for whole, part in zip(times['jacobian'], parts, strict=True)
@@ -232,7 +235,8 @@ def main() -> None:
   """The command line."""
   flags = {a for a in sys.argv[1:] if a.startswith('--')}
   names = [a for a in sys.argv[1:] if a not in flags] or list(NAMES)
-  if flags - {'--quick', '--memory'} or set(names) - set(NAMES):
+  known = {'--quick', '--memory', '--exact'}
+  if flags - known or set(names) - set(NAMES):
     raise SystemExit(__doc__)
   quick = '--quick' in flags
   print(f'jax {jax.__version__}, {jax.devices()}')
@@ -244,10 +248,13 @@ def main() -> None:
       print_counts(case)
       continue
     routes = [r for r in ROUTES if num_tasks < 40 or r[0] in FEW]
-    if not isinstance(case.loss, mtl.Staged):
+    if '--exact' in flags or not isinstance(case.loss, mtl.Staged):
       routes = [r for r in routes if r[0] != 'features']
+    if '--exact' in flags:
+      routes = [r for r in routes if 'every' not in r[0]]
     runners = [step_runner(case, *route) for route in routes]
-    runners += part_runners(case)
+    if '--exact' not in flags:
+      runners += part_runners(case)
     rounds, steps = (2, 1) if quick else TURNS.get(name, (5, 2))
     report(case, runners, measure(runners, rounds, steps))
 
