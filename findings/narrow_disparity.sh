@@ -5,7 +5,7 @@ set -euo pipefail
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 python3 -m venv "$scratch/venv"
-"$scratch/venv/bin/python" -m pip install -q tensorflow-datasets==4.9.10 array_record==0.8.6 numpy==2.4.6 pillow==12.1.0
+"$scratch/venv/bin/python" -m pip install -q tensorflow-datasets==4.9.10 array_record==0.8.6 numpy==2.4.6 pillow==12.1.0 importlib_resources==6.5.2
 cd "$scratch"
 cat > disparity.py <<'PY'
 from importlib import metadata

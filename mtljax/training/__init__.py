@@ -28,6 +28,7 @@ from mtljax.training.step.estimate import (
   RouteEstimate,
   estimate,
 )
+from mtljax.training.step.measure import Measured, RouteTime, measure
 from mtljax.training.step.sharding import Layout, ShardedBatches, make_mesh
 from mtljax.training.step.state import TrainState
 from mtljax.training.step.sweep import Sweep, make_sweep
@@ -45,6 +46,7 @@ __all__ = [
   'Layout',
   'LeafEstimate',
   'LockedError',
+  'Measured',
   'MetricWriter',
   'MultiWriter',
   'NonFiniteLossError',
@@ -52,6 +54,7 @@ __all__ = [
   'Preempted',
   'Probe',
   'RouteEstimate',
+  'RouteTime',
   'Run',
   'ShardedBatches',
   'Sweep',
@@ -67,5 +70,6 @@ __all__ = [
   'make_mesh',
   'make_sweep',
   'make_train_step',
+  'measure',
   'open_run',
 ]

@@ -61,6 +61,12 @@ def choose_route(
   Spread over devices, inner products of signals need all pairs of examples, and
   those of rows only a sum.
   """
+  if route == 'measure':
+    raise ValueError(
+      "route='measure': a step is built before there is a batch to time it on; "
+      'call mtljax.training.measure(method, optimizer, loss, params, batch, '
+      'key=...), and pass its fastest.options.'
+    )
   _validate.one_of('route', route, ROUTES)
   base = base_of(method)
   name = method.info.name
