@@ -3,6 +3,7 @@
 Pictures are in `mtljax.diagnostics.plots`, which needs matplotlib.
 """
 
+from mtljax.diagnostics._affinity import best_groups, task_affinity
 from mtljax.diagnostics._calibration import (
   Calibration,
   EntropyHistogram,
@@ -41,6 +42,7 @@ __all__ = [
   'Reliability',
   'ScaleSensitivity',
   'Similarity',
+  'best_groups',
   'feature_disentanglement',
   'feature_saliency',
   'filter_normalized',
@@ -55,5 +57,6 @@ __all__ = [
   'scale_sensitivity',
   'sign_conflicts',
   'similarity',
+  'task_affinity',
   'task_sharpness',
 ]
