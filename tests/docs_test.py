@@ -126,6 +126,12 @@ def test_examples_run(page):
 
 
 @pytest.mark.parametrize('page', PAGES, ids=lambda p: p.name)
+def test_code_is_fenced(page):
+  outside = re.sub(r'^```.*?^```$', '', page.read_text(), flags=re.M | re.S)
+  assert '\n>>> ' not in outside
+
+
+@pytest.mark.parametrize('page', PAGES, ids=lambda p: p.name)
 def test_links_between_files_lead_somewhere(page):
   for target in re.findall(r'\]\(([^)]+)\)', page.read_text()):
     # Pictures and pages of methods are made with the site.
