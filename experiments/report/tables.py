@@ -68,8 +68,8 @@ def render_columns(
     title: shown above.
     columns: what is shown; the best cells stand out.
     left: how many columns are set to the left, and never wrapped.
-    width: of the terminal; where headings in one line do not fit, their words
-      are in several, and cells stay whole. None: it is wide.
+    width: of the terminal; where headings in one line do not fit, words of
+      some are in several, and cells stay whole. None: it is wide.
 
   Returns:
     The table; print it with a ``rich.console.Console``.
@@ -82,11 +82,8 @@ def render_columns(
     collapse_padding=True,
   )
   titles = [column.title for column in columns]
-  if width is not None and _total(columns, map(len, titles)) > width:
-    titles = [
-      '\n'.join(textwrap.wrap(column.title, _least(column), **_WHOLE))
-      for column in columns
-    ]
+  if width is not None:
+    titles = _headings(columns, width)
   for i, heading in enumerate(titles):
     table.add_column(
       rich.text.Text(heading),
@@ -102,6 +99,19 @@ def render_columns(
       )
     )
   return table
+
+
+def _headings(columns: Sequence[Column], width: int) -> list[str]:
+  """In several lines where that is needed, and saves most."""
+  spare = [len(column.title) - _least(column) for column in columns]
+  titles = [column.title for column in columns]
+  sizes = [len(title) for title in titles]
+  for i in sorted(range(len(columns)), key=lambda i: -spare[i]):
+    if _total(columns, sizes) <= width or spare[i] <= 0:
+      break
+    sizes[i] = _least(columns[i])
+    titles[i] = '\n'.join(textwrap.wrap(titles[i], sizes[i], **_WHOLE))
+  return titles
 
 
 def fitting(columns: Sequence[Column], width: int) -> list[list[Column]]:

@@ -311,8 +311,6 @@ def make_measure(
       labels,
       jax.random.key(seed),
     )
-    labels = {task: jnp.asarray(train[task]) for task in trained.problem.tasks}
-    fitted = refit(state.params, features, labels, jax.random.key(seed))
     evaluate = functools.partial(
       on_batch, state.params, state.model_state, fitted
     )
