@@ -3548,8 +3548,8 @@ def m_config(
     >>> print(update['w'])
     [0. 0.]
     >>> update, state = tx.update(grads, state, params)
-    >>> print(update['w'].round(3))
-    [1.5 1.5]
+    >>> [round(float(x), 3) for x in update['w']]
+    [1.5, 1.5]
 
   References:
     Liu et al., `ConFIG: Towards Conflict-free Training of Physics Informed

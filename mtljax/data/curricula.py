@@ -230,7 +230,7 @@ def task_order(
     >>> import jax, jax.numpy as jnp
     >>> from mtljax.data import curricula
     >>> place = jnp.array([3.0, 0.0, 1.0, 2.0])
-    >>> costs = jnp.abs(place[:, None] - place)
+    >>> costs = jnp.abs(place[:, None] - place[None])
     >>> found = curricula.task_order(costs, jax.random.key(0))
     >>> print(found.cost, place[found.order].tolist() in ([0, 1, 2, 3],
     ...                                                   [3, 2, 1, 0]))

@@ -24,6 +24,7 @@ SMOKE = {
     'test_state_is_read_through_wrappers',
     'test_the_losses_of_absent_tasks_are_not_seen',
   ],
+  'contrib': ['test_a_bad_gradient_leaves_no_trace'],
   'data': [
     'test_each_epoch_holds_each_example_once_in_its_own_order',
     'test_resumes_exactly_from_a_json_state',

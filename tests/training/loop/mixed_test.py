@@ -49,6 +49,7 @@ def batches(rate=0.4):
 
 
 def run(out, num_steps, mixed=None):
+  out.mkdir(exist_ok=True)
   params = {'shared': jnp.ones(3), 'heads': [jnp.ones(())] * 2}
   with (
     contextlib.closing(JsonlWriter(out / 'metrics.jsonl')) as writer,
@@ -75,6 +76,7 @@ def run(out, num_steps, mixed=None):
 
 def test_a_run_that_is_stopped_midway_ends_in_the_same_bits(tmp_path):
   whole, lines = run(tmp_path / 'whole', 12)
+  assert TRAIN.step._cache_size() == 1  # one program, whoever is there
   run(tmp_path / 'parts', 4)
   resumed, again = run(tmp_path / 'parts', 12)
   assert resumed.resumed_from == 4
@@ -90,7 +92,6 @@ def test_a_run_that_is_stopped_midway_ends_in_the_same_bits(tmp_path):
   said = [('loss/two' in line, line['present/two']) for line in lines]
   assert said == [(n == 1, n) for _, n in said]
   assert sum(n for _, n in said) == 5  # of 12 steps at a rate of 0.4
-  assert TRAIN.step._cache_size() == 1
 
 
 def test_another_mix_is_no_continuation(tmp_path):
