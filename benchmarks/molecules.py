@@ -17,8 +17,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks import _turns
 from mtljax import models
+from mtljax.training.step import _turns
 
 ATOMS = 29
 MEAN_ATOMS = 18

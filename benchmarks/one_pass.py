@@ -16,8 +16,8 @@ import jax.numpy as jnp
 import optax
 
 import mtljax as mtl
-from benchmarks._turns import take_turns
 from mtljax.training import make_train_step
+from mtljax.training.step._turns import take_turns
 
 REFERENCE = 'sum_losses'
 METHODS = (REFERENCE, 'igb', 'relobralo', 'ldc_mtl', 'coba', 'm_config')

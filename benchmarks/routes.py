@@ -35,9 +35,9 @@ from jax.interpreters import partial_eval
 
 import mtljax as mtl
 from benchmarks import _encoders, _models, _networks
-from benchmarks._turns import take_turns
 from mtljax.gradients import _work
 from mtljax.training import make_train_step
+from mtljax.training.step._turns import take_turns
 
 ROUTES = (
   ('plain', {}),

@@ -20,10 +20,10 @@ import jax.numpy as jnp
 import optax
 
 import mtljax as mtl
-from benchmarks._turns import take_turns
 from experiments.lab import methods
 from mtljax import models
 from mtljax.training import make_train_step
+from mtljax.training.step._turns import take_turns
 
 REFERENCE = 'sum_losses'
 METHODS = (

@@ -252,6 +252,7 @@ def make_specs(
   single = num_tasks == 1
   per_epoch = found.steps_per_epoch(config.batch_size, problem.tasks)
   steps = config.epochs * per_epoch
+  examples = found.counted(config.batch_size, problem.tasks)
   schedule = make_schedule(
     config.schedule,
     config.learning_rate,
@@ -318,7 +319,7 @@ def make_specs(
       last_epochs=config.last_epochs,
       num_steps=steps,
       steps_per_epoch=per_epoch,
-      batch_size=found.counted(config.batch_size, problem.tasks),
+      batch_size=examples,
     )
     for seed in range(config.seeds)
   ]

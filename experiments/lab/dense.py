@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -27,7 +26,7 @@ from mtljax import data, metrics, models
 SMALL = {'depth': 10, 'width': 8, 'head_features': 32}
 FULL = {'widths': (64, 128, 256, 512, 512), 'num_convs': (2, 2, 3, 3, 3)}
 
-#: What ``--data.source`` says of validation; see `with_validation`.
+#: What ``--data.source`` says of validation; see `make_data`.
 SOURCES = ('held_out', 'published')
 QUICK = {
   'methods': ('sum_losses', 'uncertainty', 'pcgrad', 'cagrad', 'fairgrad'),
@@ -235,41 +234,54 @@ def published(
   )
 
 
-def with_validation(
+def make_data(
   train: Mapping[str, np.ndarray],
   test: Mapping[str, np.ndarray],
   options: DataOptions,
+  eval_batch: int,
   *,
   held_out: bool,
-) -> dict[str, dict[str, np.ndarray]]:
-  """Three splits of two.
+) -> Data:
+  """The data of two splits, whose images enter as shares of 1, as in MTAN's.
 
   Args:
     train: all training images with their labels.
     test: those of the test.
     options: how many there are of each, and the pooling.
+    eval_batch: images that are measured at a time.
     held_out: whether a part of the training images, drawn by the seed, is the
       validation split: a fifth by default. Else that is the test split.
-
-  Returns:
-    The arrays by split.
   """
   splits = {'train': train, 'validation': test, 'test': test}
   if held_out:
-    count = len(train['image'])
-    apart = options.num_validation or max(count // 5, 1)
-    if apart >= count:
-      raise ValueError(
-        f'--data.num-validation={apart} leaves none of the {count} training '
-        'images to train on.'
-      )
-    order = np.random.default_rng(options.seed).permutation(count)
-    for split, rows in (
-      ('validation', np.sort(order[:apart])),
-      ('train', np.sort(order[apart:])),
-    ):
-      splits[split] = {name: x[rows] for name, x in train.items()}
-  return pool(first_rows(splits, options), options.pool)
+    splits |= _hold_out(train, options)
+  return Data(
+    pool(first_rows(splits, options), options.pool),
+    lambda batch: data.normalize_images(batch['image']),
+    eval_batch=eval_batch,
+    probe_rows=eval_batch,
+    augment=data.scale_crop_flip,
+    validates_on_test=not held_out,
+  )
+
+
+def _hold_out(
+  train: Mapping[str, np.ndarray], options: DataOptions
+) -> dict[str, dict[str, np.ndarray]]:
+  """The training images in two parts."""
+  count = len(train['image'])
+  apart = options.num_validation or max(count // 5, 1)
+  if apart >= count:
+    raise ValueError(
+      f'--data.num-validation={apart} leaves none of the {count} training '
+      'images to train on.'
+    )
+  order = np.random.default_rng(options.seed).permutation(count)
+  parts = {'validation': order[:apart], 'train': order[apart:]}
+  return {
+    split: {name: x[np.sort(rows)] for name, x in train.items()}
+    for split, rows in parts.items()
+  }
 
 
 def pool(
@@ -286,17 +298,3 @@ def pool(
     }
     for split, arrays in splits.items()
   }
-
-
-def make_data(
-  splits: Mapping[str, Mapping[str, np.ndarray]], eval_batch: int, **facts: Any
-) -> Data:
-  """The data, whose images enter as shares of 1, as in MTAN's code."""
-  return Data(
-    splits,
-    lambda batch: data.normalize_images(batch['image']),
-    eval_batch=eval_batch,
-    probe_rows=eval_batch,
-    augment=data.scale_crop_flip,
-    **facts,
-  )

@@ -94,8 +94,12 @@ class MixedData(Data):
 
   def counted(self, batch_size: int, tasks: Sequence[str]) -> int:
     """The examples that `mtljax.training.fit` counts in a step."""
-    first = jax.tree.leaves(next(self.batches(batch_size, 0, tasks=tasks)))[0]
-    return len(first)
+    of_array = {
+      name: part
+      for part in self._chosen(tasks).values()
+      for name in part.splits['train']
+    }
+    return _rows(of_array[min(of_array)], batch_size)  # of the first leaf
 
   def _chosen(self, tasks: Sequence[str] | None) -> dict[str, SourcePart]:
     return {

@@ -16,6 +16,7 @@ from experiments.lab import identity
 from experiments.lab.options import DataOptions, flag
 from experiments.lab.task import Task
 from mtljax import _validate, data, models
+from mtljax.metrics import delta_m
 
 SPLITS = ('train', 'validation', 'test')
 Say = Callable[[str], None]
@@ -137,6 +138,22 @@ class Published:
 
   def __post_init__(self):
     _validate.one_of('baseline', self.baseline, {**self.rows, **self.means})
+
+  def score(
+    self,
+    found: Mapping[str, float],
+    higher_is_better: Callable[[str], bool] = lambda name: False,
+  ) -> float:
+    """Less delta-m against the baseline's row, over what is in both."""
+    base = self.rows[self.baseline]
+    there = [name for name in base if name in found]
+    return -float(
+      delta_m(
+        [found[name] for name in there],
+        [base[name] for name in there],
+        [higher_is_better(name) for name in there],
+      )
+    )
 
 
 def mlp() -> Network:

@@ -20,7 +20,7 @@ from experiments.report.tables import SHARE, Column, columns_of
 
 #: Of a configuration, what is no option.
 _NO_OPTION = frozenset(
-  {'seal', 'digest', 'history', 'identity', 'methods', 'seeds', 'out', 'code'}
+  {'digest', 'history', 'identity', 'methods', 'seeds', 'out'}
 )
 
 

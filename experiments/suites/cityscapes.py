@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from experiments.lab import dense, paint
 from experiments.suites import Data, DataOptions, Suite
 from mtljax import data
-from mtljax.metrics import delta_m
 
 #: Images in a batch of test: depth is measured by batch.
 BATCH = 8
@@ -84,25 +83,13 @@ def load(options: DataOptions, tasks: tuple[str, ...], say) -> Data:
   }
   published = options.source.endswith('published')
   return dense.make_data(
-    dense.with_validation(
-      whole['train'], whole['test'], options, held_out=not published
-    ),
-    BATCH,
-    validates_on_test=published,
+    **whole, options=options, eval_batch=BATCH, held_out=not published
   )
 
 
 def select(found: Mapping[str, float]) -> float:
   """Less delta-m against the published single-task row."""
-  base = PUBLISHED.rows[PUBLISHED.baseline]
-  there = [name for name in base if name in found]
-  return -float(
-    delta_m(
-      [found[name] for name in there],
-      [base[name] for name in there],
-      [name.endswith('segmentation') for name in there],
-    )
-  )
+  return PUBLISHED.score(found, lambda name: name.endswith('segmentation'))
 
 
 SUITE = Suite(

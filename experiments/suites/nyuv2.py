@@ -84,11 +84,7 @@ def load(options: DataOptions, tasks: tuple[str, ...], say) -> Data:
   }
   published = options.source == 'published'
   return dense.make_data(
-    dense.with_validation(
-      whole['train'], whole['test'], options, held_out=not published
-    ),
-    BATCH,
-    validates_on_test=published,
+    **whole, options=options, eval_batch=BATCH, held_out=not published
   )
 
 

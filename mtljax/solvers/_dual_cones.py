@@ -35,9 +35,9 @@ def _largest_eigenvalue(matrix: jax.Array) -> jax.Array:
   return jnp.exp((log + jnp.log(jnp.linalg.norm(matrix))) / 16)
 
 
-def _violation(matrix: jax.Array, x: jax.Array) -> jax.Array:
+def _violation(matrix: jax.Array, linear: jax.Array, x: jax.Array) -> jax.Array:
   """Of the conditions of optimality, of every column, relative to its size."""
-  off = jnp.abs(jnp.minimum(x, dot(matrix, x) + matrix))
+  off = jnp.abs(jnp.minimum(x, dot(matrix, x) + linear))
   return jnp.max(off, 0) / (1 + jnp.max(x, 0))
 
 
@@ -61,7 +61,9 @@ def _descend(matrix: jax.Array, enough: float, max_steps: int) -> _Iterate:
 
   def steps(c):
     c = jax.lax.fori_loop(0, _CHECK_EVERY, step, c)
-    return c._replace(off=_violation(matrix, c.x), steps=c.steps + _CHECK_EVERY)
+    return c._replace(
+      off=_violation(matrix, matrix, c.x), steps=c.steps + _CHECK_EVERY
+    )
 
   none = jnp.zeros_like(matrix)
   ones = jnp.ones_like(matrix[0])
@@ -119,8 +121,7 @@ def dual_cones(
   def exactly(x, column):
     solved, scale, _, _ = pivoted_qp(matrix, column, used, x > 0)
     solved = scale * solved
-    off = jnp.abs(jnp.minimum(solved, dot(matrix, solved) + column))
-    return solved, jnp.max(off) / (1 + jnp.max(solved))
+    return solved, _violation(matrix, column, solved)
 
   def finish(total, task):
     x, column, share, off, open_ = task

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import random
 import statistics
 import time
 from typing import Any
@@ -16,6 +15,7 @@ from mtljax import _validate
 from mtljax._types import Aggregator, Weighting
 from mtljax.gradients._pullback import LossFn
 from mtljax.training.step import train_step
+from mtljax.training.step._turns import take_turns
 
 #: Exact routes by the modes of their backward passes.
 WAYS = (
@@ -164,13 +164,10 @@ def measure(
     ways.append(_Way(route, mode, train, given))
   if not ways:
     raise refusals[0]
-  times: dict[int, list[float]] = {i: [] for i in range(len(ways))}
-  order, shuffle = list(times), random.Random(0).shuffle
-  for _ in range(rounds):
-    shuffle(order)
-    for i in order:
-      times[i].append(ways[i].milliseconds(seconds))
-  rows = [way.row(statistics.median(times[i])) for i, way in enumerate(ways)]
+  times = take_turns(
+    {way: way.run for way in ways}, rounds, lambda way: way.steps(seconds)
+  )
+  rows = [way.row(statistics.median(ms)) for way, ms in times.items()]
   return Measured(rows=tuple(sorted(rows, key=lambda row: row.milliseconds)))
 
 
@@ -185,20 +182,20 @@ class _Way:
     start = time.perf_counter()
     self._step = train.step.lower(self._state, self._batch).compile()
     self._compile_seconds = time.perf_counter() - start
-    self._run(1)
-    self._one = self._run(1)
-
-  def _run(self, steps: int) -> float:
-    """Milliseconds a step."""
+    self.run(1)
     start = time.perf_counter()
+    self.run(1)
+    self._seconds = time.perf_counter() - start
+
+  def run(self, steps: int) -> None:
+    """Goes on, and waits for the last step."""
     for _ in range(steps):
       self._state, _ = self._step(self._state, self._batch)
     jax.block_until_ready(self._state)
-    return 1e3 * (time.perf_counter() - start) / steps
 
-  def milliseconds(self, seconds: float) -> float:
-    """Of a step, over a turn."""
-    return self._run(max(1, min(100, int(1e3 * seconds / self._one))))
+  def steps(self, seconds: float) -> int:
+    """How many there are in that time."""
+    return max(1, min(100, int(seconds / self._seconds)))
 
   def row(self, milliseconds: float) -> RouteTime:
     """The row of the table."""
