@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import optax
@@ -63,6 +63,7 @@ def make_method(
   scores: Sequence[float] = (),
   optimizer: Callable[..., optax.GradientTransformation] = optax.adam,
   learning_rate: optax.ScalarOrSchedule = 1e-3,
+  options: Mapping[str, Any] | None = None,
 ) -> mtl.Aggregator:
   """Builds a method with its paper's defaults.
 
@@ -81,6 +82,7 @@ def make_method(
       ``'per_task_optimizer'`` has one a task.
     learning_rate: of ``'per_task_optimizer'`` and ``'adatask'``, a number or a
       schedule.
+    options: of the method, or of the one inside, over its defaults.
 
   Returns:
     The aggregator. If its ``info.is_optimizer``, nothing comes after it.
@@ -93,7 +95,7 @@ def make_method(
   wrapped = prefix in WRAPPERS
   plain = rest if wrapped else name
   ones = (1.0,) * num_tasks
-  options: dict[str, Any] = {
+  given: dict[str, Any] = {
     'fixed': {'weights': tuple(weights) or ones},
     'pivrg': {'scores': tuple(scores) or ones},
     'krum': {'num_byzantine': 0},
@@ -107,8 +109,9 @@ def make_method(
   if gramian_labels is not None and any(
     x.name == 'gramian_labels' or x.kind is x.VAR_KEYWORD for x in known
   ):
-    options['gramian_labels'] = gramian_labels
-  inner = factory(num_tasks=num_tasks, labels=labels, **options)
+    given['gramian_labels'] = gramian_labels
+  given |= options or {}
+  inner = factory(num_tasks=num_tasks, labels=labels, **given)
   if wrapped:
     radius = {'flat': 'rho_shared', 'sam': 'rho'}[prefix]
     return WRAPPERS[prefix](inner, **{radius: rho})

@@ -30,6 +30,9 @@ class Study:
     kept: options that a run keeps from its beginning to its end, resolved;
       None: as they are.
     before: slow work that the runs need, done if one is left to train.
+    tune: makes the groups again with hyper-parameters that it finds first, of
+      the same runs; called if one is left to train, with the console and the
+      options of `runs.run_grid`.
     after: what is done once all have been trained, before the report.
   """
 
@@ -43,6 +46,7 @@ class Study:
   sweep: str = 'loop'
   kept: Mapping[str, str] | None = None
   before: Callable[[], Any] | None = None
+  tune: Callable[..., tuple[tuple[runs.RunSpec, ...], ...]] | None = None
   after: Callable[[], Any] | None = None
 
   @property
@@ -90,15 +94,12 @@ def run(
   left = any(runs.finished(config.out, x) is None for x in study.runs)
   if left and study.before is not None:
     study.before()
-  failed = runs.run_grid(
-    config.out,
-    study.groups,
-    console,
-    mode=study.sweep,
-    inside=inside,
-    progress=config.progress,
-    **study.options,
-  )
+  shown: dict[str, Any] = {'inside': inside, 'progress': config.progress}
+  shown |= study.options
+  groups = study.groups
+  if left and study.tune is not None:
+    groups = study.tune(console, **shown)
+  failed = runs.run_grid(config.out, groups, console, mode=study.sweep, **shown)
   if not devices.is_first():
     return failed
   if study.after is not None:

@@ -9,7 +9,7 @@ from typing import Any
 import rich.console
 import rich.table
 
-from experiments.report import beside, pictures
+from experiments.report import beside, pictures, tuning
 from experiments.report import conflict as conflicts
 from experiments.report.console import WIDE
 from experiments.report.page import render_template
@@ -44,7 +44,8 @@ def write_report(directory: str | pathlib.Path) -> dict[str, Any]:
     The content of ``summary.json``: ``metrics`` (names, tasks, directions),
     ``baseline``, ``methods`` (mean, standard error and n of every test metric,
     ``delta_m_metrics``, ``delta_m_tasks``, ``mean_rank``, cost), ``failures``
-    and ``notes``; and ``beside``, floors and published rows, or None.
+    and ``notes``; ``beside``, floors and published rows, or None; and
+    ``tuning``, what was chosen of the trials, or None.
 
   Raises:
     ReportError: the folder holds no results.
@@ -55,6 +56,7 @@ def write_report(directory: str | pathlib.Path) -> dict[str, Any]:
   drawn = pictures.sections(directory, results)
   summary = summarize_results(results)
   summary['beside'] = beside.compare(results.config, summary)
+  summary['tuning'] = tuning.read(directory, results.config, summary['notes'])
   text = json.dumps(summary, indent=2, allow_nan=False, ensure_ascii=False)
   page = _render_page(
     results,
@@ -186,7 +188,11 @@ def _render_page(
     finished=finished > 0,
     main=main_columns(summary),
     metrics=metric_columns(summary),
-    reading=_reading(summary, results.config.get('last_epochs', 0)),
+    reading=[
+      *_reading(summary, results.config.get('last_epochs', 0)),
+      tuning.in_words(results.config, summary['tuning']),
+    ],
+    tuned=tuning.columns(summary['tuning']) if summary['tuning'] else None,
     beside=beside.columns(summary) if summary['beside'] else None,
     sections=pictures,
     summary=summary,

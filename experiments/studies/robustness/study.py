@@ -29,6 +29,7 @@ from experiments.lab import (
   comparison,
   diagnose,
   presets,
+  specs,
   study,
 )
 from experiments.lab.options import (
@@ -253,7 +254,7 @@ def make_specs(
   parts: dict[tuple[str, ...], Any] = {}
   probes: dict[tuple[str, ...], diagnose.Probe] = {}
   found = []
-  for method in comparison.methods_of(options, suite.task_names):
+  for method in specs.methods_of(options, suite.task_names):
     tasks = trained_on(method, suite.task_names)
     if tasks not in parts:
       problem = make_problem(suite, data, network, tasks=tasks)
@@ -271,7 +272,7 @@ def make_specs(
         corrupted.make_measure(trained, corrupt, refit),
       )
     problem, measure = parts[tasks]
-    for spec in comparison.make_specs(
+    for spec in specs.make_specs(
       options,
       method,
       problem,

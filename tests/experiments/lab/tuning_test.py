@@ -1,0 +1,177 @@
+"""As many trials for all, chosen on validation, resumed, said in the report."""
+
+import csv
+import dataclasses
+import json
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments.lab import comparison, methods, spaces
+from experiments.lab.suite import Data
+from experiments.report import tuning as shown
+from experiments.suites import find
+
+CENSUS = find('census')
+TASKS = ('income', 'married')
+
+
+def suite():
+  """A few rows, whose second column tells the labels."""
+
+  def load(options, tasks, say):
+    del say
+    rng = np.random.default_rng(options.seed)
+
+    def rows(n):
+      x = rng.normal(size=(n, 4)).astype(np.float32)
+      return {'x': x, **{t: (x[:, 1] > 0).astype(np.int32) for t in tasks}}
+
+    splits = {x: rows(60) for x in ('train', 'validation', 'test')}
+    return Data(splits, lambda batch: batch['x'])
+
+  tasks = tuple(
+    dataclasses.replace(CENSUS.tasks[0], name=name) for name in TASKS
+  )
+  return dataclasses.replace(
+    CENSUS, tasks=tasks, load=load, floors=None, published=None
+  )
+
+
+def run(out, *more):
+  argv = ['--methods', 'cagrad', '--seeds', '2', '--no-progress', '--out']
+  argv += [str(out), '--no-baselines', '--no-tensorboard', '--epochs', '2']
+  argv += ['--model', 'multi_mlp', '--batch-size', '20', '--tasks', *TASKS]
+  argv += ['--hidden-sizes', '4', *more]
+  comparison.main(suite(), 'tuned', argv=argv)
+
+
+def rows_of(path):
+  with path.open() as file:
+    return list(csv.DictReader(file))
+
+
+@pytest.mark.parametrize('name', methods.plain_names())
+def test_what_is_drawn_builds_every_method(name):
+  for trial in spaces.draw_trials(name, 3, 4):
+    options = dict(trial.options)
+    weights = options.pop('weights', ())
+    method = methods.make_method(
+      name, 3, None, rho=0.1, weights=weights, options=options
+    )
+    method.init({'w': jnp.zeros(2)})
+
+
+def test_all_names_of_spaces_are_methods():
+  assert spaces.SPACES.keys() <= set(methods.plain_names())
+
+
+def test_trials_are_the_same_each_time_and_share_their_rates():
+  first = spaces.draw_trials('cagrad', 2, 9)
+  assert first == spaces.draw_trials('cagrad', 2, 9)
+  assert first[:4] == spaces.draw_trials('cagrad', 2, 4)
+  assert first[0] == spaces.DEFAULTS
+  others = spaces.draw_trials('single_income', 1, 9)
+  assert [x.rate for x in first] == [x.rate for x in others]
+  assert len({x.rate for x in first}) == 9
+  assert len({x.options['c'] for x in first[1:]}) == 8
+  assert all(not x.options for x in others)
+
+
+def test_wrapped_methods_draw_their_own_and_a_radius():
+  for trial in spaces.draw_trials('flat_fixed', 3, 5)[1:]:
+    assert 0.005 <= trial.options['rho'] <= 0.5
+    assert sum(trial.options['weights']) == pytest.approx(3, rel=0.02)
+
+
+def test_the_best_on_validation_is_run(tmp_path):
+  run(tmp_path, '--tune', '3')
+  trials = rows_of(tmp_path / 'tuning' / 'results.csv')
+  assert [x['method'] for x in trials] == [
+    f'cagrad.trial_{k}' for k in range(3)
+  ]
+  assert not any(name.startswith('test/') for name in trials[0])
+  scores = [float(x['validation/score']) for x in trials]
+  said = json.loads((tmp_path / 'tuning' / 'chosen.json').read_text())
+  found = said['methods']['cagrad']
+  assert found['chosen'] == int(np.argmax(scores))
+  assert found['score'] == max(scores)
+  assert found['default_score'] == scores[0]
+  drawn = spaces.draw_trials('cagrad', 2, 3)[found['chosen']]
+  for row in rows_of(tmp_path / 'results.csv'):
+    assert float(row['learning_rate']) == pytest.approx(1e-3 * drawn.rate)
+  page = (tmp_path / 'report.html').read_text()
+  assert 'had 3 trials' in page
+  assert 'What was tuned' in page
+
+  before = {
+    path: path.stat().st_mtime_ns
+    for path in (tmp_path / 'tuning').rglob('result.json')
+  }
+  assert len(before) == 3
+  run(tmp_path, '--tune', '3', '--seeds', '3')
+  assert len(rows_of(tmp_path / 'results.csv')) == 3
+  assert all(path.stat().st_mtime_ns == x for path, x in before.items())
+  with pytest.raises(SystemExit, match='tune'):
+    run(tmp_path, '--tune', '4', '--seeds', '4')
+
+
+def test_chosen_numbers_reach_the_method(tmp_path, monkeypatch):
+  seen = []
+  make = methods.make_method
+
+  def spy(name, *args, **kwargs):
+    seen.append((kwargs['options'], kwargs['learning_rate'](0)))
+    return make(name, *args, **kwargs)
+
+  best = spaces.Trial(0.5, {'c': 0.25})
+  monkeypatch.setattr('experiments.lab.tuning._best', lambda scores: 1)
+  monkeypatch.setattr(
+    spaces, 'draw_trials', lambda *args: [spaces.DEFAULTS, best]
+  )
+  monkeypatch.setattr(methods, 'make_method', spy)
+  run(tmp_path, '--tune', '2')
+  options, rate = seen[-1]
+  assert options == {'c': 0.25}
+  assert float(rate) == pytest.approx(5e-4)
+
+
+def test_a_trial_that_is_not_finite_is_never_chosen(tmp_path, monkeypatch):
+  wild = spaces.Trial(1e38)
+  monkeypatch.setattr(
+    spaces, 'draw_trials', lambda *args: [wild, spaces.DEFAULTS, wild]
+  )
+  run(tmp_path, '--tune', '3', '--optimizer', 'sgd')
+  said = json.loads((tmp_path / 'tuning' / 'chosen.json').read_text())
+  found = said['methods']['cagrad']
+  assert found['chosen'] == 1
+  assert found['failed'] == 2
+  assert found['default_score'] is None
+
+
+def test_what_cannot_be_tuned_is_refused(tmp_path):
+  for more in (
+    ('--tune', '-1'),
+    ('--tune', '2', '--last-epochs', '1'),
+  ):
+    with pytest.raises(SystemExit, match='--tune'):
+      run(tmp_path / 'x', *more)
+  assert not (tmp_path / 'x').exists()
+  config = comparison.complete(
+    comparison.ComparisonConfig(tune=2, distributed=True), CENSUS
+  )
+  with pytest.raises(ValueError, match='--tune 2 and --distributed'):
+    comparison.check(config, CENSUS)
+
+
+def test_the_page_says_where_nothing_was_tuned(tmp_path):
+  assert 'Nothing was tuned' in shown.in_words({}, None)
+  assert 'not ended' in shown.in_words({'tune': 2}, None)
+  notes = []
+  assert shown.read(tmp_path, {'tune': 2}, notes) is None
+  assert not notes
+  (tmp_path / 'tuning').mkdir()
+  (tmp_path / 'tuning' / 'chosen.json').write_text('{')
+  assert shown.read(tmp_path, {'tune': 2}, notes) is None
+  assert 'cannot be read' in notes[0]
