@@ -23,7 +23,7 @@ LAYERS = [
   {'aggregators', 'gradients'},
   {'contrib', 'sharpness', 'optimizers'},
   {'_catalog'},
-  {'metrics', 'models', 'data'},
+  {'metrics', 'models', 'data', 'merging'},
   {'training'},
 ]
 ABOVE_ALL = {'diagnostics': {'training'}}  # everything but these

@@ -36,6 +36,7 @@ SMOKE = {
   'experiments': ['test_csv_has_a_row_a_rate_and_nothing_where_not_reached'],
   'gradients': ['test_float64_agreement', 'test_marked_leaves_only'],
   'interop': ['test_labels_fit_by_their_paths'],
+  'merging': ['test_entropy'],
   'metrics': [
     'test_delta_m_reproduces_published_tables',
     'test_uneven_batches_merge_to_the_mean_of_all_data',
