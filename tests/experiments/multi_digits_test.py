@@ -13,12 +13,14 @@ import time
 import pytest
 
 import mtljax as mtl
+from experiments.lab import comparison
 from experiments.suites import DataOptions
 from experiments.suites.digits import SUITE
 
 SMALL = (
   '--data.num-train 256 --data.num-validation 64 --data.num-test 64 '
-  '--batch-size 32 --epochs 2 --log-every 4 --no-progress --no-tensorboard'
+  '--batch-size 32 --epochs 2 --log-every 4 --no-progress --no-tensorboard '
+  '--model multi_mlp --hidden-sizes 16'
 ).split()
 
 
@@ -137,7 +139,7 @@ def test_kill_and_resume_ends_in_the_same_bits(finished, data_dir, tmp_path):
 def test_seeds_of_a_method_in_one_program(data_dir, tmp_path):
   """With another way of running them, the same folder goes on."""
   out = tmp_path / 'out'
-  args = ('--methods', 'mean', '--no-baselines', '--model', 'multi_mlp')
+  args = ('--methods', 'mean', '--no-baselines')
   code, text, err = call(
     out, data_dir, *args, '--seeds', '2', '--sweep', 'vmap'
   )
@@ -219,10 +221,10 @@ def test_diverging_run_is_said_and_the_others_go_on(data_dir, tmp_path):
   ],
 )
 def test_bad_options_get_one_sentence(args, message, data_dir, tmp_path):
-  code, _, err = call(tmp_path / 'out', data_dir, *args)
-  assert code == 1
-  assert message in err
-  assert 'Traceback' not in err
+  argv = ['--out', tmp_path / 'out', '--data.dir', data_dir, *SMALL, *args]
+  with pytest.raises(SystemExit) as ended:
+    comparison.main(SUITE, 'multi_digits', argv=list(map(str, argv)))
+  assert message in str(ended.value)
   assert not (tmp_path / 'out').exists()  # the corrected command finds it free
 
 

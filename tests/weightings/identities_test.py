@@ -1,5 +1,6 @@
 """Methods of other names that are ones here: NTKMTL, DiBS-MTL, PSMGD."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -55,10 +56,11 @@ def test_psmgd_is_mgda_every_few_steps_with_an_average(x64):
     weightings.cr_mogm(weightings.mgda(), decay=0.1), 8
   )
   state, held = weighting.init(2), None
+  update = jax.jit(weighting.update)
   for step in range(30):
     jacobian = RNG.normal(size=(2, 5)) + 0.2
     stats = TaskStats(gramian=jnp.asarray(jacobian @ jacobian.T))
-    weights, state = weighting.update(stats, state)
+    weights, state = update(stats, state)
     if step % 8 == 0:
       new = shortest_of_two(jacobian)
       held = new if held is None else 0.9 * new + 0.1 * held
