@@ -24,7 +24,7 @@ from experiments.lab import (
   presets,
   study,
 )
-from experiments.lab.optimizers import OPTIMIZERS, SCHEDULES, make_schedule
+from experiments.lab.optimizers import OPTIMIZERS, make_schedule
 from experiments.lab.options import (
   DataOptions,
   Options,
@@ -57,7 +57,9 @@ METHODS = (
 
 
 @dataclasses.dataclass(frozen=True)
-class ComparisonConfig(Options, diagnose.DiagnoseOptions):
+class ComparisonConfig(
+  Options, diagnose.DiagnoseOptions, optimizers.ScheduleOptions
+):
   """Compares multi-task methods on a suite."""
 
   preset: str = free('quick')
@@ -106,12 +108,6 @@ class ComparisonConfig(Options, diagnose.DiagnoseOptions):
   adatask is one Adam a task, whatever this says."""
   learning_rate: float = 1e-3
   """Of the optimizer, at the beginning."""
-  schedule: str = 'cosine'
-  """How the learning rate goes on: cosine (to zero), constant, or step."""
-  decay_every: int = 100
-  """Epochs after which step multiplies it."""
-  decay_factor: float = 0.5
-  """What step multiplies it by."""
   batch_size: int = 128
   """Examples a step."""
   rho: float = 0.05
@@ -197,12 +193,11 @@ def check(config: ComparisonConfig, suite: Suite) -> None:
   for model in (config.model, config.baseline_model):
     diagnose.check_network(config, model, suite.network(model))
   check_widths(config.hidden_sizes, config.head_sizes, config.expert_sizes)
-  for name in ('seeds', 'epochs', 'batch_size', 'log_every', 'decay_every'):
+  for name in ('seeds', 'epochs', 'batch_size', 'log_every'):
     _validate.in_range(flag(name), getattr(config, name), 1)
-  _validate.one_of('--schedule', config.schedule, SCHEDULES)
-  _validate.in_range('--decay-factor', config.decay_factor, 0, open_low=True)
   _validate.in_range('--last-epochs', config.last_epochs, 0, config.epochs)
   _validate.in_range('--learning-rate', config.learning_rate, 0, open_low=True)
+  optimizers.check_schedule(config, config.learning_rate, config.last_epochs)
   _validate.in_range('--rho', config.rho, 0)
   _validate.in_range('--weight-decay', config.weight_decay, 0)
   for name in ('weights', 'scores'):
@@ -263,6 +258,9 @@ def make_specs(
   optimizer = optimizers.with_weight_decay(
     config.optimizer, config.weight_decay
   )
+  plateau = optimizers.make_plateau(config, config.learning_rate)
+  if plateau is not None:
+    optimizer = plateau.scaled(optimizer)
   method = methods.make_method(
     'sum_losses' if single else name,
     num_tasks,
@@ -274,6 +272,7 @@ def make_specs(
     optimizer=optimizer,
     learning_rate=schedule,
   )
+  optimizers.check_takes(method, name, config.schedule)
   step = make_train_step(
     method,
     optax.identity() if method.info.is_optimizer else optimizer(schedule),
@@ -314,6 +313,7 @@ def make_specs(
       validate_fn=validate,
       test_fn=lambda state: problem.evaluate(state, 'test'),
       measure_fn=draw if pictures is not None and seed == 0 else None,
+      adapt_fn=plateau and plateau.after,
       probe_fn=probe,
       probe_every=config.diagnose_every,
       last_epochs=config.last_epochs,
