@@ -57,6 +57,8 @@ class RunSpec:
     test_fn: from a state to test metrics.
     measure_fn: from the state measured to more columns of the row, and arrays
       that are kept in ``artifacts.npz``; None measures no more.
+    adapt_fn: from a state and the score of its validation to the state that
+      training goes on with; None: the same.
     probe_fn: measured inside training, see `mtljax.training.Probe`; what it
       returns goes to ``probe.jsonl``. None measures nothing.
     probe_every: steps between these measurements.
@@ -81,6 +83,7 @@ class RunSpec:
   measure_fn: (
     Callable[[TrainState], tuple[Mapping[str, Any], Mapping[str, Any]]] | None
   ) = None
+  adapt_fn: Callable[[TrainState, float], TrainState] | None = None
   probe_fn: Callable[[TrainState, Any], Mapping[str, Any]] | None = None
   probe_every: int = 5
   num_steps: int | None = None
@@ -227,6 +230,11 @@ def spec_steps(
   # The first step whose test metrics count.
   from_step = num_steps - (spec.last_epochs - 1) * steps_per_epoch
   batch_size = spec.batch_size or batch_size
+  score, adapt = spec.select or select, None
+  if spec.adapt_fn is not None:
+    if score is None:
+      raise ValueError('adapt_fn needs select, whose score it is told')
+    adapt = lambda state, found: spec.adapt_fn(state, score(found))
   start = time.perf_counter()
   if devices.is_first():
     (folder / run_files.RESULT).unlink(missing_ok=True)
@@ -244,7 +252,8 @@ def spec_steps(
         log_every=log_every,
         eval_every=steps_per_epoch,
         eval_fn=functools.partial(_evaluate, spec, writer, from_step),
-        select=None if spec.last_epochs else spec.select or select,
+        select=None if spec.last_epochs else score,
+        adapt_fn=adapt,
         writer=writer,
         checkpointer=checkpointer,
         steps_per_epoch=steps_per_epoch,

@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from experiments.lab import devices, diagnose, methods
-from experiments.lab.optimizers import OPTIMIZERS, SCHEDULES
+from experiments.lab import devices, diagnose, methods, optimizers
+from experiments.lab.optimizers import OPTIMIZERS
 from experiments.lab.options import (
   DataOptions,
   Options,
@@ -33,7 +33,9 @@ METHODS = (
 
 
 @dataclasses.dataclass(frozen=True)
-class ComparisonConfig(Options, diagnose.DiagnoseOptions):
+class ComparisonConfig(
+  Options, diagnose.DiagnoseOptions, optimizers.ScheduleOptions
+):
   """Compares multi-task methods on a suite."""
 
   preset: str = free('quick')
@@ -86,12 +88,6 @@ class ComparisonConfig(Options, diagnose.DiagnoseOptions):
   adatask is one Adam a task, whatever this says."""
   learning_rate: float = 1e-3
   """Of the optimizer, at the beginning."""
-  schedule: str = 'cosine'
-  """How the learning rate goes on: cosine (to zero), constant, or step."""
-  decay_every: int = 100
-  """Epochs after which step multiplies it."""
-  decay_factor: float = 0.5
-  """What step multiplies it by."""
   batch_size: int = 128
   """Examples a step."""
   rho: float = 0.05
@@ -177,12 +173,11 @@ def check(config: ComparisonConfig, suite: Suite) -> None:
   for model in (config.model, config.baseline_model):
     diagnose.check_network(config, model, suite.network(model))
   check_widths(config.hidden_sizes, config.head_sizes, config.expert_sizes)
-  for name in ('seeds', 'epochs', 'batch_size', 'log_every', 'decay_every'):
+  for name in ('seeds', 'epochs', 'batch_size', 'log_every'):
     _validate.in_range(flag(name), getattr(config, name), 1)
-  _validate.one_of('--schedule', config.schedule, SCHEDULES)
-  _validate.in_range('--decay-factor', config.decay_factor, 0, open_low=True)
   _validate.in_range('--last-epochs', config.last_epochs, 0, config.epochs)
   _validate.in_range('--learning-rate', config.learning_rate, 0, open_low=True)
+  optimizers.check_schedule(config, config.learning_rate, config.last_epochs)
   _validate.in_range('--rho', config.rho, 0)
   _validate.in_range('--weight-decay', config.weight_decay, 0)
   _validate.in_range('--tune', config.tune, 0)

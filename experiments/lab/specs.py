@@ -70,6 +70,9 @@ def make_specs(
   optimizer = optimizers.with_weight_decay(
     config.optimizer, config.weight_decay
   )
+  plateau = optimizers.make_plateau(config, rate)
+  if plateau is not None:
+    optimizer = plateau.scaled(optimizer)
   method = methods.make_method(
     'sum_losses' if single else name,
     num_tasks,
@@ -82,6 +85,7 @@ def make_specs(
     learning_rate=schedule,
     options=options,
   )
+  optimizers.check_takes(method, name, config.schedule)
   step = make_train_step(
     method,
     optax.identity() if method.info.is_optimizer else optimizer(schedule),
@@ -122,6 +126,7 @@ def make_specs(
       validate_fn=validate,
       test_fn=lambda state: problem.evaluate(state, 'test'),
       measure_fn=draw if pictures is not None and seed == 0 else None,
+      adapt_fn=plateau and plateau.after,
       probe_fn=probe,
       probe_every=config.diagnose_every,
       last_epochs=config.last_epochs,

@@ -220,7 +220,14 @@ SUITE = Suite(
     'quick': _QUICK,
     'one_energy': _QUICK
     | {'tasks': tuple(name for name in TASKS if name not in ('u', 'h', 'g'))},
-    'paper': {'epochs': 300, 'batch_size': 120},
+    'paper': {
+      'epochs': 300,
+      'batch_size': 120,
+      'schedule': 'plateau',
+      'decay_factor': 0.7,
+      'patience': 5,
+      'min_learning_rate': 1e-5,
+    },
   },
   select=select,
   published=PUBLISHED,

@@ -176,6 +176,15 @@ def in_deviations(task: Task) -> Task:
   )
 
 
+_LONG = {
+  'epochs': 4,
+  'learning_rate': 2e-3,
+  'hidden_sizes': (64, 64),
+  'data.num_train': 20_000,
+  'data.num_validation': 2_000,
+  'data.num_test': 4_000,
+}
+
 SUITE = Suite(
   name='two_sources',
   title='two overlapping digits, and flights from New York, together',
@@ -195,13 +204,13 @@ SUITE = Suite(
   load=load,
   networks={'joint': Network(make=joint)},
   presets={
-    'quick': {
-      'epochs': 4,
-      'learning_rate': 2e-3,
-      'hidden_sizes': (64, 64),
-      'data.num_train': 20_000,
-      'data.num_validation': 2_000,
-      'data.num_test': 4_000,
-    }
+    'quick': _LONG
+    | {
+      'methods': ('sum_losses', 'uncertainty', 'pcgrad', 'cagrad', 'nash_mtl'),
+      'data.num_train': 10_000,
+      'data.num_validation': 1_000,
+      'data.num_test': 2_000,
+    },
+    'long': _LONG,
   },
 )

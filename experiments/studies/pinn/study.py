@@ -27,8 +27,8 @@ import optax
 import rich.console
 
 import mtljax as mtl
-from experiments.lab import command, methods, presets, study
-from experiments.lab.options import Options, flag, free
+from experiments.lab import command, identity, methods, presets, study
+from experiments.lab.options import Options, between_runs, flag, free
 from experiments.lab.runs import RunSpec
 from experiments.studies.pinn import networks
 from experiments.studies.pinn.claims import NAME, WEIGHTS
@@ -36,13 +36,16 @@ from experiments.studies.pinn.points import PointBatches
 from experiments.studies.pinn.problems import EQUATIONS, Equation
 from experiments.studies.pinn.truth import solve
 from mtljax import _validate
+from mtljax.models import layers
 from mtljax.training import TrainState, make_train_step
+from mtljax.training.step import sweep
 
 METHODS = (
   'sum_losses',
   f'{WEIGHTS}10',
   f'{WEIGHTS}100',
   'conflict_free',
+  'm_config',
   'pcgrad',
   'imtl_g',
   'upgrad',
@@ -50,6 +53,8 @@ METHODS = (
   'lr_annealing',
   'relobralo',
 )
+#: Of `METHODS` those that the claims are about, and M-ConFIG.
+QUICK_METHODS = tuple(x for x in METHODS if x not in ('upgrad', 'uw_o'))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,21 +62,21 @@ class PinnConfig(Options):
   """Compares methods on the losses of physics-informed networks."""
 
   preset: str = free('quick')
-  """quick (about ten minutes on two cores) or paper. Other options override
-  it."""
+  """quick (smooth solutions, minutes on two cores), long (Burgers too, every
+  method, five times the steps) or paper. Other options override it."""
   out: pathlib.Path = free(pathlib.Path('results/pinn'))
   """Folder for everything this run writes."""
-  problems: tuple[str, ...] = free(('burgers', 'kovasznay', 'helmholtz'))
+  problems: tuple[str, ...] = free(('kovasznay', 'helmholtz'))
   """burgers, schroedinger, kovasznay, beltrami, helmholtz and poisson,
   separated by spaces."""
-  methods: tuple[str, ...] = free(METHODS)
+  methods: tuple[str, ...] = free(QUICK_METHODS)
   """Methods of the library, separated by spaces. weights_X is the sum with the
   boundary and initial losses times X."""
   network: str = 'tanh'
   """tanh or fourier."""
   hidden_sizes: tuple[int, ...] = (50, 50, 50)
   """Units of its layers."""
-  steps: int = 1500
+  steps: int = 3000
   """Steps of training."""
   learning_rate: float = 2e-3
   """Of Adam; it falls to zero along a cosine."""
@@ -79,8 +84,12 @@ class PinnConfig(Options):
   """Points a step at which the residual is taken."""
   edge_points: int = 100
   """Points a step for each of the other losses."""
-  evaluate_every: int = 250
+  evaluate_every: int = 500
   """Steps between comparisons with the solution."""
+  sweep: str = between_runs('auto')
+  """How the seeds of a method run: loop trains them after one another; vmap,
+  map and unroll together in one program. auto takes loop on CPU, vmap
+  elsewhere."""
   min_seeds: int = free(3)
   """With fewer seeds no claim is decided."""
   log_every: int = 50
@@ -89,9 +98,18 @@ class PinnConfig(Options):
 
 PRESETS = {
   'quick': PinnConfig(),
+  'long': PinnConfig(
+    preset='long',
+    problems=('burgers', 'kovasznay', 'helmholtz'),
+    methods=METHODS,
+    steps=15_000,
+    evaluate_every=2500,
+    log_every=250,
+  ),
   'paper': PinnConfig(
     preset='paper',
     problems=('burgers', 'schroedinger', 'kovasznay', 'beltrami'),
+    methods=METHODS,
     hidden_sizes=(50, 50, 50, 50, 50),
     steps=30_000,
     learning_rate=1e-3,
@@ -127,6 +145,7 @@ def check(config: PinnConfig) -> None:
     else:
       weight_of(name)
   _validate.one_of('--network', config.network, networks.NETWORKS)
+  _validate.one_of('--sweep', config.sweep, sweep.MODES)
   for size in config.hidden_sizes:
     _validate.in_range('--hidden-sizes', size, 1)
   for name in (
@@ -278,16 +297,20 @@ def prepare(config: PinnConfig, console: rich.console.Console) -> study.Study:
   del console
   check(config)
   settings = [make_setting(config, name) for name in config.problems]
-  specs = [
-    spec
+  mode = config.sweep
+  if mode == 'auto':
+    mode = layers.default_sweep_mode(jax.default_backend())
+  groups = [
+    tuple(make_specs(config, setting, name))
     for setting in settings
     for name in config.methods
-    for spec in make_specs(config, setting, name)
   ]
+  if mode == 'loop':
+    groups = [(spec,) for group in groups for spec in group]
   return study.Study(
     name=NAME,
     tasks=tuple(dict.fromkeys(t for x in settings for t in x.equation.tasks)),
-    groups=tuple((spec,) for spec in specs),
+    groups=tuple(groups),
     facts={'compared': list(config.methods)},
     growing=('tasks', 'methods', 'compared'),
     options={
@@ -297,6 +320,8 @@ def prepare(config: PinnConfig, console: rich.console.Console) -> study.Study:
       'batch_size': config.interior_points,
       'tensorboard': False,
     },
+    sweep=mode,
+    kept=identity.kept(dataclasses.replace(config, sweep=mode)),
   )
 
 

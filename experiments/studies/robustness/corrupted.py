@@ -25,6 +25,8 @@ KNOWN = (*corruptions.CORRUPTIONS, *corruptions.HELD_OUT)
 #: How the heads come about that are tested: fitted to clean data only, or
 #: fitted again to corrupted data.
 KINDS = ('refit', 'zero_shot')
+#: Parameters that are not fitted again.
+FIXED = ('trunk', 'tied')
 Arrays = dict[str, np.ndarray]
 
 
@@ -203,8 +205,9 @@ def make_refit(
   ``refit(params, model_state, features, labels, key) -> (params, model_state)``
 
   Adam on the sum of the losses, from the heads that are there; its learning
-  rate falls to zero along a cosine. As the trunk is fixed and Adam works by
-  coordinate, every head is fitted as if it were alone.
+  rate falls to zero along a cosine. Trunk and what heads have in common
+  (``'tied'``) are fixed and Adam works by coordinate, so every head is fitted
+  as if it were alone. Statistics of batches that heads keep are taken anew.
 
   Args:
     problem: whose heads are fitted.
@@ -223,7 +226,7 @@ def make_refit(
     size = min(batch_size, count)
     steps = count // size
     tx = optax.adam(optax.cosine_decay_schedule(learning_rate, epochs * steps))
-    heads = {name: x for name, x in params.items() if name != 'trunk'}
+    heads = {name: x for name, x in params.items() if name not in FIXED}
     order_key, key = jax.random.split(key)
     orders = jax.vmap(lambda k: jax.random.permutation(k, count))(
       jax.random.split(order_key, epochs)

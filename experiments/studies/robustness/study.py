@@ -20,7 +20,6 @@ import pathlib
 from collections.abc import Callable
 from typing import Any
 
-import jax
 import rich.console
 
 from experiments import suites
@@ -39,7 +38,7 @@ from experiments.lab.options import (
   free,
   override,
 )
-from experiments.lab.problem import Problem, make_problem, trained_on
+from experiments.lab.problem import make_problem, trained_on
 from experiments.lab.runs import RunSpec
 from experiments.lab.suite import Data, Suite
 from experiments.studies.robustness import corrupted
@@ -258,7 +257,6 @@ def make_specs(
     tasks = trained_on(method, suite.task_names)
     if tasks not in parts:
       problem = make_problem(suite, data, network, tasks=tasks)
-      _check_heads(name, problem)
       refit = corrupted.make_refit(
         problem,
         epochs=config.refit_epochs,
@@ -292,16 +290,6 @@ def make_specs(
         )
       )
   return found
-
-
-def _check_heads(name: str, problem: Problem) -> None:
-  """Raises ValueError for heads that keep statistics of batches."""
-  _, state = jax.eval_shape(problem.init, jax.random.key(0))
-  if any(x == 'tied' or x.startswith('heads_') for x in state):
-    raise ValueError(
-      f'--models {name}: its heads keep statistics of batches, which this '
-      'study does not fit again; take another network, such as segnet.'
-    )
 
 
 #: Options that another suite than the digits has of its first preset.

@@ -83,6 +83,8 @@ def fit(
   eval_every: int | None = None,
   eval_fn: Callable[[TrainState], Mapping[str, Any]] | None = None,
   select: Callable[[Mapping[str, Any]], float] | None = None,
+  adapt_fn: Callable[[TrainState, Mapping[str, float]], TrainState]
+  | None = None,
   writer: MetricWriter | None = None,
   checkpointer: Checkpointer | None = None,
   steps_per_epoch: int | None = None,
@@ -121,6 +123,9 @@ def fit(
     eval_fn: ``state -> scalars by name``, on the validation data.
     select: from these scalars to the score of the best checkpoint; larger is
       better unless the checkpointer says otherwise.
+    adapt_fn: from the state and these scalars to the state that training goes
+      on with and that is saved, such as one with a smaller learning rate; of
+      the same structure.
     writer: where the metrics go.
     checkpointer: where the states go, and where a run is resumed from.
     steps_per_epoch: if given, lines have ``epoch``, a fraction.
@@ -137,7 +142,8 @@ def fit(
       checkpoint is of an earlier step.
     CheckpointError: a checkpoint cannot be written, or none is whole.
     Preempted: SIGTERM or Ctrl-C came, and the state is saved.
-    ValueError: the batches ended early, or an argument is out of range.
+    ValueError: the batches ended early, an argument is out of range, or
+      ``adapt_fn`` changed the state's structure.
     TypeError: the iterator cannot be resumed.
 
   >>> import jax.numpy as jnp, optax
@@ -185,6 +191,7 @@ def fit(
     eval_every=eval_every,
     eval_fn=eval_fn,
     select=select,
+    adapt_fn=adapt_fn,
     writer=writer,
     checkpointer=checkpointer,
     steps_per_epoch=steps_per_epoch,
@@ -205,6 +212,8 @@ def fit_steps(
   eval_every: int | None = None,
   eval_fn: Callable[[TrainState], Mapping[str, Any]] | None = None,
   select: Callable[[Mapping[str, Any]], float] | None = None,
+  adapt_fn: Callable[[TrainState, Mapping[str, float]], TrainState]
+  | None = None,
   writer: MetricWriter | None = None,
   checkpointer: Checkpointer | None = None,
   steps_per_epoch: int | None = None,
@@ -253,6 +262,7 @@ def fit_steps(
     measured.clear()
 
   def evaluate_and_save(step: int) -> None:
+    nonlocal state
     check_state(state, step)
     score = None
     if eval_fn is not None:
@@ -263,6 +273,8 @@ def fit_steps(
         score = float(select(seen.evaluation))
         if _better(score, seen.best['score'], checkpointer):
           seen.best = {'score': score, 'step': step}
+      if adapt_fn is not None:
+        state = _alike(state, adapt_fn(state, seen.evaluation))
     if writer is not None:
       writer.flush()
     save(step, score=score)
@@ -310,6 +322,7 @@ def fit_steps(
         if evaluate:
           state = get_state()
           evaluate_and_save(step)
+          get_state = holding(state) if adapt_fn is not None else get_state
           window.reset()
         if checkpointer is not None and preemption.noticed():
           if not evaluate:
@@ -393,6 +406,15 @@ def _validate(
       raise ValueError(f'{name}={value} has to be at least 1')
   if isinstance(task_names, str) or len(set(task_names)) < len(task_names):
     raise ValueError(f'task_names={task_names!r} has to be distinct names')
+
+
+def _alike(state: TrainState, adapted: TrainState) -> TrainState:
+  if jax.tree.structure(state) != jax.tree.structure(adapted):
+    raise ValueError(
+      'adapt_fn returned a state of another structure than the one it got: '
+      'change its numbers only'
+    )
+  return adapted
 
 
 def _next(batches: Iterator[Any], step: int, num_steps: int) -> Any:

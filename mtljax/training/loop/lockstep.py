@@ -65,6 +65,8 @@ def drive(
   while isinstance(asked, Asked):
     state, metrics = step_fn(state, asked.batch)  # pyrefly: ignore
     asked = ask(run, (holding(state), metrics))
+    if isinstance(asked, Asked):
+      state = asked.get_state()  # the run may have changed it
   return asked.result
 
 
@@ -157,7 +159,7 @@ def _train(
       state, _stacked([one.batch for one in asked]), shared_batch=False
     )
     own_metrics = _unstacked(metrics, sweep.num_members)
-    stopped = None
+    stopped, changed = None, False
     for place, (i, run) in list(live.items()):
       get_state = functools.partial(sweep.member, state, place)
       try:
@@ -168,12 +170,20 @@ def _train(
         continue
       if isinstance(answer, Asked):
         asked[place] = answer
+        changed |= answer.get_state is not get_state
       else:
         # Its place goes on with its last batch, and nobody reads it.
         results[i] = answer.result
         del live[place]
     if stopped is not None:
       raise stopped
+    if changed and live:
+      state = sweep.stack(
+        [
+          one.get_state() if place in live else sweep.member(state, place)
+          for place, one in enumerate(asked)
+        ]
+      )
 
 
 def _stacked(batches: Sequence[Any]) -> Any:

@@ -33,6 +33,9 @@ def test_without_weight_decay_the_optimizer_is_the_one_of_its_name():
     ({'schedule': 'step', 'decay_factor': 0.0}, '--decay-factor=0.0'),
     ({'decay_every': 0}, '--decay-every=0'),
     ({'weight_decay': -1.0}, '--weight-decay=-1.0'),
+    ({'schedule': 'plateau', 'decay_factor': 1.0}, '--decay-factor=1.0'),
+    ({'schedule': 'plateau', 'min_learning_rate': 1.0}, '--min-learning-rate'),
+    ({'schedule': 'plateau', 'last_epochs': 1}, '--last-epochs 1: the rate'),
   ],
 )
 def test_options_that_make_no_run_are_refused(options, said):

@@ -1,6 +1,7 @@
 """Members of a sweep, each trained by a run like one of its own."""
 
 import contextlib
+import dataclasses
 import json
 
 import jax
@@ -195,6 +196,40 @@ def test_all_are_told_of_a_step_before_the_program_ends():
     fit_sweep(sweep, [run(0), run(1)])
   assert told == [(0, 1), (1, 1), (0, 2), (1, 2)]
   assert closed == [0, 1]
+
+
+def test_a_member_is_adapted_as_alone(tmp_path):
+  """By a factor of its own after every third step, not by the others'."""
+
+  def adapt(state, found):
+    params = state.params / (1 + found['norm'])
+    return dataclasses.replace(state, params=params)
+
+  sweep = make_sweep(build, {'rate': RATES[:2]}, mode='vmap')
+  with contextlib.ExitStack() as stack:
+    found = fit_sweep(
+      sweep,
+      [
+        fit_steps(
+          init(sweep, i),
+          Batches(i),
+          **stack.enter_context(options(tmp_path / str(i), 7, adapt_fn=adapt)),
+        )
+        for i in range(2)
+      ],
+    )
+  for i in range(2):
+    out = tmp_path / f'alone_{i}'
+    step = sweep.steps[i].step
+    with options(out, 7, adapt_fn=adapt) as own:
+      expected = fit(step, init(sweep, i), Batches(i), **own)
+    np.testing.assert_allclose(
+      found[i].state.params, expected.state.params, rtol=1e-4
+    )
+    assert_same_lines(lines(tmp_path / str(i)), lines(out))
+    first, second, _ = (x['norm'] for x in lines(out) if 'norm' in x)
+    # The step in between begins at what the evaluation made of the state.
+    assert second < 0.9 * first
 
 
 def test_as_many_runs_as_members():

@@ -1,6 +1,7 @@
 """Where a run is resumed, every writer is cut at the step that was saved."""
 
 import contextlib
+import dataclasses
 import json
 import os
 import signal
@@ -92,6 +93,41 @@ def test_a_step_measured_just_after_the_checkpoint_is_measured_once(tmp_path):
   assert result.resumed_from == 5
   assert writer.steps == [*range(1, 13)]
   assert probe.steps == [1, 6, 11]
+
+
+def adapting(factor):
+  """Options that evaluate, and shrink the parameters by what is found."""
+
+  def adapt(state, found):
+    params = state.params * (factor + 0 * found['norm'])
+    return dataclasses.replace(state, params=params)
+
+  return {
+    'eval_fn': lambda state: {'norm': jnp.linalg.norm(state.params)},
+    'adapt_fn': adapt,
+  }
+
+
+def test_a_state_that_was_adapted_is_what_is_saved_and_gone_on_with(tmp_path):
+  out = {name: tmp_path / name for name in ('whole', 'cut', 'plain')}
+  ended = {
+    name: run(out[name], Plain(), Plain(), 12, **adapting(x)).state.params
+    for name, x in {'whole': 0.5, 'plain': 1.0}.items()
+  }
+  assert not jnp.allclose(ended['whole'], ended['plain'])
+  run(out['cut'], Plain(), Plain(), 12, stop_at=8, **adapting(0.5))
+  found = run(out['cut'], Plain(), Plain(), 12, **adapting(0.5))
+  assert found.resumed_from == 5
+  assert jnp.array_equal(found.state.params, ended['whole'])
+  with pytest.raises(ValueError, match='adapt_fn returned a state of another'):
+    run(
+      tmp_path / 'other',
+      Plain(),
+      Plain(),
+      5,
+      **adapting(1)
+      | {'adapt_fn': lambda state, _: dataclasses.replace(state, params=())},
+    )
 
 
 @pytest.fixture(params=[False, True], ids=['alone', 'among several'])

@@ -27,7 +27,7 @@ def small(tmp_path_factory):
   config = program.PinnConfig(
     out=tmp_path_factory.mktemp('pinn') / 'out',
     problems=('poisson',),
-    methods=('sum_losses', 'weights_10', 'conflict_free'),
+    methods=('sum_losses', 'weights_10', 'conflict_free', 'm_config'),
     hidden_sizes=(6,),
     steps=4,
     interior_points=12,
@@ -53,7 +53,7 @@ def test_every_run_has_a_row_and_a_field(small):
   ]
   assert all(row['status'] == 'ok' for row in found)
   assert all(0 < float(row['test/relative_l2']) < 10 for row in found)
-  assert len({row['test/relative_l2'] for row in found}) == 6
+  assert len({row['test/relative_l2'] for row in found}) == 8
   kept = np.load(small.out / 'runs/poisson.conflict_free/seed_0/artifacts.npz')
   assert kept['field'].shape == (65, 65, 1)
 
@@ -90,6 +90,41 @@ def test_the_study_goes_on_where_it_was(small):
   assert path.exists()
   error = 'test/relative_l2'
   assert [x[error] for x in again] == [x[error] for x in before]
+
+
+def test_seeds_in_one_program_are_those_of_the_loop(small, tmp_path):
+  config = dataclasses.replace(
+    small,
+    out=tmp_path / 'out',
+    methods=('m_config',),
+    sweep='vmap',
+  )
+  study = program.prepare(config, QUIET)
+  assert [len(group) for group in study.groups] == [2]
+  assert lab_study.run(config, study, QUIET) == 0
+  error = 'test/relative_l2'
+  np.testing.assert_allclose(
+    [float(row[error]) for row in rows(config)],
+    [float(row[error]) for row in rows(small)[6:]],
+    rtol=1e-4,
+  )
+
+
+def test_m_config_takes_one_residual_a_step(small):
+  """The other tasks' gradients are not in it, so their factors are 0 first."""
+  setting = program.make_setting(small, 'poisson')
+  (spec,) = program.make_specs(
+    dataclasses.replace(small, seeds=1), setting, 'm_config'
+  )
+  assert spec.step.route == 'losses'
+  state, batches = spec.init_fn(), spec.batches_fn()
+  start = jax.device_get(state.params)
+  state, _ = spec.step.step(state, next(batches))
+  # Of one task there is no average yet, so nothing moves.
+  assert jax.tree.all(jax.tree.map(np.array_equal, start, state.params))
+  state, _ = spec.step.step(state, next(batches))
+  moved = jax.tree.map(lambda a, b: bool((a != b).any()), start, state.params)
+  assert all(jax.tree.leaves(moved))
 
 
 def test_an_error_is_that_of_its_field(small):
@@ -188,6 +223,7 @@ def test_no_seed_chooses_its_own_weight():
     ({'methods': ('weights_much',)}, "'much' is no number"),
     ({'methods': ('weights_-1',)}, '--methods=weights_-1'),
     ({'network': 'cnn'}, "--network='cnn'"),
+    ({'sweep': 'all'}, "--sweep='all'"),
     ({'hidden_sizes': (0,)}, '--hidden-sizes'),
     ({'steps': 0}, '--steps=0'),
     ({'edge_points': 0}, '--edge-points=0'),
@@ -203,3 +239,6 @@ def test_what_no_study_could_be_made_of_is_refused(changes, words):
 def test_presets_are_good():
   for config in program.PRESETS.values():
     program.check(config)
+    # Those that every claim needs.
+    assert {claims.OURS, *claims.PUBLISHED} < set(config.methods)
+    assert any(x.startswith(claims.WEIGHTS) for x in config.methods)

@@ -450,15 +450,81 @@ def test_a_dense_task_is_scored_by_its_own_measure(tmp_path, monkeypatch):
   assert f'{score["clean"]["mean"]:.4g}' in page
 
 
-def test_networks_whose_heads_keep_statistics_are_refused(monkeypatch):
-  found = Data(
-    {'train': rooms(0, 8), 'validation': rooms(1, 2), 'test': rooms(2, 2)},
-    lambda batch: data.normalize_images(batch['image']),
+class Inner(nn.Module):
+  """What heads have in common, with statistics of its own."""
+
+  @nn.compact
+  def __call__(self, x, train):
+    x = nn.Dense(6)(x)
+    return nn.relu(nn.BatchNorm(use_running_average=not train)(x))
+
+
+class TyingHead(nn.Module):
+  """A dense layer of its own after what heads have in common."""
+
+  @nn.compact
+  def __call__(self, x, *, train=False):
+    x = Inner(name='inner')(x, train)
+    x = nn.BatchNorm(use_running_average=not train, name='own_norm')(x)
+    return nn.Dense(10, name='own')(x)
+
+
+def test_heads_that_keep_statistics_are_studied_too(tmp_path, monkeypatch):
+  """Their own part goes on, of what they have in common the statistics do."""
+  network = Network(
+    make=lambda tasks, widths: models.MultiTaskModel(
+      models.MLPTrunk((8,)),
+      (TyingHead(),) * len(tasks),
+      tuple(task.name for task in tasks),
+      tied=('inner',),
+    ),
+    batch_statistics=True,
   )
-  suite = dataclasses.replace(scenes.SUITE, load=lambda *_: found)
-  monkeypatch.setattr(scenes, 'SUITE', suite)
-  config = dataclasses.replace(
-    program.RobustnessConfig(), suite='scenes', models=('mtan',), batch_size=4
+  suite = dataclasses.replace(
+    digits.SUITE, load=lambda *_: DIGITS, networks={'tying': network}
   )
-  with pytest.raises(ValueError, match='--models mtan: its heads keep'):
-    program.prepare(config, QUIET)
+  monkeypatch.setattr(digits, 'SUITE', suite)
+  fits = []
+  make_refit = corrupted_.make_refit
+
+  def recording(*args, **options):
+    refit = make_refit(*args, **options)
+
+    def call(params, model_state, *more):
+      fits.append((params, model_state, *refit(params, model_state, *more)))
+      return fits[-1][2:]
+
+    return call
+
+  monkeypatch.setattr(corrupted_, 'make_refit', recording)
+  config = program.RobustnessConfig(
+    out=tmp_path / 'out',
+    models=('tying',),
+    methods=('sum_losses',),
+    corruptions=('contrast',),
+    severities=(5,),
+    seeds=1,
+    epochs=1,
+    batch_size=20,
+    refit_epochs=2,
+    progress=False,
+  )
+  assert studies.run(config, program.prepare(config, QUIET), QUIET) == 0
+  assert [row['status'] for row in rows_of(config)] == ['ok'] * 3
+  kept = artifacts(config, 'tying.sum_losses', 0)
+  assert np.isfinite(kept['refit/accuracy/left']).all()
+
+  params, state, fitted, new = fits[-1]
+  changed = lambda a, b: {
+    name: not all(
+      jax.tree.leaves(jax.tree.map(np.array_equal, a[name], b[name]))
+    )
+    for name in a
+  }
+  assert changed(params, fitted) == {
+    'trunk': False,
+    'tied': False,
+    'heads_0': True,
+    'heads_1': True,
+  }
+  assert changed(state, new) == {'tied': True, 'heads_0': True, 'heads_1': True}
