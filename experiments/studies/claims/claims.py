@@ -377,18 +377,18 @@ class _Claims(Rules):
   def em1(self) -> Verdict:
     def falls(name):
       return measures.paired(
-        self.suites,
+        self.probed,
         name,
         ('emtl', 'sum'),
         lambda row, base: measures.spread(row) - measures.spread(base),
       )
 
     def goes_with(name):
-      there = [x for x in MEASURED if self.suites[name].get(x)]
+      there = [x for x in MEASURED if self.probed[name].get(x)]
       if len(there) < 4:
         return {}
       return measures.rank_correlation(
-        self.suites,
+        self.probed,
         name,
         there,
         measures.spread,

@@ -10,7 +10,7 @@ import scipy.stats
 
 
 @dataclasses.dataclass(frozen=True)
-class Row:
+class ScoredRun:
   """A finished run on a suite.
 
   Attributes:
@@ -30,7 +30,7 @@ class Row:
 
 
 #: By problem, arm and seed.
-Table = Mapping[str, Mapping[str, Mapping[int, Row]]]
+Table = Mapping[str, Mapping[str, Mapping[int, ScoredRun]]]
 Values = dict[int, float]
 
 
@@ -50,7 +50,7 @@ def over_problems(parts: Sequence[Values]) -> Values:
   return {s: float(np.mean([x[s] for x in parts])) for s in sorted(seeds)}
 
 
-def mean_score(row: Row) -> float:
+def mean_score(row: ScoredRun) -> float:
   """Over tasks."""
   return float(row.scores.mean())
 
@@ -81,7 +81,7 @@ def trend(
   return paired(table, problem, tuple(parameters), tau)
 
 
-def agreement(row: Row, first: int) -> tuple[float, float]:
+def agreement(row: ScoredRun, first: int) -> tuple[float, float]:
   """Slope and correlation of logarithms of weights on those of SLW.
 
   Over tasks and measurements, from the ``first`` on; those of each measurement
@@ -102,7 +102,7 @@ def agreement(row: Row, first: int) -> tuple[float, float]:
   return float(slope), float(slope * np.sqrt(square / (ours @ ours)))
 
 
-def spread(row: Row) -> float:
+def spread(row: ScoredRun) -> float:
   """Variance over tasks of log relative contributions, mean over training.
 
   The relative contribution of a task is its loss over the norm of its weighted
@@ -119,7 +119,7 @@ def spread(row: Row) -> float:
   return float(np.mean(np.var(logs[good], axis=1)))
 
 
-def generalization_gap(row: Row) -> float:
+def generalization_gap(row: ScoredRun) -> float:
   """Test less training loss, by the test loss, mean over tasks."""
   return float(np.mean((row.test - row.train) / row.test))
 
@@ -136,6 +136,6 @@ def rank_correlation(
   return paired(table, problem, arms, one)
 
 
-def best(rows: Sequence[Row]) -> Row:
+def best(rows: Sequence[ScoredRun]) -> ScoredRun:
   """The run that is best on validation."""
   return max(rows, key=lambda row: row.validation)

@@ -31,7 +31,7 @@ ARMS: dict[str, Callable[[], Any]] = {
 
 def losses(params: jax.Array, batch: Mapping[str, jax.Array]) -> jax.Array:
   """Half the squared distance to each center, by curvature, ``(T,)``."""
-  away = params - batch['center'][0]
+  away = params[None] - batch['center'][0]
   return 0.5 * jnp.sum(batch['curvature'][0] * away**2, axis=1)
 
 

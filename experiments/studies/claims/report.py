@@ -14,7 +14,7 @@ from experiments.report.results import PROBE, Results, read_results
 from experiments.report.statistics import interval
 from experiments.report.tables import Column, columns_of
 from experiments.studies.claims.claims import claims
-from experiments.studies.claims.measures import Row, mean_score
+from experiments.studies.claims.measures import ScoredRun, mean_score
 from experiments.studies.claims.rules import (
   COSTS,
   FIRST_STEP,
@@ -85,9 +85,9 @@ def write_report(directory: pathlib.Path) -> dict[str, Any]:
 
 def read_table(
   directory: pathlib.Path, results: Results
-) -> dict[str, dict[str, dict[int, Row]]]:
+) -> dict[str, dict[str, dict[int, ScoredRun]]]:
   """The finished runs on suites; `results.notes` says what is left out."""
-  table: dict[str, dict[str, dict[int, Row]]] = {}
+  table: dict[str, dict[str, dict[int, ScoredRun]]] = {}
   for run in results.runs:
     problem, _, arm = run.method.rpartition('.')
     facts = results.config['suites'].get(problem)
@@ -98,7 +98,7 @@ def read_table(
       [run.values[form.format(task)] for task in tasks]
     )
     try:
-      row = Row(
+      row = ScoredRun(
         scores=100
         * np.array([run.values[f'test/{x}'] for x in facts['scores']]),
         validation=run.values['validation/score'],

@@ -9,7 +9,7 @@ import numpy as np
 from experiments.report.verdicts import Measured, measure
 from experiments.report.verdicts import verdict as verdict_of
 from experiments.studies.claims import measures
-from experiments.studies.claims.measures import Row, Table, Values
+from experiments.studies.claims.measures import ScoredRun, Table, Values
 
 NAME = 'claims'
 NOISY, RARE = 'noisy', 'rare'
@@ -43,6 +43,13 @@ class Rules:
       k: v for k, v in table.items() if k not in (NOISY, RARE)
     }
     self.table: Table = table
+    self.probed: Table = {
+      problem: {
+        arm: {seed: x for seed, x in rows.items() if x.probes is not None}
+        for arm, rows in found.items()
+      }
+      for problem, found in self.suites.items()
+    }
     self.points: Points = points
     self.costs: Costs = costs
     self.min_seeds: int = min_seeds
@@ -111,7 +118,7 @@ class Rules:
 
   def order(self, name: str) -> np.ndarray | None:
     """The tasks from the least to the largest loss by the sum."""
-    rows: Mapping[int, Row] = self.suites[name].get('sum', {})
+    rows: Mapping[int, ScoredRun] = self.suites[name].get('sum', {})
     if not rows:
       return None
     return np.argsort(np.mean([x.train for x in rows.values()], axis=0))
