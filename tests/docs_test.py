@@ -90,6 +90,7 @@ def test_subpackages_are_those_listed():
     *sorted(SUBPACKAGES - {'weightings'}),
     'data.corruptions',
     'data.curricula',
+    'contrib.tfcl',
   ],
 )
 def test_names_of_subpackages_have_pages(name):

@@ -2,10 +2,11 @@
 
 What is reconstructed stands in the first line of each docstring. The methods
 are called as the others, ``mtl.contrib.<name>(num_tasks, ...)``, and the rules
-inside are in ``mtl.contrib.weightings``. They may change when a definition is
-published.
+inside are in ``mtl.contrib.weightings``; ``mtl.contrib.tfcl`` fits linear
+tasks. They may change when a definition is published.
 """
 
+from mtljax.contrib import tfcl as tfcl
 from mtljax.contrib import weightings as weightings
 from mtljax.contrib._methods import emtl as emtl
 from mtljax.contrib._methods import gcond as gcond

@@ -1,0 +1,153 @@
+"""The report of the study of linear tasks in groups."""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import rich.console
+
+from experiments.report import files
+from experiments.report import verdicts as verdicts_
+from experiments.report.results import ReportError, config_notes, read_config
+from experiments.report.statistics import interval
+from experiments.report.tables import Column, columns_of
+from experiments.studies.tfcl.claims import NAME, claims
+
+STRENGTH = '.strength'
+
+
+def path_of(directory: pathlib.Path, problem: str, seed: int) -> pathlib.Path:
+  """The file of a problem and seed."""
+  return directory / 'runs' / problem / f'seed_{seed}.npz'
+
+
+def read_errors(
+  directory: pathlib.Path, wanted: Sequence[tuple[str, int]], notes: list[str]
+) -> tuple[
+  dict[str, dict[str, dict[int, np.ndarray]]], dict[tuple[str, str, int], float]
+]:
+  """Errors of tasks and chosen strengths; ``notes`` says what is not there."""
+  errors: dict[str, dict[str, dict[int, np.ndarray]]] = {}
+  strengths: dict[tuple[str, str, int], float] = {}
+  for problem, seed in wanted:
+    path = path_of(directory, problem, seed)
+    place = path.relative_to(directory)
+    try:
+      found = files.read_arrays(path, name=path.stem)
+    except FileNotFoundError:
+      notes.append(f'{place} has not been run.')
+      continue
+    except (OSError, ValueError) as error:
+      notes.append(
+        f'{place} is damaged ({error}) and was left out; the same command runs '
+        'it again.'
+      )
+      continue
+    for name, value in found.items():
+      if name.endswith(STRENGTH):
+        method = name.removesuffix(STRENGTH)
+        strengths[problem, method, seed] = float(value)
+      else:
+        errors.setdefault(problem, {}).setdefault(name, {})[seed] = value
+  return errors, strengths
+
+
+def write_report(directory: pathlib.Path) -> dict[str, Any]:
+  """Writes ``summary.json`` and ``report.html`` of the study.
+
+  Args:
+    directory: folder that the study wrote; it need not be finished.
+
+  Returns:
+    The content of ``summary.json``: ``errors`` (by problem and method, in
+    percent), ``verdicts`` and ``notes``.
+
+  Raises:
+    ReportError: the folder holds no results.
+  """
+  config = read_config(directory)
+  notes = config_notes(config)
+  wanted = [(p, s) for p in config['problems'] for s in range(config['seeds'])]
+  errors, strengths = read_errors(directory, wanted, notes)
+  if not errors:
+    raise ReportError(f'{directory} holds no results of the study of TFCL.')
+  lines = [
+    {
+      'problem': problem,
+      'method': method,
+      'error': verdicts_.plain_interval(
+        interval([100 * float(np.mean(x)) for x in runs.values()])
+      ),
+      'strength': float(
+        np.median([strengths[problem, method, seed] for seed in runs])
+      ),
+    }
+    for problem, found in errors.items()
+    for method, runs in found.items()
+  ]
+  summary = {
+    'experiment': NAME,
+    'errors': lines,
+    'failures': [],
+    'notes': notes,
+  }
+  return verdicts_.write_claims(
+    directory,
+    summary,
+    claims(errors, config['min_seeds']),
+    title='linear tasks in groups',
+    lead=f'{config["num_train"]} examples a task, {config["seeds"]} seeds.',
+    how=[
+      'An error is the share of the variance of a task that its fit leaves, '
+      'exact from the true weights, in percent, mean over tasks.',
+      'The strength of each method is that of the least validation loss, of '
+      'ten from 0.001 to 3; the extension has no more choices than the rest.',
+      "Intervals are the wider of bootstrap and Student's t over seeds, those "
+      'of the claims at the level of Bonferroni for the three compared.',
+    ],
+    tables=[
+      {
+        'title': f'Errors on {problem}',
+        'text': 'Percent, with intervals of 95 % over seeds, and the median '
+        'strength.',
+        'columns': _columns([x for x in lines if x['problem'] == problem]),
+      }
+      for problem in errors
+    ],
+    sections=[],
+    config=config,
+  )
+
+
+def _columns(lines: Sequence[Mapping[str, Any]]) -> list[Column]:
+  def ends(found):
+    if found['low'] is None:
+      return '-'
+    return f'[{found["low"]:.2f}, {found["high"]:.2f}]'
+
+  return columns_of(
+    ('method', 'seeds', 'error', 'interval', 'strength'),
+    [
+      (
+        x['method'],
+        str(x['error']['n']),
+        f'{x["error"]["mean"]:.2f}',
+        ends(x['error']),
+        f'{x["strength"]:.2g}',
+      )
+      for x in lines
+    ],
+  )
+
+
+def print_tables(
+  summary: Mapping[str, Any], console: rich.console.Console
+) -> None:
+  """Prints the errors on each problem, and the verdicts."""
+  for problem in dict.fromkeys(x['problem'] for x in summary['errors']):
+    lines = [x for x in summary['errors'] if x['problem'] == problem]
+    verdicts_.print_columns(f'errors on {problem}', _columns(lines), console)
+  verdicts_.print_verdicts(summary['verdicts'], console)
