@@ -18,6 +18,7 @@ from experiments.lab import (
   devices,
   diagnose,
   floors,
+  forecast,
   identity,
   methods,
   optimizers,
@@ -135,6 +136,8 @@ class ComparisonConfig(Options, diagnose.DiagnoseOptions):
   """Be one of several processes, one a host; see docs/scaling.md."""
   log_every: int = 20
   """Steps between lines of metrics."""
+  dry_run: bool = free(False)
+  """Print the runs and what time and memory they will take, and stop."""
   tensorboard: bool = free(True)
   """Write TensorBoard files too, where tensorboardX is installed."""
   data: DataOptions = dataclasses.field(default_factory=DataOptions)
@@ -489,6 +492,6 @@ def main(
       suite,
     ),
     lambda config, console: prepare(config, suite, name, console),
-    study.run,
+    forecast.show_or_run,
     start=start,
   )
