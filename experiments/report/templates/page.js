@@ -142,7 +142,7 @@
       if (!found.has(curve)) found.set(curve, { groups: [] });
       const own = found.get(curve);
       own.groups.push(group);
-      own[part] = group;
+      if (part === 'band') own.band = group;
       if (part === 'line') {
         own.label = group.dataset.label;
         own.steps = numbers(group.dataset.steps);

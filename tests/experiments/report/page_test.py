@@ -13,6 +13,13 @@ from experiments.report import comparison
 
 pytestmark = browser.needed
 
+# So many that lines are labelled at their ends too.
+MORE = {
+  name: [(0.8 + i / 100, 0.7), (0.8 + i / 100, 0.7)]
+  for i, name in enumerate(('cagrad', 'mgda', 'nash_mtl'))
+}
+SHOWN = ACCURACY | MORE
+
 ACTIONS = """
 const found = {}, saved = [], urls = new Map();
 const all = (selector, root = document) => [...root.querySelectorAll(selector)];
@@ -51,7 +58,7 @@ found.by_name = names();
 
 const filter = named('Filter the rows of Test results');
 change(filter, 'SUM, pcg', 'input');
-found.filtered = [names(), filter.parentNode.textContent.includes('2 of 4')];
+found.filtered = [names(), filter.parentNode.textContent.includes('2 of 7')];
 change(filter, '', 'input');
 
 const svg = one('svg[aria-label="loss left"]');
@@ -59,6 +66,9 @@ const legend = all('.legend button').find(
   each => each.textContent === 'pcgrad');
 found.shown = [legend.ariaPressed, lines('pcgrad')];
 legend.click();
+found.ends = all('[data-part="label"]', svg).filter(
+  each => getComputedStyle(each).display !== 'none'
+).map(each => each.textContent.trim());
 found.hidden = [legend.ariaPressed, lines('pcgrad'), names(),
   one('svg[aria-label="pcgrad"]').closest('figure').hidden];
 found.boxes = all('.names label').map(
@@ -117,7 +127,7 @@ def act(directory, script, **options):
 
 @pytest.fixture(scope='module')
 def acted(tmp_path_factory):
-  directory = write(tmp_path_factory.mktemp('fake'), ACCURACY)
+  directory = write(tmp_path_factory.mktemp('fake'), SHOWN)
   comparison.write_report(directory)
   return act(directory, ACTIONS)
 
@@ -130,12 +140,13 @@ def test_nothing_is_said_and_nothing_hangs_over(acted):
 
 def test_rows_are_sorted_and_filtered(acted):
   found, _ = acted
-  first = list(ACCURACY)
+  first = list(SHOWN)
   # 0.91 and 0.91 keep their order; what is missing is last both times.
   assert found['first'] == first
-  up = ['single_left', 'sum_losses', 'pcgrad', 'single_right']
+  up = [*MORE, 'single_left', 'sum_losses', 'pcgrad', 'single_right']
   assert found['ascending'] == [up, 'ascending']
-  down = ['pcgrad', 'single_left', 'sum_losses', 'single_right']
+  down = ['pcgrad', 'single_left', 'sum_losses', *reversed(MORE)]
+  down += ['single_right']
   assert found['descending'] == [down, 'descending']
   assert found['again'] == [first, None]
   assert found['by_name'] == sorted(first)
@@ -153,7 +164,9 @@ def test_a_method_is_hidden_everywhere(acted):
   assert set(lines) == {'none'}
   assert 'pcgrad' not in rows
   assert own_picture
-  assert found['boxes'] == [[name, name != 'pcgrad'] for name in ACCURACY]
+  assert 'sum_losses' in found['ends']
+  assert 'pcgrad' not in found['ends']
+  assert found['boxes'] == [[name, name != 'pcgrad'] for name in SHOWN]
 
 
 def test_values_are_told_by_keyboard_and_pointer(acted):
@@ -167,7 +180,7 @@ def test_values_are_told_by_keyboard_and_pointer(acted):
   assert f'sum_losses {np.mean(at_10):.4g} ± ' in found['values']
   assert 'pcgrad' not in found['values']
   assert found['box'].startswith('step 10')
-  assert 'single_left' in found['box']
+  assert all(name in found['box'] for name in ('single_left', *MORE))
   assert found['closed']
   assert found['hovered'].startswith('step 990')
 
@@ -196,7 +209,7 @@ def test_what_is_shown_is_saved(acted):
   assert lines[1].startswith('pcgrad,2,94.00,1.00,72.00,0.00')
   kind, text = saved['loss_left.csv']
   names = {line.split(',')[0] for line in text.splitlines()[1:]}
-  assert names == {'single_left', 'sum_losses'}
+  assert names == {'single_left', 'sum_losses', *MORE}
   kind, text = saved['loss_left.svg']
   assert kind == 'image/svg+xml'
   assert 'xmlns="http' in text
