@@ -210,7 +210,7 @@ def _broadcast(prefix: Any, tree: Any, argument: str) -> list[Any]:
     except ValueError as by_path:
       raise ValueError(
         f'{argument} must have the structure of the parameters, or be a prefix '
-        f'of it: {by_path}'
+        f'of it: {by_path} Are the arguments in the right order?'
       ) from error
 
 

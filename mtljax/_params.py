@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from mtljax import _labels
 
@@ -50,4 +51,19 @@ def check_params(params: Any) -> None:
         f'params: {name!r} is {kind}, and gradients are taken of '
         'floating-point arrays only; keep it in another argument, or in the '
         'model state.'
+      )
+
+
+def check_width(params: Any) -> None:
+  """Raises TypeError where jax would narrow what is given in 64 bits."""
+  names = _labels.path_names(params)
+  for name, leaf in zip(names, jax.tree.leaves(params), strict=True):
+    if not isinstance(leaf, np.ndarray):
+      continue
+    kept = jax.dtypes.canonicalize_dtype(leaf.dtype)
+    if jnp.issubdtype(leaf.dtype, jnp.inexact) and kept != leaf.dtype:
+      raise TypeError(
+        f'params: {name!r} is {leaf.dtype} and would become {kept}; give '
+        f"{kept} arrays, or call jax.config.update('jax_enable_x64', True) "
+        'first.'
       )

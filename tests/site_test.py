@@ -5,19 +5,16 @@ import http.server
 import pathlib
 import re
 import shutil
-import subprocess
 import threading
 from typing import ClassVar
 
+import browser
 import pytest
 
 SITE = pathlib.Path(__file__).parents[1] / 'site'
-CHROMIUM = shutil.which('chromium') or shutil.which('chromium-browser')
 PAGES = ('index.html', 'generated/methods/cagrad.html', 'gallery.html')
 
-pytestmark = pytest.mark.skipif(
-  CHROMIUM is None, reason='no chromium is installed'
-)
+pytestmark = browser.needed
 built = pytest.mark.skipif(
   not (SITE / 'index.html').exists(),
   reason='not built: sphinx-build -W -b html docs site',
@@ -59,23 +56,8 @@ def serve():
 
 def visit(address, profile, width=390):
   """What a page says to the console and lacks, and its tree when loaded."""
-  command = [
-    CHROMIUM,
-    '--headless',
-    '--no-sandbox',
-    '--disable-gpu',
-    '--enable-logging=stderr',
-    f'--user-data-dir={profile}',
-    f'--window-size={width},900',
-    '--virtual-time-budget=3000',
-    '--dump-dom',
-    address,
-  ]
-  done = subprocess.run(
-    command, capture_output=True, text=True, timeout=120, check=True
-  )
-  said = re.findall(r'CONSOLE[:(]\d+\)?\] (.*)', done.stderr)
-  return said + Handler.missing, done.stdout
+  said, tree = browser.visit(address, profile, width)
+  return said + Handler.missing, tree
 
 
 @pytest.mark.parametrize(

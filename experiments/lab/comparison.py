@@ -15,6 +15,7 @@ from experiments.lab import (
   devices,
   diagnose,
   floors,
+  forecast,
   identity,
   presets,
   spaces,
@@ -217,6 +218,6 @@ def main(
       suite,
     ),
     lambda config, console: prepare(config, suite, name, console),
-    study.run,
+    forecast.show_or_run,
     start=start,
   )

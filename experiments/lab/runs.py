@@ -394,7 +394,7 @@ def run_grid(
       )
       for run, row in zip(group, found, strict=True):
         rows.append(next(new) if row is None else row)
-        bar.finish(length(run))
+        bar.finish(length(run), rows[-1])
         if rows[-1]['status'] != OK:
           failed += 1
           bar.say(f'error: {run.method}, seed {run.seed}: {rows[-1]["status"]}')

@@ -111,6 +111,8 @@ class ComparisonConfig(
   """Be one of several processes, one a host; see docs/scaling.md."""
   log_every: int = 20
   """Steps between lines of metrics."""
+  dry_run: bool = free(False)
+  """Print the runs and what time and memory they will take, and stop."""
   tensorboard: bool = free(True)
   """Write TensorBoard files too, where tensorboardX is installed."""
   data: DataOptions = dataclasses.field(default_factory=DataOptions)

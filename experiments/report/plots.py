@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import html
-import io
-import re
 import textwrap
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -20,7 +17,9 @@ from matplotlib.ticker import (
   NullLocator,
 )
 
+from experiments.report import svg
 from experiments.report.results import Results, Series
+from experiments.report.svg import Curve, Style
 from mtljax.diagnostics.plots import COLORS
 
 Series3 = tuple[np.ndarray, np.ndarray, np.ndarray]
@@ -29,64 +28,32 @@ Series3 = tuple[np.ndarray, np.ndarray, np.ndarray]
 Place = Callable[[np.ndarray], np.ndarray]
 
 POINTS = 150
-POINTS_PER_INCH = 72
 MAX_PAIRS = 6
 DASHES = ((), (5, 2), (1.5, 1.5), (6, 2, 1.5, 2))
-# Colours that the page replaces by its own, light or dark.
-_INK, _GRID = '#010203', '#040506'
 _STYLE = {
-  'axes.edgecolor': _INK,
-  'axes.labelcolor': _INK,
+  'axes.edgecolor': svg.INK,
+  'axes.labelcolor': svg.INK,
   'axes.prop_cycle': mpl.cycler(color=COLORS),
   'axes.spines.right': False,
   'axes.spines.top': False,
   'axes.titlesize': 10,
   'font.family': 'DejaVu Sans',
   'font.size': 9,
-  'grid.color': _GRID,
+  'grid.color': svg.GRID,
   'grid.linewidth': 0.6,
   'lines.linewidth': 1.4,
   'lines.scale_dashes': False,
   'svg.fonttype': 'none',
   'svg.hashsalt': 'mtljax',
-  'text.color': _INK,
-  'xtick.color': _INK,
-  'ytick.color': _INK,
+  'text.color': svg.INK,
+  'xtick.color': svg.INK,
+  'ytick.color': svg.INK,
 }
 
-#: Lines in a picture above which each is labelled at its end.
-MANY = 4
+#: Lines in a picture above which each is labelled at its end, and above which
+#: there is no room for that.
+MANY, MOST = 4, 13
 LINE_HEIGHT = 0.075  # of a label, in heights of the axes
-
-
-class Style(NamedTuple):
-  """How a line looks, apart from others also without colour.
-
-  Attributes:
-    color: hexadecimal.
-    dash: lengths of dashes and gaps, in points; empty for a full line.
-  """
-
-  color: str
-  dash: tuple[float, ...]
-
-
-class Curve(NamedTuple):
-  """A line with its band.
-
-  Attributes:
-    style: how it looks.
-    steps: positions.
-    mean: mean over seeds.
-    error: standard error over seeds, NaN where there is one seed.
-    label: written at its end where a picture has many lines.
-  """
-
-  style: Style
-  steps: np.ndarray
-  mean: np.ndarray
-  error: np.ndarray
-  label: str = ''
 
 
 class Section(NamedTuple):
@@ -182,7 +149,7 @@ def draw(
   Returns:
     The element.
   """
-  labelled = len(curves) > MANY and any(curve.label for curve in curves)
+  labelled = MANY < len(curves) <= MOST and any(c.label for c in curves)
   with mpl.rc_context(_STYLE):
     size = (5.6, 3.2) if labelled else (4.2, 2.7)
     figure = Figure(figsize=size, layout='constrained')
@@ -192,8 +159,8 @@ def draw(
     axes.set_xlabel(xlabel)
     axes.grid(visible=True)
     if line is not None:
-      axes.axhline(line, color=_INK, linewidth=0.8)
-    for curve in curves:
+      axes.axhline(line, color=svg.INK, linewidth=0.8)
+    for i, curve in enumerate(curves):
       dash = (0, curve.style.dash) if curve.style.dash else 'solid'
       axes.plot(
         curve.steps,
@@ -202,6 +169,7 @@ def draw(
         linestyle=dash,
         marker='o' if np.isfinite(curve.mean).sum() == 1 else '',
         markersize=4,
+        gid=f'line{i}',
       )
       if np.isfinite(curve.error).any():
         axes.fill_between(
@@ -211,6 +179,7 @@ def draw(
           color=curve.style.color,
           alpha=0.18,
           linewidth=0,
+          gid=f'band{i}',
         )
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f'{v:g}'))
@@ -223,24 +192,27 @@ def draw(
       axes.set_ylim(*limits)
     if labelled:
       _label_ends(axes, curves)
-    return _embed(figure, title, ident)
+    return svg.with_data(
+      svg.embed(figure, title, ident), curves, ident, svg.places(axes, xlabel)
+    )
 
 
 def _label_ends(axes: Any, curves: Sequence[Curve]) -> None:
   """Writes the label of each line beside its end, none over another."""
   ends = []
-  for curve in curves:
+  for i, curve in enumerate(curves):
     there = np.flatnonzero(np.isfinite(curve.mean))
     if curve.label and there.size:
       x, y = curve.steps[there[-1]], curve.mean[there[-1]]
       place = axes.transAxes.inverted().transform(
         axes.transData.transform((x, y))
       )
-      ends.append((float(np.clip(place[1], 0, 1)), (x, y), curve))
+      ends.append((float(np.clip(place[1], 0, 1)), (x, y), i))
   ends.sort(key=lambda end: end[0])
   heights = spread([height for height, _, _ in ends], LINE_HEIGHT)
-  for height, (_, point, curve) in zip(heights, ends, strict=True):
-    axes.annotate(
+  for height, (_, point, i) in zip(heights, ends, strict=True):
+    curve = curves[i]
+    label = axes.annotate(
       curve.label.replace('$', r'\$'),
       point,
       xytext=(1.03, height),
@@ -249,8 +221,10 @@ def _label_ends(axes: Any, curves: Sequence[Curve]) -> None:
       fontsize=7,
       va='center',
       annotation_clip=False,
+      gid=f'label{i}',
       arrowprops={'arrowstyle': '-', 'lw': 0.5, 'color': curve.style.color},
     )
+    label.arrow_patch.set_gid(f'arrow{i}')
 
 
 def spread(heights: Sequence[float], apart: float) -> list[float]:
@@ -312,23 +286,15 @@ def picture(
     axes = figure.subplots()
     plot(axes)
     axes.set_title(_fit(title))
-    element = _embed(figure, title, ident)
+    element = svg.embed(figure, title, ident)
     if overlay is None:
       return element
 
     def place(points: np.ndarray) -> np.ndarray:
       inches = axes.transData.transform(points) / figure.dpi
-      return POINTS_PER_INCH * (inches * (1, -1) + (0, size[1]))
+      return svg.POINTS_PER_INCH * (inches * (1, -1) + (0, size[1]))
 
     return element.removesuffix('</svg>') + overlay(place) + '</svg>'
-
-
-def _embed(figure: Figure, title: str, ident: str) -> str:
-  buffer = io.StringIO()
-  figure.savefig(
-    buffer, format='svg', transparent=True, metadata={'Date': None}
-  )
-  return _inline(buffer.getvalue(), title, ident)
 
 
 def sections(results: Results, summary: dict[str, Any]) -> list[Section]:
@@ -442,7 +408,7 @@ def _weights(
   panels = []
   for method in methods:
     curves = [
-      Curve(style[task], *gathered[method][f'train/weight/{task}'])
+      Curve(style[task], *gathered[method][f'train/weight/{task}'], task)
       for task in tasks
       if f'train/weight/{task}' in gathered[method]
     ]
@@ -464,33 +430,3 @@ def _set_log(axes: Any, curves: Sequence[Curve]) -> None:
   axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
   axes.yaxis.set_minor_locator(NullLocator())
   axes.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f'{v:g}'))
-
-
-def _inline(svg: str, title: str, ident: str) -> str:
-  """Strips what a picture of its own needs and one inside a page must not."""
-  label = html.escape(title, quote=True)
-  steps: list[tuple[str, str | Callable[[re.Match[str]], str]]] = [
-    (r'(?s)^.*?(?=<svg)', ''),
-    (r'(?s)\s*<(metadata|style)\b.*?</\1>|\s*<!--.*?-->', ''),
-    (
-      r'(?s)<svg [^>]*?(viewBox="[^"]*")[^>]*>',
-      lambda match: f'<svg role="img" aria-label="{label}" {match[1]}>',
-    ),
-    (r'\bxlink:href=', 'href='),
-    (r'\bid="', f'id="{ident}'),
-    (r'url\(#', f'url(#{ident}'),
-    (r'href="#', f'href="#{ident}'),
-    (r"'DejaVu Sans'", 'sans-serif'),
-    (_INK, 'currentColor'),
-    (_GRID, 'var(--grid)'),
-    (r'(?<= d=")[^"]*', _shorten),
-  ]
-  for pattern, replacement in steps:
-    svg = re.sub(pattern, replacement, svg)
-  return svg.strip()
-
-
-def _shorten(path: re.Match[str]) -> str:
-  """A tenth of a point is finer than a screen shows."""
-  short = re.sub(r'\d+\.\d+', lambda m: f'{float(m[0]):.1f}', path[0])
-  return ' '.join(short.split())

@@ -46,6 +46,8 @@ def check_gradients(
     else:
       want, ok = f'{shape}', shape in (None, leaf.shape)
       hint = f'task {label} owns it, so it has no task axis'
+    if not ok and shape and shape == (num_tasks, *leaf.shape):
+      hint = 'are these swapped? The order is update(grads, state, params)'
     if not ok:
       raise ValueError(
         f'updates: the gradient of {name!r} (label {label!r}) has shape '

@@ -2,10 +2,48 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+
+from mtljax import _labels
+
+SHOWN = 6  # arrays of a tree
+
+
+@contextlib.contextmanager
+def called(what: str, params: Any, args: tuple[Any, ...]) -> Iterator[None]:
+  """Adds to what a loss raises how it was called."""
+  try:
+    yield
+  except Exception as error:
+    given = ', '.join(_shapes(arg) for arg in (params, *args))
+    error.add_note(
+      f'{what} was called with the parameters first, then the batch: {given}; '
+      'it must take them in that order and in these shapes.'
+    )
+    raise
+
+
+def _shapes(tree: Any) -> str:
+  """The arrays of a tree, in a few words."""
+  leaves = jax.tree.leaves(tree)
+  found = [
+    f'{name}: {_array(leaf)}' if name else _array(leaf)
+    for name, leaf in zip(_labels.path_names(tree), leaves, strict=True)
+  ]
+  if len(found) > SHOWN:
+    found[SHOWN:] = [f'and {len(found) - SHOWN} more']
+  return found[0] if len(found) == 1 else f'({", ".join(found)})'
+
+
+def _array(leaf: Any) -> str:
+  if not hasattr(leaf, 'dtype'):
+    return type(leaf).__name__
+  return f'{leaf.dtype}[{",".join(map(str, leaf.shape))}]'
 
 
 def with_aux(output: Any, has_aux: bool) -> tuple[Any, Any]:

@@ -166,9 +166,10 @@ def _plain(
   fun, split, shared, own, args, has_aux, watch, place, mask
 ) -> Pullback:
   def forward(shared, own):
-    losses, aux = _outputs.with_aux(
-      fun(split.merge(shared, own), *args), has_aux
-    )
+    params = split.merge(shared, own)
+    with _outputs.called('the loss', params, args):
+      out = fun(params, *args)
+    losses, aux = _outputs.with_aux(out, has_aux)
     return _outputs.vector(losses), aux
 
   passed = evaluate(forward, shared, own, watch, bool(own))
@@ -234,7 +235,9 @@ def _staged(
   parts = Features()
 
   def trunk(shared, own):
-    out = fun.trunk(split.merge(shared, own), *args)
+    params = split.merge(shared, own)
+    with _outputs.called('the trunk', params, args):
+      out = fun.trunk(params, *args)
     out, aux = _outputs.with_aux(out, has_aux)
     features, rest = parts.split(out)
     return features, (aux, rest)
@@ -343,7 +346,9 @@ def _sequence(funs, split, shared, own, args, has_aux, mask) -> Pullback:
   for t, fun in enumerate(funs):
 
     def forward(shared, own, t=t, fun=fun, batch=batches[t]):
-      out = fun(split.merge(shared, own), batch, *rest)
+      params = split.merge(shared, own)
+      with _outputs.called(f'the loss of task {t}', params, (batch, *rest)):
+        out = fun(params, batch, *rest)
       loss, aux = _outputs.with_aux(out, has_aux)
       return _outputs.scalar(loss, t), aux
 

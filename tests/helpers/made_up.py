@@ -19,9 +19,8 @@ SPEED = {'sum_losses': 40.0, 'pcgrad': 20.0}
 
 def _train_lines(method, seed, steps):
   rng = np.random.default_rng(seed)
-  own = [task for task in TASKS if method in ('sum_losses', 'pcgrad')] or [
-    method.removeprefix('single_')
-  ]
+  single = method.startswith('single_')
+  own = [method.removeprefix('single_')] if single else TASKS
   for step in range(0, steps, 10):
     line = {'kind': 'train', 'step': step, 'epoch': step / 100}
     for task in own:

@@ -18,6 +18,19 @@ _BY_HAND = (
 )
 
 
+_ORDER = 'the order is make_train_step(method, optimizer, loss_fn)'
+
+
+def missing(optimizer: Any) -> str:
+  """What is missing where a train step is given two arguments only."""
+  if isinstance(optimizer, optax.GradientTransformation):
+    return f'loss_fn is missing; {_ORDER}.'
+  return (
+    f'optimizer is missing, such as optax.adam(1e-3), and {optimizer!r} stands '
+    f'in its place; {_ORDER}.'
+  )
+
+
 def checked(optimizer: Any) -> optax.GradientTransformationExtraArgs:
   """The optimizer as a transformation with extra arguments, or TypeError."""
   if isinstance(optimizer, Aggregator):
@@ -31,7 +44,7 @@ def checked(optimizer: Any) -> optax.GradientTransformationExtraArgs:
   if not isinstance(optimizer, optax.GradientTransformation):
     raise TypeError(
       f'optimizer={optimizer!r} must be an optax transformation such as '
-      'optax.adam(1e-3).'
+      f'optax.adam(1e-3); {_ORDER}.'
     )
   return optax.with_extra_args_support(optimizer)
 

@@ -52,7 +52,7 @@ class TrainStep(NamedTuple):
 def make_train_step(
   method: Aggregator | Weighting,
   optimizer: optax.GradientTransformation,
-  loss_fn: LossFn,
+  loss_fn: LossFn | None = None,
   *,
   labels: _labels.Labels | None = None,
   num_tasks: int | None = None,
@@ -170,7 +170,8 @@ def make_train_step(
 
   Raises:
     TypeError: ``method`` is neither a weighting nor an aggregator; or, from
-      ``init``, the parameters are a whole ``nnx.Module``.
+      ``init``, the parameters are a whole ``nnx.Module``, or wider than
+      jax keeps them.
     ValueError: the method cannot take the route, or an argument is not valid;
       or, when traced, as `mtljax.value_and_task_grads`, or the model's state
       changes its form.
@@ -187,6 +188,8 @@ def make_train_step(
     >>> print(route, metrics['losses'], metrics['weights'])
     layerwise [ 4. 16.] [1. 0.]
   """
+  if loss_fn is None:
+    raise TypeError(_optimizer.missing(optimizer))
   _validate.one_of('tasks', tasks, _sample_tasks.TASKS)
   sample_fn = None
   if tasks == 'samples':
@@ -235,6 +238,11 @@ def make_train_step(
     return _init(plan, params, model_state, key)
 
   def step(state, batch):
+    if not isinstance(state, TrainState):
+      raise TypeError(
+        f'state is a {type(state).__name__}, and must be what init(params, '
+        'key=key) or the last step returned.'
+      )
     return _step(plan, state, batch)
 
   return TrainStep(init, jax.jit(step, donate_argnums=0), route)
@@ -243,6 +251,7 @@ def make_train_step(
 def _init(plan: Plan, params: Any, model_state: Any, key: Any) -> TrainState:
   _params.check_no_module(params)
   _params.check_no_module(model_state, 'model_state')
+  _params.check_width(params)
   key, method_key = jax.random.split(key)
   # The step donates the state; what the caller passed in stays theirs.
   params, model_state = jax.tree.map(
