@@ -12,6 +12,7 @@ and training are subpackages to import by name.
 """
 
 from mtljax import contrib as contrib
+from mtljax import pareto as pareto
 from mtljax import weightings as weightings
 from mtljax._catalog import MethodSummary as MethodSummary
 from mtljax._catalog import MethodTable as MethodTable
@@ -51,6 +52,7 @@ from mtljax.aggregators._methods import cosmos as cosmos
 from mtljax.aggregators._methods import db_mtl as db_mtl
 from mtljax.aggregators._methods import dual_proj as dual_proj
 from mtljax.aggregators._methods import dwa as dwa
+from mtljax.aggregators._methods import epo as epo
 from mtljax.aggregators._methods import excess_mtl as excess_mtl
 from mtljax.aggregators._methods import fairgrad as fairgrad
 from mtljax.aggregators._methods import famo as famo
@@ -78,6 +80,8 @@ from mtljax.aggregators._methods import pbi as pbi
 from mtljax.aggregators._methods import pcd as pcd
 from mtljax.aggregators._methods import pcgrad as pcgrad
 from mtljax.aggregators._methods import pivrg as pivrg
+from mtljax.aggregators._methods import pmgda as pmgda
+from mtljax.aggregators._methods import pmtl as pmtl
 from mtljax.aggregators._methods import relobralo as relobralo
 from mtljax.aggregators._methods import rlw as rlw
 from mtljax.aggregators._methods import sdmgrad as sdmgrad

@@ -35,6 +35,7 @@ SUBPACKAGES = {
   'data',
   'metrics',
   'diagnostics',
+  'pareto',
 }
 # Plain records and types, which their users do not build, or one by one.
 WITHOUT_EXAMPLE = {'Aggregator', 'MethodInfo', 'TaskStats', 'Weighting'}

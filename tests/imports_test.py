@@ -22,6 +22,7 @@ LAYERS = [
   {'weightings'},
   {'aggregators', 'gradients'},
   {'contrib', 'sharpness', 'optimizers'},
+  {'pareto'},
   {'_catalog'},
   {'metrics', 'models', 'data', 'merging'},
   {'training'},

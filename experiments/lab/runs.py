@@ -70,6 +70,9 @@ class RunSpec:
       evaluations, the last ones, and no state is selected; 0: it is that of the
       selected state.
     facts: columns that the row has besides those measured.
+    build: from ``hparams`` to the train step, where the runs of a group differ
+      in numbers; None: they all have ``step``.
+    hparams: this run's numbers, see `mtljax.training.make_sweep`.
   """
 
   method: str
@@ -92,6 +95,8 @@ class RunSpec:
   select: Callable[[Mapping[str, Any]], float] | None = None
   last_epochs: int = 0
   facts: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  build: Callable[[dict[str, Any]], TrainStep] | None = None
+  hparams: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
   def folder(self, out: pathlib.Path) -> pathlib.Path:
     """Where this run keeps its files."""
@@ -176,7 +181,7 @@ def run_specs(
 
   Args:
     out: the study's folder.
-    specs: the runs, which differ in their seeds.
+    specs: the runs, which differ in their seeds, or in numbers too.
     mode: of `mtljax.training.make_sweep`.
     **options: those of `spec_steps`.
 
@@ -184,7 +189,12 @@ def run_specs(
     The rows. The time of a run is its share of that of all.
   """
   step = specs[0].step
-  sweep = make_sweep(lambda _: step, num_members=len(specs), mode=mode)
+  sweep = make_sweep(
+    specs[0].build or (lambda _: step),
+    {name: [x.hparams[name] for x in specs] for name in specs[0].hparams},
+    num_members=len(specs),
+    mode=mode,
+  )
   runs = [spec_steps(out, spec, beside=len(specs), **options) for spec in specs]
   return fit_sweep(sweep, runs)
 

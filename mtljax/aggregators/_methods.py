@@ -26,6 +26,7 @@ from mtljax.weightings import (
   _conic_grad,
   _cosmos,
   _dwa,
+  _epo,
   _fairgrad,
   _famo,
   _geometric,
@@ -46,6 +47,8 @@ from mtljax.weightings import (
   _pcd,
   _pcgrad,
   _pivrg,
+  _pmgda,
+  _pmtl,
   _relobralo,
   _rlw,
   _sdmgrad,
@@ -97,6 +100,9 @@ relobralo = lift(_relobralo.relobralo)
 balancer = lift(_balancer.balancer)
 ldc_mtl = lift(_ldc_mtl.ldc_mtl)
 coba = lift(_coba.coba)
+epo = lift(_epo.epo)
+pmtl = lift(_pmtl.pmtl)
+pmgda = lift(_pmgda.pmgda)
 modo = lift(_modo.modo, _reads=CROSS)
 sdmgrad = lift(_sdmgrad.sdmgrad, _reads=CROSS)
 graddrop = lift_rule(_graddrop.graddrop)

@@ -2969,6 +2969,270 @@ def coba(
   """
 
 
+def epo(
+  num_tasks: int,
+  *,
+  preference: _preference.Preference = None,
+  tolerance: ArrayLike = 0.0001,
+  labels: _labels.Labels | None = None,
+  gramian_labels: Any | None = None,
+  weight_heads: bool | None = None,
+  scale: ArrayLike = 1.0,
+  max_norm: ArrayLike | None = None,
+  key: jax.Array | int = 0,
+  nonfinite: Literal['propagate', 'drop_task'] = 'propagate',
+) -> Aggregator:
+  r"""Exact Pareto optimal search, the form with linear programs.
+
+  It looks for the point of the front at which all :math:`r_t L_t` are equal:
+  a task that is preferred more has the smaller loss. With
+  :math:`\hat L_t = r_t L_t / \sum_s r_s L_s`, how far it is from there is
+  :math:`\mu = \sum_t \hat L_t \log(T \hat L_t)`, and
+
+  .. math:: a_t = r_t (\log(T \hat L_t) - \mu), \qquad
+     \max_{w \in \Delta} a^\top G w
+     \;\text{ s.t. }\; (Gw)_t \ge b_t
+
+  is the step that balances most, taken while :math:`\mu` is above
+  ``tolerance``. Where no entry of :math:`Ga` is above 0, :math:`b = 0`;
+  otherwise tasks with :math:`(Ga)_t > 0` have no bound, the others
+  :math:`b_t = (Ga)_t`, and the one with the largest :math:`r_t L_t` has
+  :math:`b_t = 0`. Once balanced, the step is the one that descends most,
+
+  .. math:: \max_{w \in \Delta} \textstyle\sum_t (Gw)_t
+     \;\text{ s.t. }\; Gw \ge 0, \;
+     a^\top G w \ge \min(0, \max_t (Ga)_t),
+
+  without the last bound if nothing keeps it. The weights sum to 1; the authors'
+  code multiplies them by T, as ``scale=num_tasks`` does. Heads are weighted, as
+  there. While it balances, losses of single tasks may rise.
+
+  Scaling a task's loss changes the update's direction (invariance
+  ``'none'``). Costs the Gramian (T backward passes) and one or two linear
+  programs of size T, see `mtljax.solvers.linear_program`: a task whose gradient
+  is shorter than 1e-5 of the longest is not seen in float32.
+
+  =========================  =================================================
+  input                      weights
+  =========================  =================================================
+  one task                   1
+  a zero row                 no demand on the rest
+  all rows zero              everything on one task, the update is 0
+  a preference of 0          the task's loss does not count in the balance
+  a loss of 0                as the least number above it
+  a loss below 0             NaN
+  absent tasks               0, the smaller problem's answer for the rest
+  NaN or infinity            NaN
+  =========================  =================================================
+
+  Args:
+    num_tasks: T, a Python int.
+    **options: the options of `mtljax.aggregate`, where they are explained:
+      ``labels``, ``gramian_labels``, ``weight_heads``, ``scale``,
+      ``max_norm``, ``key``, ``nonfinite``.
+    preference: :math:`r`, one a task, at least 0, with a sum of 1; None:
+      equal. May be traced, as that of `cosmos`.
+    tolerance: :math:`\mu` up to which the losses count as balanced. 1e-4 in the
+      authors' code.
+
+  Returns:
+    The `mtljax.Aggregator`. Reads the losses and the Gramian. Its state has the
+    residual of the last solve, see `mtljax.solvers.linear_program`.
+
+  Raises:
+    ValueError: the preference is not on the simplex, does not have one entry a
+      task, or the tolerance is negative.
+
+  References:
+    Mahapatra and Rajan, `Multi-Task Learning with User Preferences: Gradient
+    Descent with Controlled Ascent in Pareto Optimization
+    <https://proceedings.mlr.press/v119/mahapatra20a.html>`_, 2020
+
+  The optax face of `mtljax.weightings.epo`: see `mtljax.aggregate`.
+
+  Examples:
+    >>> import jax.numpy as jnp, mtljax as mtl
+    >>> tx = mtl.epo(num_tasks=2)
+    >>> grads = {'w': jnp.array([[1.0, 0.0, 0.0], [0.0, 2.0, 0.0]])}
+    >>> update, state = tx.update(grads, tx.init(None), losses=jnp.ones(2))
+    >>> update['w'].shape, mtl.get_weights(state).shape
+    ((3,), (2,))
+  """
+
+
+def pmtl(
+  num_tasks: int,
+  *,
+  preference: _preference.Preference = None,
+  others: ArrayLike | None = None,
+  warmup_steps: int = 100,
+  labels: _labels.Labels | None = None,
+  gramian_labels: Any | None = None,
+  weight_heads: bool | None = None,
+  scale: ArrayLike = 1.0,
+  max_norm: ArrayLike | None = None,
+  key: jax.Array | int = 0,
+  nonfinite: Literal['propagate', 'drop_task'] = 'propagate',
+) -> Aggregator:
+  r"""Pareto multi-task learning.
+
+  Preferences :math:`u_1, \dots, u_K`, unit vectors, divide the losses into
+  regions: that of :math:`u` is where it has the largest scalar product with
+  the losses, so the losses are about in proportion to it. A constraint is
+  active where another preference is nearer, and the update is the shortest
+  vector in the hull of the tasks' gradients and those of the active ones:
+
+  .. math:: c_k(L) = (u_k - u)^\top L, \qquad
+     w = \alpha + \sum_{k: c_k > 0} \beta_k (u_k - u), \qquad
+     (\alpha, \beta) = \arg\min_{\Delta} \|J^\top w\|^2
+
+  First, for at most ``warmup_steps`` steps and until no constraint is active,
+  only the constraints are descended, :math:`\alpha = 0`. Weights may be
+  negative and have no fixed sum; the authors' code divides them by the mean of
+  their sizes. Heads are not weighted.
+
+  Scaling a task's loss changes the update's direction (invariance
+  ``'none'``). Costs the Gramian (T backward passes) and a quadratic program of
+  size T + K.
+
+  =========================  =================================================
+  input                      weights
+  =========================  =================================================
+  one task                   1
+  no active constraint       those of `mgda`
+  a zero row                 the update is 0, as of `mgda`
+  absent tasks               0; preferences lose their entries, and the rest is
+                             the smaller problem's answer
+  NaN or infinity            NaN
+  =========================  =================================================
+
+  Args:
+    num_tasks: T, a Python int.
+    **options: the options of `mtljax.aggregate`, where they are explained:
+      ``labels``, ``gramian_labels``, ``weight_heads``, ``scale``,
+      ``max_norm``, ``key``, ``nonfinite``.
+    preference: :math:`u` up to its length, one a task, at least 0, with a sum
+      of 1; None: equal. May be traced. It is where the losses are to be: a
+      large entry is a large loss.
+    others: the other preferences, shape ``(K, T)``, on the simplex; the nearer
+      they are, the narrower the region. Rows equal to ``preference`` are of no
+      effect. None: the corners of the simplex.
+    warmup_steps: how many steps may go by before the tasks count.
+
+  Returns:
+    The `mtljax.Aggregator`. Reads the losses and the Gramian. Its state has the
+    residual of the last solve, see `mtljax.solvers.min_norm_simplex`.
+
+  Raises:
+    ValueError: a preference is not on the simplex or does not have one entry a
+      task, or the number of steps is negative.
+
+  References:
+    Lin et al., `Pareto Multi-Task Learning
+    <https://arxiv.org/abs/1912.12854>`_, 2019
+
+  The optax face of `mtljax.weightings.pmtl`: see `mtljax.aggregate`.
+
+  Examples:
+    >>> import jax.numpy as jnp, mtljax as mtl
+    >>> tx = mtl.pmtl(num_tasks=2)
+    >>> grads = {'w': jnp.array([[1.0, 0.0, 0.0], [0.0, 2.0, 0.0]])}
+    >>> update, state = tx.update(grads, tx.init(None), losses=jnp.ones(2))
+    >>> update['w'].shape, mtl.get_weights(state).shape
+    ((3,), (2,))
+  """
+
+
+def pmgda(
+  num_tasks: int,
+  *,
+  preference: _preference.Preference = None,
+  tolerance: ArrayLike = 0.01,
+  strength: ArrayLike = 0.95,
+  labels: _labels.Labels | None = None,
+  gramian_labels: Any | None = None,
+  weight_heads: bool | None = None,
+  scale: ArrayLike = 1.0,
+  max_norm: ArrayLike | None = None,
+  key: jax.Array | int = 0,
+  nonfinite: Literal['propagate', 'drop_task'] = 'propagate',
+) -> Aggregator:
+  r"""Preference-based multiple-gradient descent, the exact constraint.
+
+  It looks for the point of the front on the ray of :math:`\lambda`: losses in
+  proportion to the preference. :math:`h` is how far they are off it,
+
+  .. math:: h(L) = \|L - (\hat\lambda^\top L) \hat\lambda\|, \qquad
+     \hat\lambda = \lambda / \|\lambda\|
+
+  Where :math:`h` is below ``tolerance`` the weights are those of `mgda`. Else,
+  with :math:`\hat g_1, \dots, \hat g_T, \hat g_h` the unit gradients of the
+  losses and of :math:`h`, the update is the point :math:`d` of their hull with
+
+  .. math:: \max_d \min_t g_t^\top d
+     \quad\text{s.t.}\quad \nabla h^\top d \ge \sigma \|\nabla h\|
+
+  Weights are
+
+  .. math:: w_t = \frac{\mu_t}{\|g_t\|}
+     + \frac{\mu_h}{\|\nabla h\|} \frac{\partial h}{\partial L_t}
+
+  with :math:`\mu` those of the hull. They may be negative, and have no fixed
+  sum. Heads are not weighted.
+
+  Scaling a task's loss changes the update's direction (invariance
+  ``'none'``). Costs the Gramian (T backward passes), one quadratic program of
+  size T and one linear program of size T + 2.
+
+  =========================  =================================================
+  input                      weights
+  =========================  =================================================
+  one task                   1
+  losses on the ray          those of `mgda`
+  a zero row                 off the ray it cannot be improved, and the
+                             correction alone decides; on it as `mgda`
+  :math:`\nabla h = 0`       those of `mgda`
+  absent tasks               0, the smaller problem's answer for the rest
+  NaN or infinity            NaN
+  =========================  =================================================
+
+  Args:
+    num_tasks: T, a Python int.
+    **options: the options of `mtljax.aggregate`, where they are explained:
+      ``labels``, ``gramian_labels``, ``weight_heads``, ``scale``,
+      ``max_norm``, ``key``, ``nonfinite``.
+    preference: :math:`\lambda`, one a task, at least 0, with a sum of 1; None:
+      equal. May be traced. It is where the losses are to be: a large entry is a
+      large loss.
+    tolerance: of :math:`h`, in the unit of the losses. 0.01 in the authors'
+      code.
+    strength: :math:`\sigma`, from 0 to 1: which part of the steepest descent of
+      :math:`h` a correction keeps. 0.95 in the authors' code.
+
+  Returns:
+    The `mtljax.Aggregator`. Reads the losses and the Gramian. Its state has the
+    residual of the last solve, see `mtljax.solvers.linear_program`.
+
+  Raises:
+    ValueError: the preference is not on the simplex, does not have one entry a
+      task, or a number is out of range.
+
+  References:
+    Zhang, Lin and Zhang, `PMGDA: A Preference-based Multiple Gradient Descent
+    Algorithm <https://arxiv.org/abs/2402.09492>`_, 2024
+
+  The optax face of `mtljax.weightings.pmgda`: see `mtljax.aggregate`.
+
+  Examples:
+    >>> import jax.numpy as jnp, mtljax as mtl
+    >>> tx = mtl.pmgda(num_tasks=2)
+    >>> grads = {'w': jnp.array([[1.0, 0.0, 0.0], [0.0, 2.0, 0.0]])}
+    >>> update, state = tx.update(grads, tx.init(None), losses=jnp.ones(2))
+    >>> update['w'].shape, mtl.get_weights(state).shape
+    ((3,), (2,))
+  """
+
+
 def modo(
   num_tasks: int,
   *,

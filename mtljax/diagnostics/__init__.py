@@ -25,7 +25,7 @@ from mtljax.diagnostics._gradients import (
   gradient_conflict,
 )
 from mtljax.diagnostics._hessian import HessianEigenvalues, hessian_eigenvalues
-from mtljax.diagnostics._pareto import hypervolume, non_dominated
+from mtljax.diagnostics._pareto import hypervolume, non_dominated, r2
 from mtljax.diagnostics._rankings import ranking_similarity
 from mtljax.diagnostics._samples import sample_task_gramian
 from mtljax.diagnostics._scale import ScaleSensitivity, scale_sensitivity
@@ -52,6 +52,7 @@ __all__ = [
   'hypervolume',
   'loss_surface',
   'non_dominated',
+  'r2',
   'ranking_similarity',
   'sample_task_gramian',
   'scale_sensitivity',

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import ArrayLike
+
+from mtljax import pareto
 
 
 def non_dominated(
@@ -127,18 +131,93 @@ def hypervolume(points: ArrayLike, reference: ArrayLike) -> float:
   if points.shape[1] == 1:
     return float(np.max(reference - points))
   if points.shape[1] > 2:
-    try:
-      import moocore  # pyrefly: ignore[missing-import]
-    except ImportError as error:
-      raise ImportError(
-        'hypervolume of more than two objectives needs moocore: pip install '
-        "'mtljax[experiments]'"
-      ) from error
-    return float(moocore.hypervolume(points, ref=reference))
+    found = _moocore('hypervolume of more than two objectives')
+    return float(found.hypervolume(points, ref=reference))
   front = points[non_dominated(points)]
   x, y = front[np.lexsort((front[:, 1], front[:, 0]))].T
   above = np.concatenate([reference[1:], y[:-1]])
   return float(np.sum((reference[0] - x) * (above - y)))
+
+
+def r2(
+  points: ArrayLike, ideal: ArrayLike, *, parts: int | None = None
+) -> float:
+  r"""How near the points come to an ideal, over all weights; lower is better.
+
+  .. math:: \int_\Delta \min_n \max_m w_m (p_{nm} - z_m) \, dw
+
+  with the weights evenly over the simplex and all objectives minimised: a set
+  is good that has a good point for everybody. Unlike the `hypervolume` it
+  needs no worst corner, and dominated points change nothing.
+
+  ========================== ==============================================
+  input                      result
+  ========================== ==============================================
+  no points                  infinite
+  a point at the ideal       0
+  a NaN                      ValueError
+  ========================== ==============================================
+
+  Args:
+    points: a row a solution and a column an objective, shape ``(N, M)``, none
+      better than the ideal.
+    ideal: z, shape ``(M,)``, finite.
+    parts: None: the integral, for two objectives, by the package ``moocore``;
+      or n: the mean over the weights that are multiples of 1 / n.
+
+  Returns:
+    The indicator.
+
+  Raises:
+    ValueError: the shapes do not fit, a point is NaN or better than the ideal,
+      or there are not two objectives and no ``parts``.
+    ImportError: moocore is needed and not installed.
+
+  Example:
+    >>> from mtljax.diagnostics import r2
+    >>> round(r2([[1.0, 2.0], [2.0, 1.0]], [0.0, 0.0], parts=4), 3)
+    0.9
+
+  References:
+    Hansen and Jaszkiewicz, Evaluating the Quality of Approximations to the
+    Non-dominated Set, 1998; exactly, Schäpermeier and Kerschke, `R2 v2
+    <https://arxiv.org/abs/2407.01504>`_, 2024
+  """
+  points = _points('points', points)
+  ideal = np.asarray(ideal, np.float64)
+  if ideal.shape != points.shape[1:] or not np.all(np.isfinite(ideal)):
+    raise ValueError(
+      f'ideal={ideal} must have the {points.shape[1]} objectives of points, '
+      'each finite.'
+    )
+  if np.isnan(points).any() or np.any(points < ideal):
+    raise ValueError(
+      'points must not be NaN, nor better than the ideal: leave out the runs '
+      'that have failed, and lower ideal.'
+    )
+  if not len(points):
+    return float('inf')
+  if parts is not None:
+    # Those with objectives of weight 0 as well: all multiples.
+    weights = pareto.grid(points.shape[1], parts)
+    scores = np.max(weights[:, None] * (points - ideal)[None], axis=2)
+    return float(np.mean(np.min(scores, axis=1)))
+  if points.shape[1] != 2:
+    raise ValueError(
+      f'parts=None is for two objectives, points have {points.shape[1]}: give '
+      'a number, 20 say.'
+    )
+  return float(_moocore('r2').r2_exact(points, ref=ideal))
+
+
+def _moocore(what: str) -> Any:
+  try:
+    import moocore  # pyrefly: ignore[missing-import]
+  except ImportError as error:
+    raise ImportError(
+      f"{what} needs moocore: pip install 'mtljax[experiments]'"
+    ) from error
+  return moocore
 
 
 def _points(name: str, points: ArrayLike) -> np.ndarray:

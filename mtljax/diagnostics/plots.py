@@ -32,6 +32,7 @@ __all__ = [
   'loss_contour',
   'loss_curve',
   'pareto_front',
+  'pareto_front_3d',
   'reliability_diagram',
 ]
 
@@ -334,6 +335,69 @@ def pareto_front(
     legend = axes.legend()
     for i, handle in enumerate(legend.legend_handles):
       handle.set_facecolor(_color(i))
+  return axes
+
+
+def pareto_front_3d(
+  points: Mapping[str, ArrayLike],
+  names: Sequence[str] = tuple(f'loss of task {t}' for t in range(3)),
+  *,
+  axes: Any = None,
+  title: str = '',
+) -> Any:
+  """Solutions by three objectives, all minimised, and the front of all.
+
+  Points on the front of all methods together are filled, the others are not.
+
+  Args:
+    points: for each method its solutions, shape ``(N, 3)``.
+    names: the names of the objectives.
+    axes: where to draw, with ``projection='3d'``; None: a new figure.
+    title: shown above.
+
+  Returns:
+    The axes.
+
+  Raises:
+    ValueError: there are not three objectives, or the axes are flat.
+
+  Example:
+    >>> from mtljax.diagnostics import plots
+    >>> axes = plots.pareto_front_3d({'mgda': [[1.0, 2.0, 0.5]]})
+    >>> axes.get_zlabel()
+    'loss of task 2'
+  """
+  arrays = {k: np.asarray(v, np.float64) for k, v in points.items()}
+  for label, array in arrays.items():
+    if array.ndim != 2 or array.shape[1] != 3:
+      raise ValueError(
+        f'points[{label!r}] must have shape (N, 3), got {array.shape}.'
+      )
+  if axes is not None and not hasattr(axes, 'get_zlim'):
+    raise ValueError("axes are flat: make them with projection='3d'.")
+  everyone = np.concatenate(list(arrays.values()))
+  with mpl.rc_context(_STYLE):
+    if axes is None:
+      figure = Figure(figsize=(4.6, 3.8), layout='constrained')
+      axes = figure.add_subplot(projection='3d')
+    axes.set(
+      title=_plain(title),
+      xlabel=_plain(names[0]),
+      ylabel=_plain(names[1]),
+      zlabel=_plain(names[2]),
+    )
+    for i, (label, array) in enumerate(arrays.items()):
+      kept = non_dominated(array, everyone)
+      for filled in (True, False):
+        chosen = array[kept == filled]
+        axes.scatter(
+          *chosen.T,
+          s=18,
+          facecolors=_color(i) if filled else 'none',
+          edgecolors=_color(i),
+          label=_plain(label) if filled == kept.any() else None,
+        )
+    axes.legend()
   return axes
 
 

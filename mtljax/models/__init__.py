@@ -8,6 +8,13 @@ from mtljax.models import layers
 from mtljax.models._backbone import DilatedResNetTrunk
 from mtljax.models._base import MultiTaskModel, Sharing, Sharings
 from mtljax.models._celeba import CELEBA_ATTRIBUTES, CelebATrunk, celeba_cnn
+from mtljax.models._conditioned import (
+  HyperNetwork,
+  LowRankPreference,
+  PreferenceInput,
+  WeightInterpolation,
+  with_preference,
+)
 from mtljax.models._cross_stitch import CrossStitchTrunk, cross_stitch
 from mtljax.models._cross_stitch_segnet import (
   CrossStitchSegNetTrunk,
@@ -68,8 +75,10 @@ __all__ = [
   'ExpertsTrunk',
   'GatedHead',
   'HeadOfStream',
+  'HyperNetwork',
   'LTBTrunk',
   'LinearHead',
+  'LowRankPreference',
   'MLPHead',
   'MLPTrunk',
   'MultiLeNetHead',
@@ -81,6 +90,7 @@ __all__ = [
   'PLEFeatures',
   'PLEHead',
   'PLETrunk',
+  'PreferenceInput',
   'ResNetAttentionHead',
   'ResNetTrunk',
   'SchNetTrunk',
@@ -91,6 +101,7 @@ __all__ = [
   'Sharings',
   'TextTrunk',
   'ViTTrunk',
+  'WeightInterpolation',
   'celeba_cnn',
   'cgc',
   'cross_stitch',
@@ -119,4 +130,5 @@ __all__ = [
   'staged_loss',
   'text_encoder',
   'vit',
+  'with_preference',
 ]

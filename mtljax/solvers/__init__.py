@@ -11,6 +11,7 @@ place.
 from mtljax.solvers._cone import cone_max_min
 from mtljax.solvers._dual_cone import dual_cone
 from mtljax.solvers._dual_cones import dual_cones
+from mtljax.solvers._linear_program import linear_program
 from mtljax.solvers._newton import fair_newton
 from mtljax.solvers._normalize import row_normalize
 from mtljax.solvers._qp import nonneg_qp
@@ -26,6 +27,7 @@ __all__ = [
   'dual_cone',
   'dual_cones',
   'fair_newton',
+  'linear_program',
   'min_norm_simplex',
   'min_norm_unit',
   'nonneg_qp',

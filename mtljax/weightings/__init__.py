@@ -9,6 +9,7 @@ from mtljax.weightings._conflict_free import conflict_free
 from mtljax.weightings._conic_grad import conic_grad
 from mtljax.weightings._cosmos import cosmos
 from mtljax.weightings._dwa import dwa
+from mtljax.weightings._epo import epo
 from mtljax.weightings._fairgrad import fairgrad
 from mtljax.weightings._famo import famo
 from mtljax.weightings._geometric import geometric
@@ -29,6 +30,8 @@ from mtljax.weightings._pbi import pbi
 from mtljax.weightings._pcd import pcd
 from mtljax.weightings._pcgrad import pcgrad
 from mtljax.weightings._pivrg import pivrg
+from mtljax.weightings._pmgda import pmgda
+from mtljax.weightings._pmtl import pmtl
 from mtljax.weightings._relobralo import relobralo
 from mtljax.weightings._rlw import rlw
 from mtljax.weightings._sdmgrad import sdmgrad
@@ -53,6 +56,7 @@ __all__ = [
   'cr_mogm',
   'dual_proj',
   'dwa',
+  'epo',
   'every_k',
   'fairgrad',
   'famo',
@@ -76,6 +80,8 @@ __all__ = [
   'pcd',
   'pcgrad',
   'pivrg',
+  'pmgda',
+  'pmtl',
   'relobralo',
   'rlw',
   'sdmgrad',

@@ -26,6 +26,19 @@ def check(preference: Preference) -> None:
     )
 
 
+def check_simplex(preference: Preference, name: str = 'preference') -> None:
+  """Raises ValueError unless it is None or at least 0 with a sum of 1."""
+  check(preference)
+  if preference is None or isinstance(preference, jax.core.Tracer):
+    return
+  total = float(np.sum(np.asarray(preference, dtype=float)))
+  if abs(total - 1) > 1e-4:
+    raise ValueError(
+      f'{name}={preference!r} must sum to 1, and sums to {total:g}: divide '
+      'it by its sum.'
+    )
+
+
 def check_length(preference: Preference, num_tasks: int) -> None:
   """Raises ValueError unless it is None or has one entry a task."""
   _loss_common.check_length('preference', preference, num_tasks)

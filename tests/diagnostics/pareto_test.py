@@ -5,7 +5,7 @@ import sys
 import numpy as np
 import pytest
 
-from mtljax.diagnostics import hypervolume, non_dominated
+from mtljax.diagnostics import hypervolume, non_dominated, r2
 
 
 def _points(seed, n=40, m=2):
@@ -77,3 +77,40 @@ def test_edges_of_the_hypervolume():
     non_dominated([1.0, 2.0])
   with pytest.raises(ValueError, match='others must have the 2'):
     non_dominated([[1.0, 2.0]], [[1.0]])
+
+
+def test_r2_is_the_mean_over_all_weights():
+  """The integral, by moocore, is the limit of means over fine grids."""
+  pytest.importorskip('moocore')
+  points = _points(1, n=8, m=2)
+  exact = r2(points, [-1.0, -2.0])
+  np.testing.assert_allclose(
+    r2(points, [-1.0, -2.0], parts=2000), exact, rtol=1e-3
+  )
+  better = np.concatenate([points, points.min(0, keepdims=True) - 0.5])
+  assert r2(better, [-1.0, -2.0]) < exact
+
+
+def test_r2_by_its_definition_in_three_dimensions():
+  points = _points(0, n=5, m=3)
+  weights = [
+    (a / 3, b / 3, (3 - a - b) / 3) for a in range(4) for b in range(4 - a)
+  ]
+  expected = np.mean(
+    [min(max(np.multiply(w, p)) for p in points) for w in weights]
+  )
+  assert math.isclose(r2(points, [0.0] * 3, parts=3), expected)
+
+
+def test_edges_of_r2(monkeypatch):
+  assert r2(np.zeros((0, 2)), [0.0, 0.0]) == math.inf
+  assert r2([[1.0, 1.0]], [1.0, 1.0], parts=3) == 0
+  with pytest.raises(ValueError, match='lower ideal'):
+    r2([[1.0, 1.0]], [2.0, 0.0])
+  with pytest.raises(ValueError, match='parts=None is for two'):
+    r2(np.ones((2, 3)), np.zeros(3))
+  with pytest.raises(ValueError, match='ideal='):
+    r2(np.ones((2, 2)), [0.0])
+  monkeypatch.setitem(sys.modules, 'moocore', None)
+  with pytest.raises(ImportError, match='moocore'):
+    r2([[1.0, 1.0]], [0.0, 0.0])

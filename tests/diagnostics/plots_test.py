@@ -59,6 +59,20 @@ def test_only_the_front_is_filled():
   np.testing.assert_array_equal(axes.lines[0].get_xdata(), [1, 2])
 
 
+def test_three_objectives_in_space():
+  points = {'$a$': [[1.0, 2.0, 3.0], [3.0, 3.0, 3.0]], 'b': [[2.0, 1.0, 0.0]]}
+  axes = Figure().add_subplot(projection='3d')
+  assert plots.pareto_front_3d(points, axes=axes, title='in $') is axes
+  filled, hollow = axes.collections[:2]
+  np.testing.assert_array_equal(filled._offsets3d[0], [1.0])
+  np.testing.assert_array_equal(hollow._offsets3d[0], [3.0])
+  axes.figure.savefig(io.BytesIO(), format='svg')
+  with pytest.raises(ValueError, match="projection='3d'"):
+    plots.pareto_front_3d(points, axes=Figure().subplots())
+  with pytest.raises(ValueError, match=r"points\['a'\].*\(N, 3\)"):
+    plots.pareto_front_3d({'a': [[1.0, 2.0]]})
+
+
 def test_surfaces_with_holes_and_flat_ones_draw():
   holed = BOWL.copy()
   holed[0, 0], holed[1, 1] = np.nan, np.inf

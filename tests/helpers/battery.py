@@ -64,6 +64,12 @@ def method(name, claims='', per_task=(), **kwargs):
   return Method(name, kwargs, per_task, frozenset(claims.split()))
 
 
+def towards(name, claims='', **kwargs):
+  """With a preference on the simplex."""
+  claims = frozenset(claims.split())
+  return Method(name, kwargs, claims=claims, by_size={'preference': preference})
+
+
 def wrapped(wrapper, name, claims='', *args, **kwargs):
   return Method(
     f'{wrapper}({name})',
@@ -85,6 +91,15 @@ def beside(tx):
 
 FIXED = tuple(np.linspace(0.5, 2.0, 64).tolist())
 LEAK = tuple(np.linspace(0.0, 1.0, 64).tolist())
+# Vectors on the simplex; without its middle entry the one of 3 is that of 2.
+SIMPLEX = {2: (1, 3), 3: (1, 5, 3)}
+
+
+def preference(num_tasks):
+  shares = np.array(SIMPLEX.get(num_tasks, np.arange(1, num_tasks + 1)))
+  return shares / shares.sum()
+
+
 REFERENCE = tuple(np.linspace(-0.5, 0.2, 64).tolist())
 # equivariant: permuting tasks permutes weights
 # non_conflicting: no task's loss rises to first order
@@ -170,6 +185,12 @@ METHODS = [
   method('cagrad', 'equivariant linear', rescale='c_squared'),
   method('conic_grad', 'equivariant linear'),
   method('conic_grad', 'equivariant linear', c=0.95),
+  method('epo', 'equivariant linear'),
+  towards('epo', 'linear'),
+  method('pmtl', 'equivariant linear'),
+  towards('pmtl', 'linear', warmup_steps=1),
+  method('pmgda', 'equivariant'),
+  towards('pmgda'),
   method('imtl_g', 'equivariant linear'),
   method('nash_mtl', 'equivariant non_conflicting'),
   method('fairgrad', 'equivariant non_conflicting'),

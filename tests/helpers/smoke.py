@@ -43,6 +43,7 @@ SMOKE = {
   ],
   'models': ['test_shapes_and_owners[mlp]'],
   'optimizers': ['test_adatask_is_the_loop_over_tasks'],
+  'pareto': ['test_ray_makes_preferred_losses_equal'],
   'sharpness': ['test_sam_moves_along_the_summed_gradient'],
   'solvers': [
     'test_finds_the_active_set',

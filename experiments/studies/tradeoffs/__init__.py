@@ -1,0 +1,1 @@
+"""The study of curves of trade-offs."""
