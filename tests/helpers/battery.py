@@ -187,9 +187,22 @@ METHODS = [
   method('conic_grad', 'equivariant linear', c=0.95),
   method('epo', 'equivariant linear'),
   towards('epo', 'linear'),
-  method('pmtl', 'equivariant linear'),
-  towards('pmtl', 'linear', warmup_steps=1),
-  method('pmgda', 'equivariant'),
+  # Without others to be apart from, it is `mgda`.
+  method(
+    'pmtl',
+    'equivariant linear non_conflicting strongly_stationary stationary',
+  ),
+  Method(
+    'pmtl',
+    {'warmup_steps': 1},
+    claims=frozenset({'linear'}),
+    by_size={
+      'preference': lambda num_tasks: preference(num_tasks)[::-1],
+      'others': lambda num_tasks: preference(num_tasks)[None],
+    },
+  ),
+  # Points of a hull that are as good as each other are many.
+  method('pmgda'),
   towards('pmgda'),
   method('imtl_g', 'equivariant linear'),
   method('nash_mtl', 'equivariant non_conflicting'),
