@@ -22,6 +22,7 @@ LOOSE = {
   'aligned_mtl': 2e-2,
   'conic_grad': 1e-3,
   'conic_grad c': 1e-3,
+  'epo': 1e-3,
   'fairgrad': 5e-4,
   'pivrg scores': 5e-4,
   'sdmgrad': 1e-3,

@@ -9,6 +9,7 @@ import pytest
 
 from experiments import suites
 from experiments.lab import comparison, dense, study
+from experiments.lab.options import override
 from experiments.lab.problem import make_problem, over_batches
 from experiments.report.console import make_console
 from experiments.suites import scenes
@@ -171,7 +172,7 @@ def test_a_comparison_ends_in_a_report_with_delta_m(tmp_path, options):
     )['quick'],
     scenes.SUITE,
   )
-  config = comparison.override(
+  config = override(
     config,
     {
       'methods': ('sum_losses',),

@@ -1,6 +1,5 @@
 """SIGTERM saves and ends; see kill_test.py for the run that goes on."""
 
-import os
 import signal
 import threading
 
@@ -17,7 +16,7 @@ def test_sigterm_is_noted_and_the_handler_restored():
   before = signal.getsignal(signal.SIGTERM)
   with Preemption(True) as preemption:
     assert not preemption.noticed()
-    os.kill(os.getpid(), signal.SIGTERM)
+    signal.raise_signal(signal.SIGTERM)
     assert preemption.noticed()
   assert signal.getsignal(signal.SIGTERM) == before
   with Preemption(True) as preemption:

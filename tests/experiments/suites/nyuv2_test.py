@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from experiments.lab import comparison
+from experiments.lab.options import override
 from experiments.lab.problem import make_problem, over_batches
 from experiments.report.console import make_console
 from experiments.suites import DataOptions, nyuv2
@@ -237,7 +238,7 @@ def test_missing_data_is_one_sentence(tmp_path):
 
 
 def prepared(data_dir, out, **changes):
-  config = comparison.override(
+  config = override(
     comparison.ComparisonConfig(out=out, methods=('sum_losses',), seeds=1),
     {
       'batch_size': 2,
@@ -281,7 +282,7 @@ def test_the_preset_paper_has_its_runs(data_dir, tmp_path):
   config = comparison.configs(
     SUITE, out=tmp_path, methods=('sum_losses', 'cagrad'), seeds=1
   )['paper']
-  config = comparison.override(config, {'data.dir': data_dir})
+  config = override(config, {'data.dir': data_dir})
   config = comparison.complete(config, SUITE)
   study = comparison.prepare(config, SUITE, 'compare_nyuv2', make_console())
   assert study.facts['num_gramian'] == 44_117_184

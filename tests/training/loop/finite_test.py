@@ -1,7 +1,6 @@
 """A state that is not finite is never saved."""
 
 import dataclasses
-import os
 import signal
 
 import jax
@@ -61,7 +60,7 @@ def test_a_run_stops_before_it_saves(tmp_path, field, signalled):
 
   def callback(step, *_):
     if signalled and step == 5:
-      os.kill(os.getpid(), signal.SIGTERM)
+      signal.raise_signal(signal.SIGTERM)
 
   with Checkpointer(tmp_path) as checkpointer:
     with pytest.raises(NonFiniteLossError, match='good checkpoint is step 4'):

@@ -1,6 +1,5 @@
 """Ctrl-C speaks as SIGTERM does."""
 
-import os
 import signal
 
 import pytest
@@ -12,10 +11,10 @@ from mtljax.training._preempt import Preemption
 def test_ctrl_c_is_noted_and_a_second_one_stops_at_once():
   before = signal.getsignal(signal.SIGINT)
   with pytest.raises(KeyboardInterrupt), Preemption(True) as preemption:
-    os.kill(os.getpid(), signal.SIGINT)
+    signal.raise_signal(signal.SIGINT)
     assert preemption.noticed()
     assert preemption.signal == signal.SIGINT
-    os.kill(os.getpid(), signal.SIGINT)
+    signal.raise_signal(signal.SIGINT)
     pytest.fail('the second was noted only')
   assert signal.getsignal(signal.SIGINT) is before
 

@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import json
-import os
 import signal
 import time
 
@@ -180,7 +179,7 @@ def test_what_was_measured_before_a_signal_is_written(tmp_path):
 
   def callback(step, *_):
     if step == 8:
-      os.kill(os.getpid(), signal.SIGTERM)
+      signal.raise_signal(signal.SIGTERM)
 
   writer, probe = Plain(), Plain()
   with pytest.raises(Preempted) as stopped:
