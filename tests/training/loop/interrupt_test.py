@@ -8,6 +8,14 @@ from mtljax.training import Preempted, exit_on_error
 from mtljax.training._preempt import Preemption
 
 
+@pytest.fixture(autouse=True)
+def pythons_own_handler():
+  """What a notebook's client ran before may have left another."""
+  before = signal.signal(signal.SIGINT, signal.default_int_handler)
+  yield
+  signal.signal(signal.SIGINT, before)
+
+
 def test_ctrl_c_is_noted_and_a_second_one_stops_at_once():
   before = signal.getsignal(signal.SIGINT)
   with pytest.raises(KeyboardInterrupt), Preemption(True) as preemption:
