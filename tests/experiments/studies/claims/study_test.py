@@ -205,6 +205,17 @@ def test_rules_on_planted_scores():
   assert set(few.values()) == {UNDECIDED}
 
 
+def test_a_claim_of_which_a_number_is_missing_does_not_hold():
+  table = table_of(BEST)
+  for arm, claim in (('log_dwa', 'FG5'), ('fair_10', 'FG3'), ('dwa', 'S3')):
+    less = {
+      problem: {name: x for name, x in runs.items() if name != arm}
+      for problem, runs in table.items()
+    }
+    assert outcomes(table)[claim] == HOLDS
+    assert outcomes(less)[claim] == UNDECIDED
+
+
 def test_rules_on_weights():
   good = table_of({'slaw': 50.0}, slaw={'slope': 1.0})
   assert outcomes(good)['S1'] == HOLDS
