@@ -138,8 +138,10 @@ def read_settings(
   """
   settings: dict[str, SettingPairs] = {}
   for run in results.runs:
-    path = directory / 'runs' / run.method / f'seed_{run.seed}' / PROBE
-    if run.problem or PROBE in run.damaged or not path.is_file():
+    if run.problem or PROBE in run.damaged:
+      continue
+    path = run.probe(directory)
+    if not path.is_file():
       continue
     try:
       pairs = read_pairs(path)

@@ -7,7 +7,7 @@ import hashlib
 import io
 import json
 import pathlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -154,6 +154,27 @@ def write_result(
 ) -> None:
   """The row of a run, with the digests of its files; written last."""
   write_json(folder / RESULT, {**row, 'files': dict(files)})
+
+
+def read_probe(path: pathlib.Path, names: Sequence[str]) -> np.ndarray:
+  """What a run measured inside training, ``(steps, len(names), ...)``.
+
+  A resumed run measures some steps again: the last time counts.
+
+  Raises:
+    ValueError: a line is not what a run wrote.
+    OSError: it cannot be read.
+  """
+  found: dict[int, list[Any]] = {}
+  for number, line in enumerate(path.read_bytes().splitlines(), start=1):
+    try:
+      record = _json.loads(line)
+      found[int(record['step'])] = [
+        np.asarray(record[x], np.float64) for x in names
+      ]
+    except (ValueError, KeyError, TypeError) as error:
+      raise ValueError(f'line {number} is damaged') from error
+  return np.array(list(found.values()), np.float64)
 
 
 def read_result(

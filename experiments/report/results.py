@@ -60,6 +60,16 @@ class Run:
   curves: dict[str, Series]
   damaged: frozenset[str] = frozenset()
 
+  def probe(self, directory: pathlib.Path) -> pathlib.Path:
+    """The file of what it measured inside training; it need not be there.
+
+    Raises:
+      ValueError: it is not as the run left it.
+    """
+    if PROBE in self.damaged:
+      raise ValueError(f'{PROBE} is not as the run left it')
+    return directory / 'runs' / self.method / f'seed_{self.seed}' / PROBE
+
 
 @dataclasses.dataclass(frozen=True)
 class Results:

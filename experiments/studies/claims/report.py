@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import rich.console
 
+from experiments.report import files
 from experiments.report import verdicts as verdicts_
-from experiments.report.results import PROBE, Results, read_results
+from experiments.report.results import Results, read_results
 from experiments.report.statistics import interval
 from experiments.report.tables import Column, columns_of
 from experiments.studies.claims.claims import claims
@@ -22,7 +23,6 @@ from experiments.studies.claims.rules import (
   QUADRATICS,
   TRAIN_LOSS,
 )
-from mtljax.training.disk import _json
 
 PROBED = ('losses', 'norms', 'weights')
 
@@ -104,9 +104,7 @@ def read_table(
         validation=run.values['validation/score'],
         train=factors * column(TRAIN_LOSS + '/{}'),
         test=factors * column('test/loss/{}'),
-        probes=_read_probes(
-          directory / 'runs' / run.method / f'seed_{run.seed}' / PROBE
-        ),
+        probes=_read_probes(run.probe(directory)),
       )
     except (KeyError, ValueError, OSError) as error:
       results.notes.append(
@@ -118,23 +116,10 @@ def read_table(
 
 
 def _read_probes(path: pathlib.Path) -> dict[str, np.ndarray] | None:
-  """What was measured inside training; None where nothing was.
-
-  Raises:
-    ValueError: a line is not what a run wrote.
-    OSError: it cannot be read.
-  """
+  """What was measured inside training; None where nothing was."""
   if not path.exists():
     return None
-  found: dict[int, list[Any]] = {}
-  for number, line in enumerate(path.read_bytes().splitlines(), start=1):
-    try:
-      record = _json.loads(line)
-      # A resumed run measures some steps again: the last one counts.
-      found[int(record['step'])] = [record[x] for x in PROBED]
-    except (ValueError, KeyError, TypeError) as error:
-      raise ValueError(f'line {number} of {path.name} is damaged') from error
-  values = np.array(list(found.values()), np.float64)
+  values = files.read_probe(path, PROBED)
   return {name: values[:, i] for i, name in enumerate(PROBED)}
 
 

@@ -12,8 +12,8 @@ import numpy as np
 
 import mtljax as mtl
 from experiments.lab.problem import Problem
+from experiments.report import files
 from mtljax import diagnostics
-from mtljax.training.disk import _json
 
 #: Options of `diagnostics.feature_disentanglement` by name.
 READINGS: dict[str, dict[str, Any]] = {
@@ -87,15 +87,7 @@ def read_means(path: pathlib.Path) -> dict[str, float]:
     ValueError: a line is not what a run wrote, or a measure is never finite.
     OSError: it cannot be read.
   """
-  found: dict[int, list[float]] = {}
-  for number, line in enumerate(path.read_bytes().splitlines(), start=1):
-    try:
-      record = _json.loads(line)
-      # A resumed run measures some steps again: the last one counts.
-      found[int(record['step'])] = [float(record[x]) for x in MEASURES]
-    except (ValueError, KeyError, TypeError) as error:
-      raise ValueError(f'line {number} is damaged') from error
-  values = np.array(list(found.values())).reshape(-1, len(MEASURES))
+  values = files.read_probe(path, MEASURES).reshape(-1, len(MEASURES))
   finite = np.isfinite(values)
   if not finite.any(axis=0).all():
     raise ValueError('a measure is nowhere finite')

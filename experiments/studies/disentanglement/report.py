@@ -177,11 +177,8 @@ def _baseline(
 def _means(
   directory: pathlib.Path, run: Run, results: Results
 ) -> dict[str, float] | None:
-  path = directory / 'runs' / run.method / f'seed_{run.seed}' / files.PROBE
   try:
-    if files.PROBE in run.damaged:
-      raise ValueError('it is not as the run left it')
-    return read_means(path)
+    return read_means(run.probe(directory))
   except (OSError, ValueError) as error:
     results.notes.append(
       f'{run.method}, seed {run.seed} was left out: {files.PROBE}: {error}.'

@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -118,6 +119,17 @@ def test_the_page_is_made_again_and_the_study_goes_on(small):
   lab_study.run(small, study, QUIET)
   column = 'test/loss/y3'
   assert [x[column] for x in rows(small)] == [x[column] for x in before]
+
+
+def test_a_run_whose_measurements_were_changed_is_left_out(small, tmp_path):
+  out = tmp_path / 'copy'
+  shutil.copytree(small[0].out, out)
+  path = out / 'runs/regression@4.slaw/seed_0' / files.PROBE
+  path.write_bytes(path.read_bytes() + path.read_bytes())
+  report_command.main(out)
+  summary = json.loads((out / 'summary.json').read_text())
+  assert summary['scores'][0]['score']['n'] == 1
+  assert any('seed_0 is left out' in x for x in summary['notes'])
 
 
 def made_up(score, *, seed, slope=None, train=1.0, spread=1.0):
