@@ -44,6 +44,12 @@ def method_names() -> list[str]:
   return [*plain_names(), *wrapped]
 
 
+def split_name(name: str) -> tuple[str, str]:
+  """One of `WRAPPERS`, or nothing, and the method inside."""
+  prefix, _, rest = name.partition('_')
+  return (prefix, rest) if prefix in WRAPPERS else ('', name)
+
+
 def expand(names: Sequence[str]) -> tuple[str, ...]:
   """The names in order and once each, ``all`` being every plain method."""
   found = []
@@ -91,9 +97,7 @@ def make_method(
     ValueError: the name is not known; the message lists those that are.
   """
   check_names([name])
-  prefix, _, rest = name.partition('_')
-  wrapped = prefix in WRAPPERS
-  plain = rest if wrapped else name
+  prefix, plain = split_name(name)
   ones = (1.0,) * num_tasks
   given: dict[str, Any] = {
     'fixed': {'weights': tuple(weights) or ones},
@@ -112,7 +116,7 @@ def make_method(
     given['gramian_labels'] = gramian_labels
   given |= options or {}
   inner = factory(num_tasks=num_tasks, labels=labels, **given)
-  if wrapped:
+  if prefix:
     radius = {'flat': 'rho_shared', 'sam': 'rho'}[prefix]
     return WRAPPERS[prefix](inner, **{radius: rho})
   return inner

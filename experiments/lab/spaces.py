@@ -125,17 +125,16 @@ def draw_trials(name: str, num_tasks: int, count: int) -> list[Trial]:
     num_tasks: T; of ``fixed`` a point of the simplex is drawn, times T.
     count: how many.
   """
-  prefix, _, rest = name.partition('_')
-  wrapped = prefix in methods.WRAPPERS
-  space = dict(SPACES.get(rest if wrapped else name, {}))
-  if wrapped:
+  prefix, plain = methods.split_name(name)
+  space = dict(SPACES.get(plain, {}))
+  if prefix:
     space['rho'] = RHO
   found = [DEFAULTS]
   for k in range(1, count):
     rate = RATE.draw(np.random.default_rng([SEED, k]))
     random = np.random.default_rng([SEED, k, zlib.crc32(name.encode())])
     options = {key: x.draw(random) for key, x in space.items()}
-    if name.removeprefix(f'{prefix}_' if wrapped else '') == 'fixed':
+    if plain == 'fixed':
       shares = num_tasks * random.dirichlet(np.ones(num_tasks))
       options['weights'] = tuple(float(f'{x:.{DIGITS}g}') for x in shares)
     found.append(Trial(rate, options))

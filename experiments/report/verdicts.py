@@ -121,9 +121,14 @@ def verdict(
   measured: list[Measured],
   *,
   min_seeds: int = MIN_SEEDS,
+  compared: int = 0,
   remark: str = '',
 ) -> Verdict:
-  """A verdict whose outcome and sentence follow from its numbers."""
+  """A verdict whose outcome and sentence follow from its numbers.
+
+  With fewer numbers than ``compared``, how many the rule is of, it does not
+  count as holding.
+  """
   outcome = judge(measured, min_seeds)
   needed = [m for m in measured if m.wanted is not None]
   if not needed:
@@ -136,6 +141,10 @@ def verdict(
       f'Of {len(needed)} comparisons {as_said} came out as claimed, '
       f'{len(needed) - as_said - open_} the other way, {open_} undecided.'
     )
+    missing = compared - len(needed)
+    if outcome == HOLDS and missing > 0:
+      outcome = UNDECIDED
+      sentence += f' Of {missing} more there is no number.'
   sentence = f'{sentence} {remark}'.strip()
   return Verdict(claim, statement, rule, measured, outcome, sentence)
 

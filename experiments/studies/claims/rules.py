@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from experiments.report.verdicts import HOLDS, UNDECIDED, Measured, measure
+from experiments.report.verdicts import Measured, measure
 from experiments.report.verdicts import verdict as verdict_of
 from experiments.studies.claims import measures
 from experiments.studies.claims.measures import ScoredRun, Table, Values
@@ -77,14 +77,14 @@ class Rules:
   def verdict(self, claim, statement, rule, measured, min_seeds=None):
     """With as many seeds as the study asks for."""
     seeds = self.min_seeds if min_seeds is None else min_seeds
-    found = verdict_of(claim, statement, rule, measured, min_seeds=seeds)
-    missing = COMPARED.get(claim, 0) - sum(
-      m.wanted is not None for m in measured
+    return verdict_of(
+      claim,
+      statement,
+      rule,
+      measured,
+      min_seeds=seeds,
+      compared=COMPARED.get(claim, 0),
     )
-    if found.outcome == HOLDS and missing > 0:
-      sentence = f'{found.sentence} Of {missing} more there is no number.'
-      found = found._replace(outcome=UNDECIDED, sentence=sentence)
-    return found
 
   def pooled(self, label, of_problem, wanted, threshold=0.0) -> list[Measured]:
     """A number as its mean over problems, and shown for each."""
