@@ -441,6 +441,10 @@ def test_no_progress_is_silent(tmp_path, capfd):
   assert capfd.readouterr() == ('', '')
 
 
+def gives(**metrics):
+  return {'step_fn': lambda s, b: (plain_step(s, b)[0], metrics)}
+
+
 def bad_fit(**kwargs):
   given = {'num_steps': 3, 'task_names': TASKS, 'progress': False} | kwargs
   batches = given.pop('batches', Batches())
@@ -460,18 +464,10 @@ def bad_fit(**kwargs):
       {'step_fn': lambda s, b: (s, plain_step(s, b)[1])},
       'state.step is 0 after step 3',
     ),
+    (gives(losses=jnp.ones(3)), 'losses.*3.*2 task_names'),
+    (gives(), "'losses'"),
     (
-      {'step_fn': lambda s, b: (plain_step(s, b)[0], {'losses': jnp.ones(3)})},
-      'losses.*3.*2 task_names',
-    ),
-    ({'step_fn': lambda s, b: (plain_step(s, b)[0], {})}, "'losses'"),
-    (
-      {
-        'step_fn': lambda s, b: (
-          plain_step(s, b)[0],
-          {'losses': jnp.ones(2), 'odd': jnp.ones((3, 4))},
-        )
-      },
+      gives(losses=jnp.ones(2), odd=jnp.ones((3, 4))),
       r"metric 'odd' of the step has shape \(3, 4\)",
     ),
   ],
