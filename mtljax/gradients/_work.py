@@ -78,6 +78,49 @@ def _of_equation(eqn: core.JaxprEqn) -> Work | None:
   return Work(times * total.forward, times * total.again)
 
 
+class Products(NamedTuple):
+  """The products and convolutions of a program.
+
+  Attributes:
+    count: how many, those inside of loops as often as they run.
+    work: multiplications of all.
+    looped: whether some are inside of a loop.
+  """
+
+  count: int = 0
+  work: int = 0
+  looped: bool = False
+
+  def __add__(self, other: Products) -> Products:  # pyrefly: ignore
+    return Products(
+      self.count + other.count,
+      self.work + other.work,
+      self.looped or other.looped,
+    )
+
+
+def products_of(eqns: Iterable[core.JaxprEqn]) -> Products:
+  """The products of equations that have known sizes."""
+  total = Products()
+  for eqn in eqns:
+    name = eqn.primitive.name
+    if name in ('dot_general', 'conv_general_dilated'):
+      work = _of_equation(eqn)
+      if work is not None:
+        total = total + Products(1, work.forward)
+      continue
+    inner = sum(
+      (products_of(x.eqns) for x in core.jaxprs_in_params(eqn.params)),
+      start=Products(),
+    )
+    if name in ('scan', 'while') and inner.count:
+      times = eqn.params.get('length', 1)
+      times = times if isinstance(times, int) else 1
+      inner = Products(times * inner.count, times * inner.work, True)
+    total = total + inner
+  return total
+
+
 def is_longer(
   work: Work,
   params: Sequence[jax.Array],
