@@ -12,8 +12,10 @@ from mtljax import _validate
 from mtljax._jaxprs import canonical_convolutions
 from mtljax.gradients import _work
 
-#: Multiplications of a product below which a call costs as much.
-SMALL = 2**24
+#: Of the numbers that a pass makes, those made with what was kept.
+SHARED = 0.25
+#: Tasks that go together at most, for the memory of their signals.
+TOGETHER = 8
 Mode = Literal['auto', 'unroll', 'vmap', 'map']
 MODES = ('auto', 'unroll', 'vmap', 'map')
 
@@ -33,7 +35,7 @@ class Place(NamedTuple):
 class Passes(NamedTuple):
   """A mode, never ``'auto'``, and how many tasks go together.
 
-  ``is_open``: another mode may be taken where the work of a pass says so.
+  Where ``is_open``, `settle` says how many.
   """
 
   mode: str
@@ -44,9 +46,8 @@ class Passes(NamedTuple):
 def make_passes(mode: str, batch_size: int | None = None) -> Passes:
   """Checks the arguments and takes the backend's mode for ``'auto'``.
 
-  On CPU the unrolled program is about twice as fast as the batched one, whose
-  weight gradients are batched products; an accelerator is filled better by the
-  batched one.
+  An accelerator is filled best by the batched program. On CPU its weight
+  gradients are batched products, up to twice as slow; what it saves decides.
 
   Raises:
     ValueError: the mode is unknown, or ``batch_size`` does not go with it.
@@ -80,15 +81,19 @@ def map_rows(
 
 
 def settle(fun: Callable[[Any], Any], part: Any) -> Passes:
-  """The mode for a CPU, by the products and the loops of one task's pass.
+  """How many tasks go together on a CPU, from the program of one task's pass.
 
-  Large products fill the cores by themselves, and together they would move more
-  memory. Small ones are bound by what it takes to call them, as are the
-  iterations of a loop, so there all tasks go together.
+  Together they read what the forward pass kept once, and compute once what has
+  to be computed again; one after the other they write their gradients where
+  those go, and convolutions stay plain ones. So they go together where much is
+  made with what was kept, and through loops.
   """
-  found = _work.products_of(jax.make_jaxpr(fun)(part).jaxpr.eqns)
-  small = found.count > 0 and found.work < SMALL * found.count
-  return Passes('vmap' if small or found.looped else 'unroll')
+  program = jax.make_jaxpr(fun)(part).jaxpr
+  found = _work.contents(program.eqns)
+  together = found.loops or found.shared > SHARED * found.made
+  if found.convolutions:
+    together = False
+  return Passes('unroll', TOGETHER if together else None)
 
 
 def _stack(rows: Sequence[Any]) -> Any:

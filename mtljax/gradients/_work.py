@@ -18,6 +18,7 @@ from mtljax.gradients import _kernels, _proven
 #: Multiplications in the time that a number takes to come from memory: about
 #: what a core or an accelerator does in single precision.
 MOVE = 16
+_WITH_KEPT = ('div', 'mul', 'select_n')
 
 
 class Work(NamedTuple):
@@ -78,47 +79,49 @@ def _of_equation(eqn: core.JaxprEqn) -> Work | None:
   return Work(times * total.forward, times * total.again)
 
 
-class Products(NamedTuple):
-  """The products and convolutions of a program.
+class Contents(NamedTuple):
+  """What a backward pass is made of.
 
   Attributes:
-    count: how many, those inside of loops as often as they run.
-    work: multiplications of all.
-    looped: whether some are inside of a loop.
+    made: numbers that its operations make.
+    shared: those among them made with what the forward pass kept.
+    convolutions: how many convolutions it has.
+    loops: how many loops and parts that are computed again have products.
   """
 
-  count: int = 0
-  work: int = 0
-  looped: bool = False
+  made: int = 0
+  shared: int = 0
+  convolutions: int = 0
+  loops: int = 0
 
-  def __add__(self, other: Products) -> Products:  # pyrefly: ignore
-    return Products(
-      self.count + other.count,
-      self.work + other.work,
-      self.looped or other.looped,
-    )
+  def __add__(self, other: Contents) -> Contents:  # pyrefly: ignore
+    return Contents(*(a + b for a, b in zip(self, other, strict=True)))
 
 
-def products_of(eqns: Iterable[core.JaxprEqn]) -> Products:
-  """The products of equations that have known sizes."""
-  total = Products()
+def contents(eqns: Iterable[core.JaxprEqn]) -> Contents:
+  """Those of equations; what is in a loop counts once."""
+  total = Contents()
   for eqn in eqns:
     name = eqn.primitive.name
-    if name in ('dot_general', 'conv_general_dilated'):
-      work = _of_equation(eqn)
-      if work is not None:
-        total = total + Products(1, work.forward)
-      continue
-    inner = sum(
-      (products_of(x.eqns) for x in core.jaxprs_in_params(eqn.params)),
-      start=Products(),
-    )
-    if name in ('scan', 'while') and inner.count:
-      times = eqn.params.get('length', 1)
-      times = times if isinstance(times, int) else 1
-      inner = Products(times * inner.count, times * inner.work, True)
-    total = total + inner
+    inner = list(core.jaxprs_in_params(eqn.params))
+    again = name in ('scan', 'while') or name in _proven.REMATS
+    for jaxpr in inner:
+      total = total + contents(jaxpr.eqns)
+      total = total + Contents(loops=int(again and _has_products(jaxpr.eqns)))
+    shapes = [v.aval.shape for v in eqn.outvars]
+    if not inner and all(map(_proven.is_static, shapes)):
+      made = sum(map(math.prod, shapes))
+      total = total + Contents(
+        made=made,
+        shared=made if name in _WITH_KEPT else 0,
+        convolutions=int(name == 'conv_general_dilated'),
+      )
   return total
+
+
+def _has_products(eqns: Iterable[core.JaxprEqn]) -> bool:
+  work = of_equations(eqns)
+  return work is None or work.forward > 0
 
 
 def is_longer(
