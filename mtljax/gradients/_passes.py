@@ -10,7 +10,12 @@ import jax.numpy as jnp
 
 from mtljax import _validate
 from mtljax._jaxprs import canonical_convolutions
+from mtljax.gradients import _work
 
+#: Of the numbers that a pass makes, those made with what was kept.
+SHARED = 0.25
+#: Tasks that go together at most, for the memory of their signals.
+TOGETHER = 8
 Mode = Literal['auto', 'unroll', 'vmap', 'map']
 MODES = ('auto', 'unroll', 'vmap', 'map')
 
@@ -28,25 +33,30 @@ class Place(NamedTuple):
 
 
 class Passes(NamedTuple):
-  """A mode, never ``'auto'``, and how many tasks go together."""
+  """A mode, never ``'auto'``, and how many tasks go together.
+
+  Where ``is_open``, `settle` says how many.
+  """
 
   mode: str
   batch_size: int | None = None
+  is_open: bool = False
 
 
 def make_passes(mode: str, batch_size: int | None = None) -> Passes:
   """Checks the arguments and takes the backend's mode for ``'auto'``.
 
-  On CPU the unrolled program is about twice as fast as the batched one, whose
-  weight gradients are batched products; an accelerator is filled better by the
-  batched one.
+  An accelerator is filled best by the batched program. On CPU its weight
+  gradients are batched products, up to twice as slow; what it saves decides.
 
   Raises:
     ValueError: the mode is unknown, or ``batch_size`` does not go with it.
   """
   _validate.one_of('mode', mode, MODES)
+  is_open = False
   if mode == 'auto':
     mode = 'unroll' if jax.default_backend() == 'cpu' else 'vmap'
+    is_open = mode == 'unroll' and batch_size is None
     mode = 'map' if mode == 'vmap' and batch_size is not None else mode
   if batch_size is not None:
     batch_size = _validate.integer('batch_size', batch_size, 1)
@@ -55,7 +65,7 @@ def make_passes(mode: str, batch_size: int | None = None) -> Passes:
         f"batch_size={batch_size}: mode='vmap' runs all tasks together; for "
         "so many at a time use mode='map' or 'unroll'."
       )
-  return Passes(mode, batch_size)
+  return Passes(mode, batch_size, is_open)
 
 
 def map_rows(
@@ -70,6 +80,22 @@ def map_rows(
   return map_tasks(placed, cotangents, num_tasks, passes, place)
 
 
+def settle(fun: Callable[[Any], Any], part: Any) -> Passes:
+  """How many tasks go together on a CPU, from the program of one task's pass.
+
+  Together they read what the forward pass kept once, and compute once what has
+  to be computed again; one after the other they write their gradients where
+  those go, and convolutions stay plain ones. So they go together where much is
+  made with what was kept, and through loops.
+  """
+  program = jax.make_jaxpr(fun)(part).jaxpr
+  found = _work.contents(program.eqns)
+  together = found.loops or found.shared > SHARED * found.made
+  if found.convolutions:
+    together = False
+  return Passes('unroll', TOGETHER if together else None)
+
+
 def _stack(rows: Sequence[Any]) -> Any:
   return jax.tree.map(lambda *x: jnp.stack(x), *rows)
 
@@ -82,6 +108,8 @@ def map_tasks(
   place: Place | None = None,
 ) -> Any:
   """``fun`` of every task's part of a tree of stacks ``(T, ...)``, stacked."""
+  if passes.is_open and place is None and num_tasks > 1:
+    passes = settle(fun, jax.tree.map(lambda x: x[0], stacked))
   if passes.mode == 'vmap':
     axis = None if place is None else place.task_axis
     return jax.vmap(fun, spmd_axis_name=axis)(stacked)

@@ -85,8 +85,8 @@ def value_and_task_grads(
     mode: how the T backward passes through shared parameters run:
       ``'unroll'`` one after the other in the program, ``'vmap'`` together,
       ``'map'`` in a loop (where XLA's CPU convolutions are slow); ``'auto'``:
-      ``'unroll'`` on CPU, else ``'vmap'``. Which is fastest depends on the
-      backend and the model: measure.
+      ``'vmap'`` on accelerators, and on CPU eight together where they share
+      much, else ``'unroll'``. Which is fastest depends on the model: measure.
     batch_size: how many tasks go together in ``'unroll'`` or ``'map'``, between
       one by one and ``'vmap'`` in memory; None: one (and all in ``'vmap'``).
 

@@ -18,6 +18,7 @@ from mtljax.gradients import _kernels, _proven
 #: Multiplications in the time that a number takes to come from memory: about
 #: what a core or an accelerator does in single precision.
 MOVE = 16
+_WITH_KEPT = ('div', 'mul', 'select_n')
 
 
 class Work(NamedTuple):
@@ -76,6 +77,51 @@ def _of_equation(eqn: core.JaxprEqn) -> Work | None:
   if not isinstance(times, int):
     return None
   return Work(times * total.forward, times * total.again)
+
+
+class Contents(NamedTuple):
+  """What a backward pass is made of.
+
+  Attributes:
+    made: numbers that its operations make.
+    shared: those among them made with what the forward pass kept.
+    convolutions: how many convolutions it has.
+    loops: how many loops and parts that are computed again have products.
+  """
+
+  made: int = 0
+  shared: int = 0
+  convolutions: int = 0
+  loops: int = 0
+
+  def __add__(self, other: Contents) -> Contents:  # pyrefly: ignore
+    return Contents(*(a + b for a, b in zip(self, other, strict=True)))
+
+
+def contents(eqns: Iterable[core.JaxprEqn]) -> Contents:
+  """Those of equations; what is in a loop counts once."""
+  total = Contents()
+  for eqn in eqns:
+    name = eqn.primitive.name
+    inner = list(core.jaxprs_in_params(eqn.params))
+    again = name in ('scan', 'while') or name in _proven.REMATS
+    for jaxpr in inner:
+      total = total + contents(jaxpr.eqns)
+      total = total + Contents(loops=int(again and _has_products(jaxpr.eqns)))
+    shapes = [v.aval.shape for v in eqn.outvars]
+    if not inner and all(map(_proven.is_static, shapes)):
+      made = sum(map(math.prod, shapes))
+      total = total + Contents(
+        made=made,
+        shared=made if name in _WITH_KEPT else 0,
+        convolutions=int(name == 'conv_general_dilated'),
+      )
+  return total
+
+
+def _has_products(eqns: Iterable[core.JaxprEqn]) -> bool:
+  work = of_equations(eqns)
+  return work is None or work.forward > 0
 
 
 def is_longer(

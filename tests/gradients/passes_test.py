@@ -46,14 +46,73 @@ def test_batches_of_tasks_bound_what_runs_together():
   assert 'f32[2,7] = sin' in str(jaxpr)
 
 
-def test_auto_unrolls_on_cpu():
-  assert _passes.make_passes('auto') == ('unroll', None)
+def test_auto_is_settled_by_the_pass_on_cpu():
+  assert _passes.make_passes('auto') == ('unroll', None, True)
+  assert _passes.make_passes('auto', 4) == ('unroll', 4, False)
+  assert _passes.make_passes('unroll') == ('unroll', None, False)
+
+
+def _mlp(w, x):
+  return jnp.tanh(x @ w)
+
+
+def _scanned(w, x):
+  return jax.lax.scan(lambda x, _: (jnp.tanh(x @ w), None), x, length=3)[0]
+
+
+def _convolved(w, x):
+  x, kernel = x.reshape(-1, 1, 4, 4), w[:3, :3][None, None]
+  for _ in range(9):
+    x = jnp.tanh(jax.lax.conv(x, kernel, (1, 1), 'SAME'))
+  return x
+
+
+PASSES = {
+  # (function, examples, tasks that go together)
+  'nothing is shared': (lambda w, x: x @ w, 512, None),
+  'much is shared': (_mlp, 512, _passes.TOGETHER),
+  'little is shared': (lambda w, x: jnp.tanh(x @ jnp.tile(w, 9)), 2, None),
+  'a loop': (_scanned, 2, _passes.TOGETHER),
+  'computed again': (jax.checkpoint(_mlp), 16, _passes.TOGETHER),
+  'a loop without products': (
+    lambda w, x: jax.lax.scan(lambda w, _: (-w, None), w, length=3)[0],
+    16,
+    None,
+  ),
+  'convolutions': (_convolved, 64, None),
+}
+
+
+@pytest.mark.parametrize('name', PASSES)
+def test_what_goes_together_on_cpu(name):
+  fun, examples, wanted = PASSES[name]
+  out, pull = jax.vjp(fun, jnp.ones((16, 16)) / 16, jnp.ones((examples, 16)))
+  found = _passes.settle(lambda c: pull(c)[0], out)
+  assert found == ('unroll', wanted, False)
+
+
+def test_an_open_mode_takes_eight_tasks_at_a_time():
+  """20 tasks: two programs of eight, one of four."""
+  pull = jax.vjp(_mlp, jnp.eye(16), jnp.ones((512, 16)))[1]
+  cotangents = jax.random.normal(jax.random.key(0), (20, 512, 16))
+
+  def rows(passes):
+    fun = lambda c: pull(c)[0]
+    return lambda c: _passes.map_tasks(fun, c, 20, passes)
+
+  found = rows(_passes.make_passes('auto'))
+  wanted = rows(_passes.make_passes('unroll'))(cotangents)
+  np.testing.assert_allclose(found(cotangents), wanted, rtol=1e-5, atol=1e-5)
+  program = str(jax.make_jaxpr(found)(cotangents))
+  assert 'f32[8,512,16] = mul' in program
+  assert 'f32[4,512,16] = mul' in program
+  assert 'f32[20,512,16] = mul' not in program
 
 
 def test_auto_batches_on_accelerators(monkeypatch):
   monkeypatch.setattr(jax, 'default_backend', lambda: 'tpu')
-  assert _passes.make_passes('auto') == ('vmap', None)
-  assert _passes.make_passes('auto', 4) == ('map', 4)
+  assert _passes.make_passes('auto') == ('vmap', None, False)
+  assert _passes.make_passes('auto', 4) == ('map', 4, False)
 
 
 def test_errors():
