@@ -76,6 +76,7 @@ def write_report(directory: pathlib.Path) -> dict[str, Any]:
     'preset': config['preset'],
     'suite': config['suite'],
     'tasks': config['tasks'],
+    'units': config.get('units', {}),
     'arms': arms,
     'chosen': chosen,
     'failures': failures,
@@ -96,7 +97,7 @@ def write_report(directory: pathlib.Path) -> dict[str, Any]:
         'text': 'Delta-m against each task alone (percent, lower is better) '
         'and metrics on test, means over seeds; the interval is of delta-m, '
         '95 %.',
-        'columns': _arm_columns(arms, start, config),
+        'columns': _arm_columns(arms, start, config.get('units', {})),
       }
       for start in metrics
     ]
@@ -195,10 +196,8 @@ def _plain(values: Sequence[float]) -> dict[str, Any] | None:
 
 
 def _arm_columns(
-  arms: Sequence[Mapping[str, Any]], start: str, config: Mapping[str, Any]
+  arms: Sequence[Mapping[str, Any]], start: str, units: Mapping[str, str]
 ) -> list[Column]:
-  units = config.get('units', {})
-
   def value(name, found):
     share = units.get(name) == '%'
     return f'{100 * found["mean"]:.2f}' if share else f'{found["mean"]:.4g}'
@@ -211,7 +210,7 @@ def _arm_columns(
     ends = f'[{found["low"]:+.2f}, {found["high"]:+.2f}]'
     return f'{found["mean"]:+.2f}', ends
 
-  names = config['delta_m_metrics']
+  names = list(arms[0]['metrics'])
   return columns_of(
     ('network', 'delta-m', 'interval', *names),
     [
@@ -286,7 +285,6 @@ def print_tables(
   """Prints delta-m from each start, and the verdicts."""
   arms = summary['arms']
   for start in dict.fromkeys(x['start'] for x in arms):
-    names = list(arms[0]['metrics'])
-    columns = _arm_columns(arms, start, {'delta_m_metrics': names})
+    columns = _arm_columns(arms, start, summary['units'])
     verdicts_.print_columns(f'from the {start} start', columns, console)
   verdicts_.print_verdicts(summary['verdicts'], console)
