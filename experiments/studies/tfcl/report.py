@@ -9,19 +9,14 @@ from typing import Any
 import numpy as np
 import rich.console
 
-from experiments.report import files
 from experiments.report import verdicts as verdicts_
 from experiments.report.results import ReportError, config_notes, read_config
+from experiments.report.seeds import read_seeds
 from experiments.report.statistics import interval
 from experiments.report.tables import Column, columns_of
 from experiments.studies.tfcl.claims import NAME, claims
 
 STRENGTH = '.strength'
-
-
-def path_of(directory: pathlib.Path, problem: str, seed: int) -> pathlib.Path:
-  """The file of a problem and seed."""
-  return directory / 'runs' / problem / f'seed_{seed}.npz'
 
 
 def read_errors(
@@ -32,26 +27,14 @@ def read_errors(
   """Errors of tasks and chosen strengths; ``notes`` says what is not there."""
   errors: dict[str, dict[str, dict[int, np.ndarray]]] = {}
   strengths: dict[tuple[str, str, int], float] = {}
-  for problem, seed in wanted:
-    path = path_of(directory, problem, seed)
-    place = path.relative_to(directory)
-    try:
-      found = files.read_arrays(path, name=path.stem)
-    except FileNotFoundError:
-      notes.append(f'{place} has not been run.')
-      continue
-    except (OSError, ValueError) as error:
-      notes.append(
-        f'{place} is damaged ({error}) and was left out; the same command runs '
-        'it again.'
-      )
-      continue
-    for name, value in found.items():
-      if name.endswith(STRENGTH):
-        method = name.removesuffix(STRENGTH)
-        strengths[problem, method, seed] = float(value)
-      else:
-        errors.setdefault(problem, {}).setdefault(name, {})[seed] = value
+  for problem, runs in read_seeds(directory, wanted, notes).items():
+    for seed, found in runs.items():
+      for name, value in found.items():
+        if name.endswith(STRENGTH):
+          method = name.removesuffix(STRENGTH)
+          strengths[problem, method, seed] = float(value)
+        else:
+          errors.setdefault(problem, {}).setdefault(name, {})[seed] = value
   return errors, strengths
 
 

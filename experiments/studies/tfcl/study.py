@@ -24,9 +24,10 @@ from experiments.lab import command, identity
 from experiments.lab.options import ForceOptions, free
 from experiments.report import files, write_report
 from experiments.report.console import print_end
+from experiments.report.seeds import path_of
 from experiments.studies.tfcl import fits, problems
 from experiments.studies.tfcl.claims import NAME
-from experiments.studies.tfcl.report import path_of, read_errors
+from experiments.studies.tfcl.report import read_errors
 from mtljax import _validate
 from mtljax.contrib import tfcl
 

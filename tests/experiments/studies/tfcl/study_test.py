@@ -9,10 +9,10 @@ import pytest
 import rich.console
 
 from experiments.report import __main__ as report_command
+from experiments.report.seeds import path_of
 from experiments.report.verdicts import FAILS, HOLDS, UNDECIDED
 from experiments.studies.tfcl import claims, fits, problems
 from experiments.studies.tfcl import study as program
-from experiments.studies.tfcl.report import path_of
 from mtljax.contrib import tfcl
 
 QUIET = rich.console.Console(quiet=True, width=124)

@@ -1,0 +1,1 @@
+"""Do affinities of tasks say which should be trained together?"""
