@@ -36,11 +36,14 @@ FRAMES = 101
 REST = 0.1  # share of the film in which all stand at their ends
 TIMES = 6  # the film is shown; then all stand at their ends
 POINTS_PER_INCH = 72
+#: What of the way is left at its end: at 0, the dashes of a dot would begin at
+#: the start, and the dot be seen there.
+END = 0.002
 
 #: A trail is a dash that grows to the whole path; a dot is a dash of no length
 #: with round ends, whose place is where the trail ends.
 STYLE = f"""\
-.toy-run {{ fill: none }}
+.toy-run {{ fill: none; stroke-dashoffset: {END} }}
 .toy-trail {{ stroke-width: 1.2; stroke-dasharray: 1 1 }}
 .toy-dot {{ stroke-width: 6; stroke-linecap: round;
   stroke-dasharray: 0 1 .0001 1.9999 }}
@@ -58,21 +61,21 @@ def path_of(places: np.ndarray) -> str:
 
 
 def offsets(places: np.ndarray) -> np.ndarray:
-  """What of the way is left at each place, from 1 to 0, as it is drawn."""
+  """What of the way is left at each place, from 1 to `END`, as it is drawn."""
   lengths = np.linalg.norm(np.diff(places.round(1), axis=0), axis=1)
   gone = np.concatenate([[0], np.cumsum(lengths)])
-  return 1 - gone / max(gone[-1], 1e-9)
+  return np.maximum(1 - gone / max(gone[-1], 1e-9), END)
 
 
 def keyframes(name: str, places: np.ndarray) -> str:
   """CSS that takes a run along its path by the clock of all."""
   left = offsets(places)
   clock = np.linspace(0, 100 * (1 - REST), len(places))
-  shown = [
+  shown = ''.join(
     f'{at:.4g}%{{stroke-dashoffset:{value:.4f}}}'
-    for at, value in zip(clock, left, strict=True)
-  ]
-  return f'@keyframes {name}{{{"".join(shown)}100%{{stroke-dashoffset:0}}}}'
+    for at, value in zip([*clock, 100], [*left, left[-1]], strict=True)
+  )
+  return f'@keyframes {name}{{{shown}}}'
 
 
 def run_of(name: str, places: np.ndarray, color: str) -> str:

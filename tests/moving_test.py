@@ -69,7 +69,7 @@ def test_a_run_is_where_the_steps_were_at_that_time(drawn, svg, runs):
   # Half of the way is gone after a quarter of the steps.
   quarter = np.searchsorted(moving, 25 * (1 - drawn.REST))
   assert left[quarter] == pytest.approx(0.5, abs=0.01)
-  assert left[0] == 1 and left[-2] == left[-1] == 0
+  assert left[0] == 1 and left[-2] == left[-1] == drawn.END > 0
 
 
 def test_who_leaves_the_panel_waits_at_its_edge(drawn, svg, runs):
