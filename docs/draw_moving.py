@@ -44,6 +44,7 @@ END = 0.002
 #: with round ends, whose place is where the trail ends.
 STYLE = f"""\
 .toy-run {{ fill: none; stroke-dashoffset: {END} }}
+.toy-run path {{ stroke-linecap: inherit }}
 .toy-trail {{ stroke-width: 1.2; stroke-dasharray: 1 1 }}
 .toy-dot {{ stroke-width: 6; stroke-linecap: round;
   stroke-dasharray: 0 1 .0001 1.9999 }}
@@ -137,7 +138,9 @@ def render(trajectories: Mapping[str, np.ndarray]) -> str:
   svg = re.sub(r'(?s)^.*?(?=<svg)', '', buffer.getvalue())
   svg = re.sub(r'(?<= d=")[^"]*', lambda found: _shorten(found[0]), svg)
   svg = re.sub(r'(?s)\s*<metadata>.*?</metadata>|\s*<!--.*?-->', '', svg)
-  svg = svg.replace('<svg ', f'<svg role="img" aria-label="{said}" ', 1)
+  svg = svg.replace('*{', '.toy-moving *{')  # not of the page around it
+  head = f'<svg class="toy-moving" role="img" aria-label="{said}" '
+  svg = svg.replace('<svg ', head, 1)
   style = f'<style>\n{STYLE}{chr(10).join(frames)}\n</style>'
   return svg.replace('</svg>', f'{style}{"".join(moving)}</svg>')
 

@@ -1,5 +1,6 @@
 """The picture of methods in motion."""
 
+import base64
 import importlib
 import pathlib
 import re
@@ -37,6 +38,10 @@ def runs():
 @pytest.fixture(scope='module')
 def svg(drawn, runs):
   return drawn.render({'first': runs, 'second': runs[::-1]})
+
+
+def width_of(svg):
+  return float(re.search(r'viewBox="0 0 ([\d.]+)', svg)[1])
 
 
 def frames(svg, name):
@@ -87,8 +92,11 @@ def test_a_run_without_a_way_is_a_number(svg):
 
 def test_the_same_numbers_are_the_same_bytes(drawn, svg, runs):
   assert drawn.render({'first': runs, 'second': runs[::-1]}) == svg
-  assert svg.startswith('<svg role="img" aria-label="')
+  assert svg.startswith('<svg class="toy-moving" role="img" aria-label="')
   assert '<dc:date>' not in svg
+  styles = ''.join(re.findall(r'<style.*?>(.*?)</style>', svg, re.S))
+  found = re.findall(r'^ *([^@{} \d][^{}]*?) *\{', styles, re.M)
+  assert found and all(x.startswith('.toy-') for x in found), found
 
 
 def test_the_command_draws_what_is_trained(drawn, tmp_path, monkeypatch):
@@ -122,3 +130,40 @@ def test_moves_unless_less_motion_is_wanted(svg, tmp_path, flag):
   assert said == []
   expected = '0 0.00' if flag else '1 0.50'  # all of it, or half
   assert f'<title>{expected}</title>' in tree
+
+
+@browser.needed
+def test_a_dot_is_at_the_end_of_its_trail(svg, tmp_path):
+  """Counted in pixels of its colour, where nothing moves."""
+  start, end = paths(svg)[1][[0, -1]]  # orange, and above the first
+  still = svg.replace('animation-name:', 'no-name:')
+  address = base64.b64encode(still.encode()).decode()
+  script = f"""
+  const image = new Image();
+  image.onload = () => {{
+    const canvas = new OffscreenCanvas(300, 300).getContext(
+      '2d', {{willReadFrequently: true}});
+    canvas.drawImage(image, 0, 0);
+    const near = (x, y) => {{
+      const ratio = image.width / {width_of(svg)};
+      const side = Math.round(8 * ratio);
+      const found = canvas.getImageData(
+        ratio * x - side / 2, ratio * y - side / 2, side, side).data;
+      let count = 0;
+      for (let i = 0; i < found.length; i += 4)
+        count += found[i] > 180 && found[i + 2] < 80 && found[i + 3] > 200;
+      return count / ratio ** 2;
+    }};
+    document.title = ['seen', near({start[0]}, {start[1]}),
+      near({end[0]}, {end[1]})].join(' ');
+  }};
+  image.src = 'data:image/svg+xml;base64,{address}';
+  """
+  page = tmp_path / 'page.html'
+  page.write_text(f'<link rel="icon" href="data:,"><script>{script}</script>')
+  said, tree = browser.visit(page.as_uri(), tmp_path / 'profile')
+  assert said == []
+  (found,) = re.findall('<title>seen (.*)</title>', tree)
+  at_start, at_end = map(float, found.split())
+  assert at_end > 20  # of 28 square points
+  assert at_start < 10  # a trail alone
