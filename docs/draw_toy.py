@@ -98,14 +98,10 @@ def landscape() -> tuple[np.ndarray, np.ndarray]:
   return side, np.asarray(heights).mean(-1)
 
 
-def draw_paths(
-  axes: Axes,
-  trajectory: Trajectory,
-  ground: tuple[np.ndarray, np.ndarray],
-  *,
-  size: float = 1.0,
+def draw_ground(
+  axes: Axes, ground: tuple[np.ndarray, np.ndarray], *, size: float = 1.0
 ) -> None:
-  """The three runs over lines of equal mean loss, and the Pareto front."""
+  """Lines of equal mean loss, and the Pareto front."""
   side, heights = ground
   axes.contour(
     side, side, heights, levels=8, colors=COLORS[-1], linewidths=0.4 * size
@@ -115,11 +111,22 @@ def draw_paths(
     *front.T, color=COLORS[3], linewidth=3 * size, solid_capstyle='round'
   )
   axes.plot(*toy.MEAN_OPTIMUM, '*', color=COLORS[4], markersize=10 * size)
+  axes.set(xlim=(-EDGE, EDGE), ylim=(-EDGE, EDGE), aspect='equal')
+
+
+def draw_paths(
+  axes: Axes,
+  trajectory: Trajectory,
+  ground: tuple[np.ndarray, np.ndarray],
+  *,
+  size: float = 1.0,
+) -> None:
+  """The three runs, and the ground under them."""
+  draw_ground(axes, ground, size=size)
   for points, color in zip(trajectory.points, COLORS, strict=False):
     axes.plot(*points.T, color=color, linewidth=1.3 * size)
     axes.plot(*points[0], 's', color=color, markersize=5 * size)
     axes.plot(*points[-1], 'o', color=color, markersize=5 * size)
-  axes.set(xlim=(-EDGE, EDGE), ylim=(-EDGE, EDGE), aspect='equal')
 
 
 def draw_method(
@@ -165,13 +172,22 @@ def draw_small(
     save(fig, path)
 
 
-def draw(folder: pathlib.Path, names: Sequence[str]) -> None:
-  """Two pictures a method: ``<name>.svg``, and a small one."""
-  ground = landscape()
+def draw(folder: pathlib.Path, names: Sequence[str]) -> dict[str, Trajectory]:
+  """Two pictures a method: ``<name>.svg``, and a small one.
+
+  Args:
+    folder: where they go.
+    names: of the methods.
+
+  Returns:
+    What was drawn, by method.
+  """
+  ground, found = landscape(), {}
   for name in names:
-    trajectory = run(name)
-    draw_method(folder / f'{name}.svg', trajectory, ground)
-    draw_small(folder / f'{name}_small.svg', trajectory, ground)
+    found[name] = run(name)
+    draw_method(folder / f'{name}.svg', found[name], ground)
+    draw_small(folder / f'{name}_small.svg', found[name], ground)
+  return found
 
 
 def save(fig: figure.Figure, path: pathlib.Path) -> None:

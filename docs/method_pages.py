@@ -9,6 +9,7 @@ import textwrap
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import draw_moving
 import draw_toy
 
 import mtljax as mtl
@@ -182,10 +183,13 @@ def make() -> None:
     write(PAGES / f'{method.name}.md', render(method))
   write(GENERATED / 'gallery.txt', gallery(names))
   sources = [*pathlib.Path(mtl.__file__).parent.rglob('*.py')]
-  sources += map(pathlib.Path, (draw_toy.__file__, draw_toy.toy.__file__))
+  drawn_by = (draw_moving, draw_toy, draw_toy.toy)
+  sources += [pathlib.Path(str(module.__file__)) for module in drawn_by]
   newest = max(path.stat().st_mtime for path in sources)
   if not DONE.exists() or DONE.stat().st_mtime < newest:
-    draw_toy.draw(IMAGES, names)
+    found = draw_toy.draw(IMAGES, names)
+    runs = {name: found[name].points for name in draw_moving.METHODS}
+    write(IMAGES / 'moving.svg', draw_moving.render(runs))
     DONE.touch()
 
 

@@ -110,3 +110,25 @@ def test_page_fits_a_phone(serve, tmp_path, page):
   width, *pictures = map(int, widths.split())
   assert width <= 390
   assert all(80 <= picture <= 390 for picture in pictures)
+
+
+@built
+def test_methods_in_motion_can_be_stilled(serve, tmp_path):
+  """By a checkbox, which the keyboard reaches, and begin again after it."""
+  frame = tmp_path / 'frame'
+  shutil.copytree(SITE, frame, ignore=shutil.ignore_patterns('.doctrees'))
+  (frame / 'frame.html').write_text(
+    '<link rel="icon" href="data:,">'
+    '<iframe src="gallery.html" onload="'
+    'const inside = this.contentDocument;'
+    "const runs = Array.from(inside.querySelectorAll('.toy-run'));"
+    'const moving = () => runs.filter('
+    "run => getComputedStyle(run).animationName !== 'none').length;"
+    "const box = inside.querySelector('figure.moving input');"
+    'const found = [moving()];'
+    'for (const _ of [0, 1]) { box.click(); found.push(moving()); }'
+    "document.title = ['moving', ...found].join(' ')"
+    '"></iframe>'
+  )
+  _, tree = visit(f'{serve(frame)}/frame.html', tmp_path / 'profile', 800)
+  assert '<title>moving 24 0 24</title>' in tree

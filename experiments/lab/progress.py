@@ -18,8 +18,8 @@ class GridProgress:
   """One bar for all runs of a study in a terminal, a line a run elsewhere.
 
   Both say what is left for the whole study, by the steps made and the time
-  taken since it began here; which run is best so far by its validation score;
-  and the memory that was needed at most.
+  taken since it began here; which run is best so far by its validation score,
+  of those that compete; and the memory that was needed at most.
   """
 
   def __init__(
@@ -73,7 +73,12 @@ class GridProgress:
     self._show()
 
   def finish(self, steps: int, row: Mapping[str, Any] | None = None) -> None:
-    """Counts a run of so many steps as done, with its row of the table."""
+    """Counts a run as done.
+
+    Args:
+      steps: how many it had.
+      row: of the table; None where it does not compete for the best score.
+    """
     self._done += steps
     self._at = max(self._at - steps, 0)
     score = (row or {}).get('validation/score')

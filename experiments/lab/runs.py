@@ -383,6 +383,7 @@ def run_grid(
   total = sum(len(group) for group in groups)
   length = lambda run: run.num_steps or num_steps or 0
   steps = sum(length(run) for group in groups for run in group)
+  every_task = {task for group in groups for run in group for task in run.tasks}
   with GridProgress(steps, console, progress) as bar:
     for group in groups:
       found = [finished(out, run) for run in group]
@@ -404,7 +405,9 @@ def run_grid(
       )
       for run, row in zip(group, found, strict=True):
         rows.append(next(new) if row is None else row)
-        bar.finish(length(run), rows[-1])
+        # Scores of fewer tasks are of something else.
+        competes = set(run.tasks) == every_task
+        bar.finish(length(run), rows[-1] if competes else None)
         if rows[-1]['status'] != OK:
           failed += 1
           bar.say(f'error: {run.method}, seed {run.seed}: {rows[-1]["status"]}')

@@ -11,7 +11,7 @@ CHROMIUM = shutil.which('chromium') or shutil.which('chromium-browser')
 needed = pytest.mark.skipif(CHROMIUM is None, reason='no chromium is installed')
 
 
-def visit(address, profile, width=390):
+def visit(address, profile, width=390, *flags):
   """What a page says to the console, and its tree when loaded."""
   command = [
     CHROMIUM,
@@ -23,6 +23,7 @@ def visit(address, profile, width=390):
     f'--window-size={width},900',
     '--virtual-time-budget=3000',
     '--dump-dom',
+    *flags,
     address,
   ]
   done = subprocess.run(

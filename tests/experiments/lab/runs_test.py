@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import io
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +10,7 @@ import noise
 import numpy as np
 import optax
 import pytest
+import rich.console
 
 import mtljax as mtl
 from experiments.lab import runs
@@ -143,3 +145,34 @@ def test_the_mean_over_the_last_epochs_also_after_a_kill(tmp_path):
   again = runs.run_spec(tmp_path / 'killed', spec(), **options)
   assert again['resumed_from'] == 4
   assert_same_row(again, row)
+
+
+def test_only_runs_of_all_tasks_compete_for_the_best(tmp_path):
+  """The score of a network for one task is of one task."""
+  single_step = make_train_step(
+    mtl.weightings.mean(),
+    optax.adam(0.05),
+    lambda w, x: task_losses(w, x)[:1],
+    num_tasks=1,
+  )
+  methods = [
+    dataclasses.replace(x, select=lambda _: 0.5) for x in specs([0, 1])
+  ]
+  single = dataclasses.replace(
+    methods[0],
+    method='single_a',
+    tasks=('a',),
+    step=single_step,
+    init_fn=functools.partial(
+      single_step.init, jnp.ones(3), key=jax.random.key(0)
+    ),
+    select=lambda _: 9.0,
+  )
+  text = io.StringIO()
+  console = rich.console.Console(file=text, width=200)
+  groups = [[run] for run in (single, *methods)]
+  options = OPTIONS | {'progress': True}
+  assert runs.run_grid(tmp_path, groups, console, mode='loop', **options) == 0
+  lines = text.getvalue().splitlines()
+  assert lines[1].startswith('[2/3] dwa, seed 0 (') and 'best' not in lines[1]
+  assert 'best dwa, seed 0: 0.5, ' in lines[2]
