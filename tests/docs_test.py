@@ -92,6 +92,7 @@ def test_subpackages_are_those_listed():
     'data.corruptions',
     'data.curricula',
     'contrib.tfcl',
+    'training.cooperative',
   ],
 )
 def test_names_of_subpackages_have_pages(name):
