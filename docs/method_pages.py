@@ -23,6 +23,7 @@ READS = {
   'losses': 'the losses',
   'gramian': 'the Gramian of the gradients',
   'cross_gramian': 'the Gramian of the gradients of two batches',
+  'hypergradient': 'how validation losses answer to the weights of a step',
   'gradients': 'the gradients themselves',
 }
 PASSES = {

@@ -39,10 +39,14 @@ def masked_stats(stats: TaskStats) -> TaskStats:
   def clean(value, where):
     return None if value is None else jnp.where(where, value, 0)
 
+  columns = mask
+  if stats.hypergradient is not None:
+    columns = jnp.broadcast_to(mask, stats.hypergradient.shape)
   return TaskStats(
     losses=clean(stats.losses, mask),
     gramian=clean(stats.gramian, both),
     cross_gramian=clean(stats.cross_gramian, both),
+    hypergradient=clean(stats.hypergradient, columns),
     mask=mask,
   )
 
@@ -231,6 +235,7 @@ def apply(
   cross_gramian: jax.Array | None,
   mask: jax.Array | None,
   state: AggregateState,
+  hypergradient: jax.Array | None = None,
 ) -> tuple[list[jax.Array], AggregateState]:
   """Gradients to statistics to weights to one update, on checked leaves."""
   if conventions.nonfinite == 'drop_task':
@@ -238,6 +243,9 @@ def apply(
     if cross_gramian is not None:
       # A bad gradient of either batch is seen on the diagonal.
       finite = finite & jnp.isfinite(jnp.diagonal(cross_gramian))
+    if hypergradient is not None:
+      rows = hypergradient.reshape(-1, len(finite))
+      finite = finite & jnp.all(jnp.isfinite(rows), axis=0)
     mask = finite if mask is None else mask & finite
   gramian = None
   if 'gramian' in weighting.needs:
@@ -245,7 +253,11 @@ def apply(
       [x for x, used in zip(leaves, in_gramian, strict=True) if used]
     )
   stats = TaskStats(
-    losses=losses, gramian=gramian, cross_gramian=cross_gramian, mask=mask
+    losses=losses,
+    gramian=gramian,
+    cross_gramian=cross_gramian,
+    hypergradient=hypergradient,
+    mask=mask,
   )
   state = decide(weighting, stats, state)
   return combine(conventions, labels, leaves, state.weights, mask), state
@@ -310,10 +322,11 @@ def aggregate(
   optimizer after it brings the minus.
 
   ``update(grads, state, params=None, *, losses=None, cross_gramian=None,
-  task_mask=None)`` takes the gradients that `mtljax.value_and_task_grads`
-  returns: shared leaves ``(T, *p.shape)``, leaves of a task ``p.shape``.
-  ``losses`` ``(T,)`` and ``cross_gramian`` ``(T, T)``, of two further batches
-  (see `mtljax.cross_gramian`), are required where the method reads them.
+  hypergradient=None, task_mask=None)`` takes the gradients that
+  `mtljax.value_and_task_grads` returns: shared leaves ``(T, *p.shape)``, leaves
+  of a task ``p.shape``. ``losses`` ``(T,)``, ``cross_gramian`` ``(T, T)``, of
+  two further batches (see `mtljax.cross_gramian`), and ``hypergradient`` (see
+  `mtljax.hypergradient`) are required where the method reads them.
   ``task_mask`` ``(T,)`` is true for the tasks present; the others get weight 0
   and the rest the answer of the smaller problem, whatever the absent ones'
   losses and gradients hold (but a NaN of theirs reaches the gradients of all in
@@ -399,7 +412,7 @@ def build(
 ) -> Aggregator:
   """`aggregate`, with conventions that are known to be good."""
   info = weighting.info
-  known = {'losses', 'gramian', 'cross_gramian'}
+  known = {'losses', 'gramian', 'cross_gramian', 'hypergradient'}
   if weighting.needs - known:
     raise ValueError(
       f'{info.name} needs {sorted(weighting.needs - known)}, which aggregate '
@@ -428,6 +441,7 @@ def build(
     *,
     losses=None,
     cross_gramian=None,
+    hypergradient=None,
     task_mask=None,
     losses_after_follow=False,
     **extra_args,
@@ -439,6 +453,9 @@ def build(
     losses = _checks.checked_losses(info.name, reads_losses, losses, num_tasks)
     cross_gramian = _checks.checked_cross_gramian(
       info.name, reads_cross, cross_gramian, num_tasks
+    )
+    hypergradient = _checks.checked_hypergradient(
+      info.name, weighting.lookahead, hypergradient, num_tasks
     )
     task_mask = _checks.checked_mask(task_mask, num_tasks)
     if state.count is not None and not losses_after_follow:
@@ -464,6 +481,7 @@ def build(
       cross_gramian,
       task_mask,
       state,
+      hypergradient,
     )
     return jax.tree.unflatten(treedef, leaves), state
 
