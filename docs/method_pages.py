@@ -51,6 +51,8 @@ def facts(method: mtl.MethodSummary) -> list[tuple[str, str]]:
   """What `mtljax.methods` knows, in words."""
   reads = ' and '.join(READS[need] for need in method.needs) or 'nothing'
   cost = PASSES[method.routes[0]]
+  if 'hypergradient' in method.needs:
+    cost += ', beside those of a step ahead and of a validation batch'
   others = ', '.join(f'`{route}`' for route in method.routes[1:])
   found = [
     ('reads', reads),

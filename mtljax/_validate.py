@@ -179,7 +179,7 @@ def tasks(
     )
   if num_tasks is not None and max(found) >= num_tasks:
     raise ValueError(
-      f'{name}={value!r}: there are num_tasks={num_tasks} tasks, counted from '
-      '0.'
+      f'{name}={value!r} must be indices below num_tasks={num_tasks}, counted '
+      'from 0.'
     )
   return found

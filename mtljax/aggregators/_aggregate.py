@@ -17,7 +17,7 @@ from mtljax._types import (
   TaskStats,
   Weighting,
 )
-from mtljax.aggregators import _checks
+from mtljax.aggregators import _checks, _counting
 
 
 class AggregateState(NamedTuple):
@@ -29,45 +29,6 @@ class AggregateState(NamedTuple):
   weighting_state: Any
 
 
-def masked_stats(stats: TaskStats) -> TaskStats:
-  """Statistics in which absent tasks read as zero, whatever they held."""
-  mask = stats.mask
-  if mask is None:
-    return stats
-  both = mask[:, None] & mask[None, :]
-
-  def clean(value, where):
-    return None if value is None else jnp.where(where, value, 0)
-
-  columns = mask
-  if stats.hypergradient is not None:
-    columns = jnp.broadcast_to(mask, stats.hypergradient.shape)
-  return TaskStats(
-    losses=clean(stats.losses, mask),
-    gramian=clean(stats.gramian, both),
-    cross_gramian=clean(stats.cross_gramian, both),
-    hypergradient=clean(stats.hypergradient, columns),
-    mask=mask,
-  )
-
-
-def stay_unless(ok: jax.Array, new: Any, old: Any) -> Any:
-  """The new state, or the old one where a step, or the new one, is not finite.
-
-  Counters and keys, scalars that are not floating, move on: one that depends on
-  numbers would make a condition on it a batched one under `jax.vmap`.
-  """
-  ok = ok & _tree.stays_finite(new, old)
-
-  def one(n, o):
-    counts = n.ndim == 0 and not jnp.issubdtype(n.dtype, jnp.floating)
-    if n is o or counts:
-      return n
-    return jnp.where(ok, n, o)
-
-  return jax.tree.map(one, new, old)
-
-
 def decide(
   weighting: Weighting, stats: TaskStats, state: AggregateState
 ) -> AggregateState:
@@ -76,7 +37,7 @@ def decide(
   What is not finite never enters the weighting's state, be it of statistics
   that are not or of those that are, where the method is not defined.
   """
-  stats = masked_stats(stats)
+  stats = _counting.masked_stats(stats)
   weights, inner = weighting.update(stats, state.weighting_state)
   read = [getattr(stats, need) for need in sorted(weighting.needs)]
   finite = jnp.array(True)
@@ -91,7 +52,7 @@ def decide(
   return state._replace(
     weights=weights.astype(state.weights.dtype),
     gramian=gramian,
-    weighting_state=stay_unless(finite, inner, state.weighting_state),
+    weighting_state=_counting.stay_unless(finite, inner, state.weighting_state),
   )
 
 
@@ -107,7 +68,9 @@ def observe(
   before = state.weighting_state
   moved = jnp.all(jnp.isfinite(state.weights))
   after = weighting.observe(losses_after, before)
-  return state._replace(weighting_state=stay_unless(moved, after, before))
+  return state._replace(
+    weighting_state=_counting.stay_unless(moved, after, before)
+  )
 
 
 def observe_inside(

@@ -3464,8 +3464,7 @@ def auto_lambda(
   :math:`h = 0`             they stay
   absent tasks              0, and they are not in the step ahead; what is
                             learned of them stands still
-  validation batch without  only those of the primary tasks that it has count
-  tasks
+  validation lacks a task   it does not count; those that are there do
   NaN or infinity           NaN in that step; what is learned stands still
   ========================  ==================================================
 
@@ -3558,12 +3557,11 @@ def moml(
   one task                  1
   :math:`a_p = 0`           p does not count; with no other, Adam goes on by
                             what it has of the steps before
-  0 in the hull of the      likewise, up to rounding
-  :math:`a_p`
+  0 in the hull             Adam gets 0: d is no longer than the root of the
+                            rounding error times the longest :math:`a_p`
   absent tasks              0, and they are not in the step ahead; what is
                             learned of them stands still
-  validation batch without  only those of the primary tasks that it has count
-  tasks
+  validation lacks a task   it does not count; those that are there do
   NaN or infinity           NaN in that step; what is learned stands still
   ========================  ==================================================
 

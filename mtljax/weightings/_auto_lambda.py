@@ -65,8 +65,7 @@ def auto_lambda(
   :math:`h = 0`             they stay
   absent tasks              0, and they are not in the step ahead; what is
                             learned of them stands still
-  validation batch without  only those of the primary tasks that it has count
-  tasks
+  validation lacks a task   it does not count; those that are there do
   NaN or infinity           NaN in that step; what is learned stands still
   ========================  ==================================================
 

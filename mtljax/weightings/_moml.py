@@ -63,12 +63,11 @@ def moml(
   one task                  1
   :math:`a_p = 0`           p does not count; with no other, Adam goes on by
                             what it has of the steps before
-  0 in the hull of the      likewise, up to rounding
-  :math:`a_p`
+  0 in the hull             Adam gets 0: d is no longer than the root of the
+                            rounding error times the longest :math:`a_p`
   absent tasks              0, and they are not in the step ahead; what is
                             learned of them stands still
-  validation batch without  only those of the primary tasks that it has count
-  tasks
+  validation lacks a task   it does not count; those that are there do
   NaN or infinity           NaN in that step; what is learned stands still
   ========================  ==================================================
 
@@ -128,9 +127,13 @@ def moml(
     shares, residual = min_norm_unit(
       unit, jnp.where(lengths > 0, 1, lengths) if l2 else lengths, counts
     )
-    shares = jnp.where(counts, shares if l2 else shares * lengths, 0)
+    sizes = jnp.where(counts, jnp.ones_like(lengths) if l2 else lengths, 0)
+    shortest = (shares * sizes) @ units
+    # Adam would make steps of full length of what is rounding.
+    least = jnp.sqrt(jnp.finfo(shortest.dtype).eps) * jnp.max(sizes)
+    nothing = jnp.sqrt(jnp.sum(jnp.square(shortest))) <= least
     direction, optimizer_state = _loss_common.adam_step(
-      shares @ units, state.optimizer_state, mask
+      jnp.where(nothing, 0, shortest), state.optimizer_state, mask
     )
     rate = jnp.asarray(learning_rate, state.learned.dtype)
     learned = state.learned - rate * direction

@@ -116,7 +116,7 @@ def test_no_slope_at_the_best_point():
     ({'hypergradient': 'finite'}, 3, "hypergradient='finite'.*Did you mean"),
     ({'primary': []}, 3, r'primary=\[\] must name at least one'),
     ({'primary': [1, 1]}, 3, r'primary=\[1, 1\].*each once'),
-    ({'primary': [3]}, 3, r'primary=\(3,\): there are num_tasks=3'),
+    ({'primary': [3]}, 3, r'primary=\(3,\) must be .*below num_tasks=3'),
     ({'primary': [0.5]}, 3, r'primary\[0\]=0.5'),
     ({}, (1, 3), r'weights has shape \(1, 3\)'),
   ],

@@ -103,6 +103,17 @@ def test_moml_leaves_out_what_no_weight_changes(x64):
   np.testing.assert_allclose(still, 1 / 3, rtol=1e-12)
 
 
+@pytest.mark.parametrize('normalize', ['l2', 'none'])
+def test_moml_does_not_step_by_rounding(normalize):
+  # Three directions in a plane, none of which is better for all.
+  angles = np.array([0.1, 2.2, 4.1])
+  plane = np.stack([[1, -1, 0], [0.5, 0.5, -1]])
+  rows = np.stack([np.cos(angles), np.sin(angles)], 1) @ plane * [[9], [1], [3]]
+  weighting = mtl.weightings.moml(learning_rate=0.1, normalize=normalize)
+  found = followed(weighting, [rows.astype(np.float32)] * 3)
+  np.testing.assert_allclose(found, 1 / 3, rtol=1e-6)
+
+
 @pytest.mark.parametrize('name', ['auto_lambda', 'moml'])
 def test_absent_tasks_are_the_smaller_problem(name):
   make = getattr(mtl.weightings, name)

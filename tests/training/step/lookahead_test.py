@@ -9,7 +9,12 @@ import pytest
 from toy import BATCH, FORMS, LABELS, PARAMS, STAGED, T, plain
 
 import mtljax as mtl
-from mtljax.training import Checkpointer, make_mesh, make_train_step
+from mtljax.training import (
+  Checkpointer,
+  make_mesh,
+  make_sweep,
+  make_train_step,
+)
 from mtljax.training.step import _lookahead
 from mtljax.training.step.sharding import Layout
 
@@ -252,6 +257,38 @@ def test_masks_of_either_batch(name):
   )
 
 
+@pytest.mark.parametrize('mode', ['vmap', 'loop'])
+def test_members_of_a_sweep_are_as_alone(mode):
+  def losses(w, x):
+    return jnp.stack([(w - x) ** 2, (w + x) ** 4])
+
+  def build_one(hparams):
+    method = mtl.auto_lambda(
+      2, inner_learning_rate=hparams['inner'], learning_rate=0.02
+    )
+    return make_train_step(method, optax.sgd(0.1), losses)
+
+  inner = [0.02, 0.2]
+  sweep = make_sweep(build_one, {'inner': inner}, mode=mode)
+  keys = jax.random.split(jax.random.key(0), 2)
+  state = sweep.init(jnp.array(0.3), keys=keys)
+  for val in (0.5, -1.0):
+    state, metrics = sweep.step(state, 1.0, val_batch=val)
+  for i, rate in enumerate(inner):
+    made = build_one({'inner': rate})
+    alone = made.init(jnp.array(0.3), key=keys[i])
+    for val in (0.5, -1.0):
+      alone, expected = made.step(alone, 1.0, val_batch=val)
+    np.testing.assert_allclose(
+      metrics['weights'][i], expected['weights'], rtol=1e-6
+    )
+    np.testing.assert_allclose(
+      sweep.member(state, i).params, alone.params, rtol=1e-6
+    )
+  with pytest.raises(ValueError, match='val_batch=None'):
+    sweep.step(state, 1.0)
+
+
 @pytest.mark.parametrize(
   'method, val_batch, words',
   [
@@ -310,7 +347,7 @@ def test_validation_batch_missing_or_superfluous(method, val_batch, words):
     (
       lambda: build('auto_lambda', primary=[T]),
       ValueError,
-      r'primary=\(3,\): there are num_tasks=3',
+      r'primary=\(3,\) must be .*below num_tasks=3',
     ),
   ],
 )
