@@ -76,7 +76,7 @@ def check(found, expected):
 @pytest.mark.parametrize(
   'name, form, options',
   [
-    ('auto_lambda', 'plain', {}),
+    pytest.param('auto_lambda', 'plain', {}, marks=pytest.mark.slow),
     ('auto_lambda', 'staged', {'hypergradient': 'finite_difference'}),
     ('auto_lambda', 'sequence', {'projection': 'softmax', 'primary': None}),
     ('moml', 'staged', {'primary': [0, 2]}),
@@ -112,7 +112,9 @@ def test_a_weighting_and_the_other_routes():
     check(state.params, params)
 
 
-@pytest.mark.parametrize('how', ['every', 'every_k'])
+@pytest.mark.parametrize(
+  'how', ['every', pytest.param('every_k', marks=pytest.mark.slow)]
+)
 def test_held_weights_do_not_look_ahead(how):
   method = build('auto_lambda')
   params, expected = by_hand(method, every=2)
@@ -232,7 +234,9 @@ def test_resumes_in_the_same_bits(tmp_path):
     np.testing.assert_array_equal(one, other)
 
 
-@pytest.mark.parametrize('name', ['auto_lambda', 'moml'])
+@pytest.mark.parametrize(
+  'name', ['auto_lambda', pytest.param('moml', marks=pytest.mark.slow)]
+)
 def test_masks_of_either_batch(name):
   made = make_train_step(build(name, primary=[0, 2]), optax.sgd(1e-3), STAGED)
   alone = make_train_step(build(name, primary=[0]), optax.sgd(1e-3), STAGED)
@@ -257,7 +261,9 @@ def test_masks_of_either_batch(name):
   )
 
 
-@pytest.mark.parametrize('mode', ['vmap', 'loop'])
+@pytest.mark.parametrize(
+  'mode', ['vmap', pytest.param('loop', marks=pytest.mark.slow)]
+)
 def test_members_of_a_sweep_are_as_alone(mode):
   def losses(w, x):
     return jnp.stack([(w - x) ** 2, (w + x) ** 4])
