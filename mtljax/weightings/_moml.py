@@ -97,9 +97,9 @@ def moml(
     ...   hypergradient=jnp.array([[-3.0, 0.5], [-0.2, -0.1]]))
     >>> for _ in range(2):
     ...   weights, state = weighting.update(stats, state)
-    ...   print(weights.round(3))
-    [0.55 0.45]
-    [0.599 0.401]
+    ...   print([round(float(w), 3) for w in weights])
+    [0.55, 0.45]
+    [0.599, 0.401]
 
   References:
     Ye et al., `Multi-Objective Meta Learning
