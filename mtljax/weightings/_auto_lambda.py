@@ -96,10 +96,10 @@ def auto_lambda(
     >>> stats = mtl.TaskStats(hypergradient=jnp.array([-3.0, 0.5]))
     >>> for _ in range(3):
     ...   weights, state = weighting.update(stats, state)
-    ...   print(weights.round(3))
-    [0.11 0.09]
-    [0.12 0.08]
-    [0.13 0.07]
+    ...   print([round(float(w), 3) for w in weights])
+    [0.11, 0.09]
+    [0.12, 0.08]
+    [0.13, 0.07]
 
   References:
     Liu et al., `Auto-Lambda: Disentangling Dynamic Task Relationships
