@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pathlib
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -58,6 +58,19 @@ def build(name: str) -> tuple[mtl.Aggregator, optax.GradientTransformation]:
   return method, optax.chain(method, optax.adam(RATE))
 
 
+def hypergradient(
+  method: mtl.Aggregator, point: jax.Array, state: Any
+) -> jax.Array:
+  """On the same losses, with the rule's weights in the step ahead."""
+  asked = method.weighting.lookahead
+  fn = mtl.hypergradient(
+    lambda point: toy.losses(point) + SHIFT,
+    inner_learning_rate=asked.inner_learning_rate,
+    separate=asked.separate,
+  )
+  return fn(point, asked.weights(state[0].weighting_state), (), ())
+
+
 def run(name: str) -> Trajectory:
   """Trains from the three starts of the papers, in one program."""
   method, tx = build(name)
@@ -70,6 +83,8 @@ def run(name: str) -> Trajectory:
     extra = {}
     if 'cross_gramian' in method.needs:
       extra['cross_gramian'] = mtl.cross_gramian(grads, grads)
+    if 'hypergradient' in method.needs:
+      extra['hypergradient'] = hypergradient(method, point, state)
     updates, state = tx.update(grads, state, point, losses=losses, **extra)
     point = optax.apply_updates(point, updates)
     weights = mtl.get_weights(state) if has_weights else jnp.zeros(2)

@@ -34,8 +34,10 @@ on a page for each method. What is in `mtl.contrib` is a reconstruction.
 BOTTOM = """
 - **reads**: what the weights are computed from: the losses, the Gramian of
   the tasks' gradients on the shared parameters, or the cross-Gramian of their
-  gradients on two independent batches (`mtl.cross_gramian`). *gradients*: the
-  update is made of the gradients themselves.
+  gradients on two independent batches (`mtl.cross_gramian`). *hypergradient*:
+  the derivatives of validation losses after a step by the weights in it
+  (`mtl.hypergradient`). *gradients*: the update is made of the gradients
+  themselves.
 - **routes**: how `mtljax.training.make_train_step` can get it, its default
   first; see [routes](routes.md). `features` is an approximation for methods
   that read the Gramian, and needs a `mtl.Staged` loss.
@@ -63,9 +65,10 @@ over steps (Zhou et al., 2022, <https://openreview.net/forum?id=ScwfQ7hdwyP>),
 keeps them constant after some steps. `mtl.select` takes one of several methods
 by a number, for [sweeps](sweeps.md) over methods.
 
-Around any but `modo`, `sdmgrad` and the optimizers: `mtl.sam` takes all
-gradients at one point that is worst for the summed loss (Foret et al., 2021,
-<https://arxiv.org/abs/2010.01412>), by any route of the method inside;
+Around any but `auto_lambda`, `moml`, `modo`, `sdmgrad` and the optimizers:
+`mtl.sam` takes all gradients at one point that is worst for the summed loss
+(Foret et al., 2021, <https://arxiv.org/abs/2010.01412>), by any route of the
+method inside;
 `mtl.flat_regions` perturbs each task by itself and aggregates losses and
 flatness apart (F-MTL; Phan et al., 2022, <https://arxiv.org/abs/2211.13723>),
 by the jacobian route; `mtl.samo` perturbs each task between the mean's

@@ -24,6 +24,7 @@ READS = {
   'losses': 'the losses',
   'gramian': 'the Gramian of the gradients',
   'cross_gramian': 'the Gramian of the gradients of two batches',
+  'hypergradient': 'how validation losses answer to the weights of a step',
   'gradients': 'the gradients themselves',
 }
 PASSES = {
@@ -51,6 +52,8 @@ def facts(method: mtl.MethodSummary) -> list[tuple[str, str]]:
   """What `mtljax.methods` knows, in words."""
   reads = ' and '.join(READS[need] for need in method.needs) or 'nothing'
   cost = PASSES[method.routes[0]]
+  if 'hypergradient' in method.needs:
+    cost += ', beside those of a step ahead and of a validation batch'
   others = ', '.join(f'`{route}`' for route in method.routes[1:])
   found = [
     ('reads', reads),

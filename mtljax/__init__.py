@@ -42,6 +42,7 @@ from mtljax.aggregators import observe_validation as observe_validation
 from mtljax.aggregators import per_task as per_task
 from mtljax.aggregators import select as select
 from mtljax.aggregators._methods import aligned_mtl as aligned_mtl
+from mtljax.aggregators._methods import auto_lambda as auto_lambda
 from mtljax.aggregators._methods import balancer as balancer
 from mtljax.aggregators._methods import bmtl as bmtl
 from mtljax.aggregators._methods import cagrad as cagrad
@@ -75,6 +76,7 @@ from mtljax.aggregators._methods import meta_balance as meta_balance
 from mtljax.aggregators._methods import mgda as mgda
 from mtljax.aggregators._methods import moco as moco
 from mtljax.aggregators._methods import modo as modo
+from mtljax.aggregators._methods import moml as moml
 from mtljax.aggregators._methods import nash_mtl as nash_mtl
 from mtljax.aggregators._methods import pbi as pbi
 from mtljax.aggregators._methods import pcd as pcd
@@ -96,6 +98,7 @@ from mtljax.aggregators._methods import uw_o as uw_o
 from mtljax.aggregators._methods import uw_so as uw_so
 from mtljax.gradients import HeadAux as HeadAux
 from mtljax.gradients import Staged as Staged
+from mtljax.gradients import hypergradient as hypergradient
 from mtljax.gradients import task_grad_fn as task_grad_fn
 from mtljax.gradients import value_and_gramian as value_and_gramian
 from mtljax.gradients import value_and_sample_grads as value_and_sample_grads

@@ -48,7 +48,8 @@ class MethodSummary:
     name: that of the function in `mtljax`, or in `mtljax.contrib`.
     contrib: whether it is in `mtljax.contrib`, so a reconstruction.
     needs: what it reads: ``'losses'``, ``'gramian'``, ``'cross_gramian'``,
-      ``'gradients'``; none of them for constant and random weights.
+      ``'hypergradient'``, ``'gradients'``; none of them for constant and random
+      weights.
     routes: how `mtljax.training.make_train_step` can get that, its default
       first.
     invariance: what a change of a task's loss scale does to the update:
@@ -185,9 +186,17 @@ def _stateful(method: Aggregator) -> bool:
   if method.weighting is not None and method.weighting.observe is not None:
     return True
 
+  ahead = None if method.weighting is None else method.weighting.lookahead
+  shape = (2, 2) if ahead is not None and ahead.separate else (2,)
+
   def update(state, grads, losses, cross):
     return method.update(
-      grads, state, params, losses=losses, cross_gramian=cross
+      grads,
+      state,
+      params,
+      losses=losses,
+      cross_gramian=cross,
+      hypergradient=jnp.broadcast_to(losses, shape),
     )[1]
 
   state = method.init(params)

@@ -14,7 +14,15 @@ import optax
 from mtljax import _labels
 
 Invariance = Literal['none', 'direction', 'full']
-Need = Literal['losses', 'gramian', 'cross_gramian', 'gradients', 'task_grads']
+Need = Literal[
+  'losses',
+  'gramian',
+  'cross_gramian',
+  'hypergradient',
+  'gradients',
+  'task_grads',
+]
+Hypergradient = Literal['exact', 'finite_difference']
 
 WeightingState = Any
 
@@ -30,6 +38,9 @@ class TaskStats:
       or wider.
     cross_gramian: inner products between the gradients of two independent
       batches, shape ``(T, T)``; row from the first batch.
+    hypergradient: derivatives of validation losses after a step ahead by the
+      tasks' weights in it: of their sum ``(T,)`` or of each of P losses
+      ``(P, T)``, as the method asks for them.
     mask: true for the tasks present in this step, shape ``(T,)``; None means
       that all are.
   """
@@ -37,6 +48,7 @@ class TaskStats:
   losses: jax.Array | None = None
   gramian: jax.Array | None = None
   cross_gramian: jax.Array | None = None
+  hypergradient: jax.Array | None = None
   mask: jax.Array | None = None
 
 
@@ -122,6 +134,8 @@ class Weighting(NamedTuple):
     info: facts about the method.
     reuse: for a wrapper that holds weights over steps, what it holds and when
       they are due; None for the others.
+    lookahead: what a rule that reads the hypergradient asks for; None for the
+      others.
   """
 
   init: Callable[..., WeightingState]
@@ -130,6 +144,25 @@ class Weighting(NamedTuple):
   observe: Callable[[jax.Array, WeightingState], WeightingState] | None = None
   info: MethodInfo = MethodInfo(name='custom', paper='')
   reuse: Reuse | None = None
+  lookahead: Lookahead | None = None
+
+
+class Lookahead(NamedTuple):
+  """Which hypergradient a rule reads.
+
+  Attributes:
+    weights: ``weights(state) -> (T,)``: those of the losses in the step ahead.
+    inner_learning_rate: of that step.
+    primary: the tasks whose validation losses count; None: all.
+    separate: whether each of them by itself, ``(P, T)``, or their sum.
+    hypergradient: how it is taken.
+  """
+
+  weights: Callable[[WeightingState], jax.Array]
+  inner_learning_rate: Any
+  primary: tuple[int, ...] | None = None
+  separate: bool = False
+  hypergradient: Hypergradient = 'exact'
 
 
 class Reuse(NamedTuple):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 import numbers
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import jax
@@ -153,3 +153,33 @@ def num_tasks(value: Any) -> int:
   if value < 1:
     raise ValueError(f'num_tasks={value} must be at least 1.')
   return value
+
+
+def tasks(
+  name: str, value: Any, num_tasks: int | None = None
+) -> tuple[int, ...] | None:
+  """Returns the indices as a tuple of ints, or None for None.
+
+  Raises:
+    TypeError: the value is not a sequence.
+    ValueError: it is empty, or an entry is not an int of at least 0, below
+      ``num_tasks`` where that is known, and there once.
+  """
+  if value is None:
+    return None
+  if isinstance(value, (jax.Array, np.ndarray)) and value.ndim == 1:
+    value = value.tolist()
+  if not isinstance(value, Sequence) or isinstance(value, (str, bytes)):
+    raise TypeError(f'{name}={value!r} must be a list of indices of tasks.')
+  found = tuple(integer(f'{name}[{i}]', x, 0) for i, x in enumerate(value))
+  if not found or len(set(found)) < len(found):
+    raise ValueError(
+      f'{name}={value!r} must name at least one task, and each once; None is '
+      'all of them.'
+    )
+  if num_tasks is not None and max(found) >= num_tasks:
+    raise ValueError(
+      f'{name}={value!r} must be indices below num_tasks={num_tasks}, counted '
+      'from 0.'
+    )
+  return found

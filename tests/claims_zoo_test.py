@@ -215,6 +215,8 @@ def holding(errors, tolerance):
 
 def reads_gradients(m):
   tx = m(3)
+  if 'hypergradient' in tx.needs:
+    return False
   reads = tx.weighting is None or any('gramian' in need for need in tx.needs)
   return reads and not m.warms_up
 

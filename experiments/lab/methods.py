@@ -16,9 +16,14 @@ WRAPPERS = {'flat': mtl.flat_regions, 'sam': mtl.sam}
 ALL = 'all'
 
 
-def plain_names() -> list[str]:
-  """Every method of the library."""
-  return list(_catalog.method_names())
+@functools.cache
+def plain_names() -> tuple[str, ...]:
+  """Every method of the library that a step without validation data takes."""
+  return tuple(
+    name
+    for name in _catalog.method_names()
+    if 'hypergradient' not in _catalog.example_method(name).needs
+  )
 
 
 @functools.cache
@@ -125,4 +130,10 @@ def make_method(
 def check_names(names: Sequence[str]) -> None:
   """Raises ValueError for the first name that is not known."""
   for name in names:
+    if name in _catalog.method_names() and name not in plain_names():
+      raise ValueError(
+        f'--methods={name} learns its weights on validation batches, which '
+        'the steps of experiments do not get; use it by '
+        'mtljax.training.make_train_step.'
+      )
     _validate.one_of('--methods', name, method_names())

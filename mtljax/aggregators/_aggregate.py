@@ -17,7 +17,7 @@ from mtljax._types import (
   TaskStats,
   Weighting,
 )
-from mtljax.aggregators import _checks
+from mtljax.aggregators import _checks, _counting
 
 
 class AggregateState(NamedTuple):
@@ -29,41 +29,6 @@ class AggregateState(NamedTuple):
   weighting_state: Any
 
 
-def masked_stats(stats: TaskStats) -> TaskStats:
-  """Statistics in which absent tasks read as zero, whatever they held."""
-  mask = stats.mask
-  if mask is None:
-    return stats
-  both = mask[:, None] & mask[None, :]
-
-  def clean(value, where):
-    return None if value is None else jnp.where(where, value, 0)
-
-  return TaskStats(
-    losses=clean(stats.losses, mask),
-    gramian=clean(stats.gramian, both),
-    cross_gramian=clean(stats.cross_gramian, both),
-    mask=mask,
-  )
-
-
-def stay_unless(ok: jax.Array, new: Any, old: Any) -> Any:
-  """The new state, or the old one where a step, or the new one, is not finite.
-
-  Counters and keys, scalars that are not floating, move on: one that depends on
-  numbers would make a condition on it a batched one under `jax.vmap`.
-  """
-  ok = ok & _tree.stays_finite(new, old)
-
-  def one(n, o):
-    counts = n.ndim == 0 and not jnp.issubdtype(n.dtype, jnp.floating)
-    if n is o or counts:
-      return n
-    return jnp.where(ok, n, o)
-
-  return jax.tree.map(one, new, old)
-
-
 def decide(
   weighting: Weighting, stats: TaskStats, state: AggregateState
 ) -> AggregateState:
@@ -72,7 +37,7 @@ def decide(
   What is not finite never enters the weighting's state, be it of statistics
   that are not or of those that are, where the method is not defined.
   """
-  stats = masked_stats(stats)
+  stats = _counting.masked_stats(stats)
   weights, inner = weighting.update(stats, state.weighting_state)
   read = [getattr(stats, need) for need in sorted(weighting.needs)]
   finite = jnp.array(True)
@@ -87,7 +52,7 @@ def decide(
   return state._replace(
     weights=weights.astype(state.weights.dtype),
     gramian=gramian,
-    weighting_state=stay_unless(finite, inner, state.weighting_state),
+    weighting_state=_counting.stay_unless(finite, inner, state.weighting_state),
   )
 
 
@@ -103,7 +68,9 @@ def observe(
   before = state.weighting_state
   moved = jnp.all(jnp.isfinite(state.weights))
   after = weighting.observe(losses_after, before)
-  return state._replace(weighting_state=stay_unless(moved, after, before))
+  return state._replace(
+    weighting_state=_counting.stay_unless(moved, after, before)
+  )
 
 
 def observe_inside(
@@ -231,6 +198,7 @@ def apply(
   cross_gramian: jax.Array | None,
   mask: jax.Array | None,
   state: AggregateState,
+  hypergradient: jax.Array | None = None,
 ) -> tuple[list[jax.Array], AggregateState]:
   """Gradients to statistics to weights to one update, on checked leaves."""
   if conventions.nonfinite == 'drop_task':
@@ -238,6 +206,9 @@ def apply(
     if cross_gramian is not None:
       # A bad gradient of either batch is seen on the diagonal.
       finite = finite & jnp.isfinite(jnp.diagonal(cross_gramian))
+    if hypergradient is not None:
+      rows = hypergradient.reshape(-1, len(finite))
+      finite = finite & jnp.all(jnp.isfinite(rows), axis=0)
     mask = finite if mask is None else mask & finite
   gramian = None
   if 'gramian' in weighting.needs:
@@ -245,7 +216,11 @@ def apply(
       [x for x, used in zip(leaves, in_gramian, strict=True) if used]
     )
   stats = TaskStats(
-    losses=losses, gramian=gramian, cross_gramian=cross_gramian, mask=mask
+    losses=losses,
+    gramian=gramian,
+    cross_gramian=cross_gramian,
+    hypergradient=hypergradient,
+    mask=mask,
   )
   state = decide(weighting, stats, state)
   return combine(conventions, labels, leaves, state.weights, mask), state
@@ -310,10 +285,11 @@ def aggregate(
   optimizer after it brings the minus.
 
   ``update(grads, state, params=None, *, losses=None, cross_gramian=None,
-  task_mask=None)`` takes the gradients that `mtljax.value_and_task_grads`
-  returns: shared leaves ``(T, *p.shape)``, leaves of a task ``p.shape``.
-  ``losses`` ``(T,)`` and ``cross_gramian`` ``(T, T)``, of two further batches
-  (see `mtljax.cross_gramian`), are required where the method reads them.
+  hypergradient=None, task_mask=None)`` takes the gradients that
+  `mtljax.value_and_task_grads` returns: shared leaves ``(T, *p.shape)``, leaves
+  of a task ``p.shape``. ``losses`` ``(T,)``, ``cross_gramian`` ``(T, T)``, of
+  two further batches (see `mtljax.cross_gramian`), and ``hypergradient`` (see
+  `mtljax.hypergradient`) are required where the method reads them.
   ``task_mask`` ``(T,)`` is true for the tasks present; the others get weight 0
   and the rest the answer of the smaller problem, whatever the absent ones'
   losses and gradients hold (but a NaN of theirs reaches the gradients of all in
@@ -399,7 +375,7 @@ def build(
 ) -> Aggregator:
   """`aggregate`, with conventions that are known to be good."""
   info = weighting.info
-  known = {'losses', 'gramian', 'cross_gramian'}
+  known = {'losses', 'gramian', 'cross_gramian', 'hypergradient'}
   if weighting.needs - known:
     raise ValueError(
       f'{info.name} needs {sorted(weighting.needs - known)}, which aggregate '
@@ -428,6 +404,7 @@ def build(
     *,
     losses=None,
     cross_gramian=None,
+    hypergradient=None,
     task_mask=None,
     losses_after_follow=False,
     **extra_args,
@@ -439,6 +416,9 @@ def build(
     losses = _checks.checked_losses(info.name, reads_losses, losses, num_tasks)
     cross_gramian = _checks.checked_cross_gramian(
       info.name, reads_cross, cross_gramian, num_tasks
+    )
+    hypergradient = _checks.checked_hypergradient(
+      info.name, weighting.lookahead, hypergradient, num_tasks
     )
     task_mask = _checks.checked_mask(task_mask, num_tasks)
     if state.count is not None and not losses_after_follow:
@@ -464,6 +444,7 @@ def build(
       cross_gramian,
       task_mask,
       state,
+      hypergradient,
     )
     return jax.tree.unflatten(treedef, leaves), state
 

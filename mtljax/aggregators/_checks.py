@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from mtljax import _labels, _tree
+from mtljax._types import Lookahead
 
 
 def check_gradients(
@@ -120,3 +121,26 @@ def checked_cross_gramian(
       f'num_tasks) = ({num_tasks}, {num_tasks}), as mtl.cross_gramian returns.'
     )
   return cross_gramian
+
+
+def checked_hypergradient(
+  name: str, lookahead: Lookahead | None, value: Any, num_tasks: int
+) -> jax.Array | None:
+  """The hypergradient as an array, or None if the method reads none."""
+  if lookahead is None:
+    return None
+  if value is None:
+    raise TypeError(
+      f'{name} reads the derivatives of validation losses by the weights: pass '
+      'update(..., hypergradient=mtl.hypergradient(...)(...)).'
+    )
+  value = _real('hypergradient', value)
+  tasks = num_tasks if lookahead.primary is None else len(lookahead.primary)
+  wanted = (tasks, num_tasks) if lookahead.separate else (num_tasks,)
+  if value.shape != wanted:
+    raise ValueError(
+      f'hypergradient has shape {value.shape}; {name} reads {wanted}: build it '
+      f'by mtl.hypergradient(separate={lookahead.separate}, primary='
+      f'{lookahead.primary}).'
+    )
+  return value

@@ -38,6 +38,8 @@ _PLACES = {
     'mtl.contrib',
   ),
 }
+AHEAD = '\n  ...   hypergradient=jnp.ones(2)'
+AHEAD_EACH = '\n  ...   hypergradient=jnp.eye(2)'
 CROSS = '\n  ...   cross_gramian=mtl.cross_gramian(grads, grads)'
 
 

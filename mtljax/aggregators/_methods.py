@@ -15,9 +15,10 @@ from mtljax.aggregators import (
   _moco,
   _trimmed_mean,
 )
-from mtljax.aggregators._lift import CROSS, lift, lift_rule
+from mtljax.aggregators._lift import AHEAD, AHEAD_EACH, CROSS, lift, lift_rule
 from mtljax.weightings import (
   _aligned,
+  _auto_lambda,
   _balancer,
   _bmtl,
   _cagrad,
@@ -42,6 +43,7 @@ from mtljax.weightings import (
   _linear,
   _mgda,
   _modo,
+  _moml,
   _nash,
   _pbi,
   _pcd,
@@ -105,6 +107,8 @@ pmtl = lift(_pmtl.pmtl)
 pmgda = lift(_pmgda.pmgda)
 modo = lift(_modo.modo, _reads=CROSS)
 sdmgrad = lift(_sdmgrad.sdmgrad, _reads=CROSS)
+auto_lambda = lift(_auto_lambda.auto_lambda, _reads=AHEAD)
+moml = lift(_moml.moml, _reads=AHEAD_EACH)
 graddrop = lift_rule(_graddrop.graddrop)
 trimmed_mean = lift_rule(_trimmed_mean.trimmed_mean)
 excess_mtl = lift_rule(_excess_mtl.excess_mtl)

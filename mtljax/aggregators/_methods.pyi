@@ -15,6 +15,8 @@ from mtljax import _labels
 from mtljax._types import Aggregator, Weighting
 from mtljax.weightings import _preference
 from mtljax.weightings._aligned import ScaleMode
+from mtljax.weightings._auto_lambda import Hypergradient
+from mtljax.weightings._moml import Hypergradient
 from mtljax.weightings._stch import Vector
 
 
@@ -3405,6 +3407,198 @@ def sdmgrad(
     >>> grads = {'w': jnp.array([[1.0, 0.0, 0.0], [0.0, 2.0, 0.0]])}
     >>> update, state = tx.update(grads, tx.init(None),
     ...   cross_gramian=mtl.cross_gramian(grads, grads))
+    >>> update['w'].shape, mtl.get_weights(state).shape
+    ((3,), (2,))
+  """
+
+
+def auto_lambda(
+  num_tasks: int,
+  *,
+  primary: Sequence[int] | None = None,
+  learning_rate: ArrayLike = 0.0001,
+  inner_learning_rate: ArrayLike = 0.1,
+  initial_weight: ArrayLike = 0.1,
+  projection: Literal['nonnegative', 'softmax'] = 'nonnegative',
+  hypergradient: Hypergradient = 'exact',
+  labels: _labels.Labels | None = None,
+  gramian_labels: Any | None = None,
+  weight_heads: bool | None = None,
+  scale: ArrayLike = 1.0,
+  max_norm: ArrayLike | None = None,
+  key: jax.Array | int = 0,
+  nonfinite: Literal['propagate', 'drop_task'] = 'propagate',
+) -> Aggregator:
+  r"""Auto-Lambda: weights that make one step best for primary tasks.
+
+  The weights :math:`\lambda` descend the validation losses of the primary
+  tasks P after a step that they decide:
+
+  .. math:: \min_\lambda \sum_{p \in P} L^{\mathrm{val}}_p(\theta'), \qquad
+     \theta' = \theta - \eta \sum_t \lambda_t \nabla L_t(\theta), \qquad
+     h_t = -\eta\, \Big\langle \nabla L_t(\theta),
+     \sum_{p \in P} \nabla L^{\mathrm{val}}_p(\theta') \Big\rangle
+
+  At every step Adam moves them by :math:`h`, and the parameters take a step
+  with the new ones: a task whose gradient lowers the primary tasks' validation
+  losses gets more. Tasks that are not primary are auxiliary: trained as far as
+  they help. The authors' step ahead has the momentum and the weight decay of
+  their optimizer in it, which do not depend on :math:`\lambda`; here it is
+  plain gradient descent, as in their paper. Theirs may turn negative, which
+  would make a head ascend: here they are kept from 0 on, and grow again from
+  there as soon as :math:`h_t < 0`. The weights have no fixed sum; with
+  ``projection='softmax'``, as in LibMTL, they sum to 1. Heads are weighted, in
+  the step ahead too: the method weights losses.
+
+  Scaling a task's loss changes the update's direction (invariance
+  ``'none'``). Costs in `mtljax.training.make_train_step`, which takes the
+  validation batch as ``val_batch=``, three backward passes in place of one,
+  one of them on that batch, and a forward-mode pass, or two evaluations of the
+  losses; O(T) beside it. On the optax face ``hypergradient=`` is an argument of
+  ``update``, see `mtljax.hypergradient`.
+
+  ========================  ==================================================
+  input                     weights
+  ========================  ==================================================
+  one task                  learned as any; 1 with ``'softmax'``
+  :math:`h = 0`             they stay
+  absent tasks              0, and they are not in the step ahead; what is
+                            learned of them stands still
+  validation lacks a task   it does not count; those that are there do
+  NaN or infinity           NaN in that step; what is learned stands still
+  ========================  ==================================================
+
+  Args:
+    num_tasks: T, a Python int.
+    **options: the options of `mtljax.aggregate`, where they are explained:
+      ``labels``, ``gramian_labels``, ``weight_heads``, ``scale``,
+      ``max_norm``, ``key``, ``nonfinite``.
+    primary: P, indices of tasks, from 0; None: all.
+    learning_rate: of the weights' Adam, at least 0; the authors' is 1e-4, or
+      3e-5.
+    inner_learning_rate: :math:`\eta`, at least 0; the authors take that of
+      their optimizer at the time, from 0.1 on. As Adam does not see the length
+      of :math:`h`, only :math:`\theta'` depends on it.
+    initial_weight: where all weights start, above 0; with ``'softmax'`` they
+      start equal.
+    projection: ``'nonnegative'`` or ``'softmax'``.
+    hypergradient: ``'exact'`` or ``'finite_difference'``, the authors', see
+      `mtljax.hypergradient`.
+
+  Returns:
+    The `mtljax.Aggregator`. Reads the hypergradient.
+
+  Raises:
+    TypeError: ``primary`` is not a list.
+    ValueError: an argument is out of range.
+
+  References:
+    Liu et al., `Auto-Lambda: Disentangling Dynamic Task Relationships
+    <https://arxiv.org/abs/2202.03091>`_, 2022
+
+  The optax face of `mtljax.weightings.auto_lambda`: see `mtljax.aggregate`.
+
+  Examples:
+    >>> import jax.numpy as jnp, mtljax as mtl
+    >>> tx = mtl.auto_lambda(num_tasks=2)
+    >>> grads = {'w': jnp.array([[1.0, 0.0, 0.0], [0.0, 2.0, 0.0]])}
+    >>> update, state = tx.update(grads, tx.init(None),
+    ...   hypergradient=jnp.ones(2))
+    >>> update['w'].shape, mtl.get_weights(state).shape
+    ((3,), (2,))
+  """
+
+
+def moml(
+  num_tasks: int,
+  *,
+  primary: Sequence[int] | None = None,
+  learning_rate: ArrayLike = 0.001,
+  inner_learning_rate: ArrayLike = 0.1,
+  normalize: Literal['none', 'l2'] = 'l2',
+  hypergradient: Hypergradient = 'exact',
+  labels: _labels.Labels | None = None,
+  gramian_labels: Any | None = None,
+  weight_heads: bool | None = None,
+  scale: ArrayLike = 1.0,
+  max_norm: ArrayLike | None = None,
+  key: jax.Array | int = 0,
+  nonfinite: Literal['propagate', 'drop_task'] = 'propagate',
+) -> Aggregator:
+  r"""Multi-objective meta learning (MOML) of the weights, after one step.
+
+  With weights :math:`w = \mathrm{softmax}(\alpha)` and the parameters after a
+  step that they decide,
+
+  .. math:: \theta' = \theta - \eta \sum_t w_t \nabla L_t(\theta), \qquad
+     a_p = \nabla_\alpha L^{\mathrm{val}}_p(\theta'), \qquad
+     d = \sum_{p \in P} c_p \frac{a_p}{\|a_p\|}
+
+  where c are the weights of `mgda` for the vectors :math:`a_p / \|a_p\|`: d is
+  the shortest vector of their hull, and Adam moves :math:`\alpha` by it, so
+  that no validation loss of a primary task rises to first order. The
+  parameters then take a step with the new weights, which sum to 1 and start
+  equal. Where `auto_lambda` adds the validation losses up, this weighs them.
+  The paper's method looks any number of steps ahead; this is the case of one,
+  which its authors run and for which no second derivative is needed. Heads are
+  weighted, in the step ahead too: the method weights losses.
+
+  Scaling a task's loss changes the update's direction (invariance
+  ``'none'``). Costs in `mtljax.training.make_train_step`, which takes the
+  validation batch as ``val_batch=``, a backward pass of the training batch
+  more, and for each of P primary tasks one of the validation batch and a
+  forward-mode pass (or two evaluations of the losses); O(P^2 T) beside it. On
+  the optax face ``hypergradient=`` ``(P, T)`` is an argument of ``update``, see
+  `mtljax.hypergradient`.
+
+  ========================  ==================================================
+  input                     weights
+  ========================  ==================================================
+  one task                  1
+  :math:`a_p = 0`           p does not count; with no other, Adam goes on by
+                            what it has of the steps before
+  0 in the hull             Adam gets 0: d is no longer than the root of the
+                            rounding error times the longest :math:`a_p`
+  absent tasks              0, and they are not in the step ahead; what is
+                            learned of them stands still
+  validation lacks a task   it does not count; those that are there do
+  NaN or infinity           NaN in that step; what is learned stands still
+  ========================  ==================================================
+
+  Args:
+    num_tasks: T, a Python int.
+    **options: the options of `mtljax.aggregate`, where they are explained:
+      ``labels``, ``gramian_labels``, ``weight_heads``, ``scale``,
+      ``max_norm``, ``key``, ``nonfinite``.
+    primary: P, indices of tasks, from 0; None: all.
+    learning_rate: of :math:`\alpha`'s Adam, at least 0.
+    inner_learning_rate: :math:`\eta`, at least 0.
+    normalize: ``'l2'`` as above, or ``'none'``, where :math:`a_p` stands for
+      :math:`a_p / \|a_p\|`.
+    hypergradient: ``'exact'`` or ``'finite_difference'``, see
+      `mtljax.hypergradient`.
+
+  Returns:
+    The `mtljax.Aggregator`. Reads the hypergradient, of every primary task by
+    itself. Its state has the residual of the last solve, see
+    `mtljax.solvers.min_norm_simplex`.
+
+  Raises:
+    TypeError: ``primary`` is not a list.
+    ValueError: an argument is out of range.
+
+  References:
+    Ye et al., `Multi-Objective Meta Learning
+    <https://arxiv.org/abs/2102.07121>`_, 2021
+
+  The optax face of `mtljax.weightings.moml`: see `mtljax.aggregate`.
+
+  Examples:
+    >>> import jax.numpy as jnp, mtljax as mtl
+    >>> tx = mtl.moml(num_tasks=2)
+    >>> grads = {'w': jnp.array([[1.0, 0.0, 0.0], [0.0, 2.0, 0.0]])}
+    >>> update, state = tx.update(grads, tx.init(None),
+    ...   hypergradient=jnp.eye(2))
     >>> update['w'].shape, mtl.get_weights(state).shape
     ((3,), (2,))
   """

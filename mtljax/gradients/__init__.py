@@ -1,5 +1,6 @@
 """How losses become statistics and per-task gradients."""
 
+from mtljax.gradients._hypergradient import hypergradient as hypergradient
 from mtljax.gradients._samples import (
   value_and_sample_grads as value_and_sample_grads,
 )

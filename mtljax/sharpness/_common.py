@@ -32,6 +32,11 @@ def check_inner(name: str, method: Any) -> None:
       f'{name}: method is already sharpness-aware ({method.info.name}); wrap '
       'a plain aggregator once.'
     )
+  if 'hypergradient' in method.needs:
+    raise TypeError(
+      f'{name}: {method.info.name} learns its weights by a step ahead, which '
+      'would have to be taken at perturbed parameters too; use it without.'
+    )
   if 'cross_gramian' in method.needs:
     raise TypeError(
       f'{name}: {method.info.name} compares the gradients of two further '

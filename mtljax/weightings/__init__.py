@@ -1,6 +1,7 @@
 """Rules from task statistics to task weights, one method or family a file."""
 
 from mtljax.weightings._aligned import aligned_mtl
+from mtljax.weightings._auto_lambda import auto_lambda
 from mtljax.weightings._balancer import balancer
 from mtljax.weightings._bmtl import bmtl
 from mtljax.weightings._cagrad import cagrad
@@ -25,6 +26,7 @@ from mtljax.weightings._ldc_mtl import ldc_mtl
 from mtljax.weightings._linear import fixed, mean, sum_losses
 from mtljax.weightings._mgda import mgda
 from mtljax.weightings._modo import modo
+from mtljax.weightings._moml import moml
 from mtljax.weightings._nash import nash_mtl
 from mtljax.weightings._pbi import pbi
 from mtljax.weightings._pcd import pcd
@@ -46,6 +48,7 @@ from mtljax.weightings._wrappers import cr_mogm, every_k, freeze_after
 
 __all__ = [
   'aligned_mtl',
+  'auto_lambda',
   'balancer',
   'bmtl',
   'cagrad',
@@ -75,6 +78,7 @@ __all__ = [
   'mean',
   'mgda',
   'modo',
+  'moml',
   'nash_mtl',
   'pbi',
   'pcd',

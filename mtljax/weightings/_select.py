@@ -176,6 +176,12 @@ def _check(weightings: tuple[Weighting, ...], index: ArrayLike) -> None:
   if not weightings:
     raise ValueError('weightings is empty; pass at least one.')
   check_index(index, len(weightings))
+  for weighting in weightings:
+    if weighting.lookahead is not None:
+      raise ValueError(
+        f'weightings: {weighting.info.name} reads a hypergradient of its own, '
+        'which is taken once a step; use it without select.'
+      )
   crosses = {w.info.name: 'cross_gramian' in w.needs for w in weightings}
   if len(set(crosses.values())) > 1:
     raise ValueError(

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from mtljax import _validate
-from mtljax._types import Invariance, Reuse, Weighting
+from mtljax._types import Invariance, Lookahead, Reuse, Weighting
 from mtljax.weightings import _loss_common
 
 
@@ -42,6 +42,14 @@ def _passed_on(weighting: Weighting) -> Callable[..., Any] | None:
     return state._replace(inner_state=inner_state)
 
   return observe_fn
+
+
+def _looks_ahead(weighting: Weighting) -> Lookahead | None:
+  """What the rule inside asks for, of the wrapper's state."""
+  ahead = weighting.lookahead
+  if ahead is None:
+    return None
+  return ahead._replace(weights=lambda state: ahead.weights(state.inner_state))
 
 
 def cr_mogm(
@@ -150,6 +158,7 @@ def cr_mogm(
       paper='Zhou et al., 2022, https://openreview.net/forum?id=ScwfQ7hdwyP',
       invariance=invariance,
     ),
+    lookahead=_looks_ahead(weighting),
   )
 
 
@@ -192,6 +201,7 @@ def _reusing(
       weighting.info, name=f'{name}({weighting.info.name})'
     ),
     reuse=Reuse(weighting, due),
+    lookahead=_looks_ahead(weighting),
   )
 
 

@@ -49,13 +49,33 @@ class Method:
 
 
 def fill(tx):
-  """The method, for which one batch stands for the two that it compares."""
+  """The method, for which one batch stands for all that it reads."""
+  if 'hypergradient' in tx.needs:
+    return _fill_hypergradient(tx)
   if 'cross_gramian' not in tx.needs:
     return tx
 
   def update(updates, state, params=None, **extra_args):
     cross = mtl.cross_gramian(updates, updates, labels=tx.labels)
     return tx.update(updates, state, params, cross_gramian=cross, **extra_args)
+
+  return tx._replace(update=update)
+
+
+def hypergradient(tx, grads, mask=None):
+  """Of the batch itself, after a step that changes no gradient."""
+  rows = -0.1 * mtl.gramian(grads, labels=tx.labels)
+  if mask is not None:
+    mask = jnp.asarray(mask, bool)
+    rows = jnp.where(mask[:, None] & mask[None, :], rows, 0)
+  separate = (tx.inner or tx).weighting.lookahead.separate
+  return rows if separate else jnp.sum(rows, axis=0)
+
+
+def _fill_hypergradient(tx):
+  def update(updates, state, params=None, **extra_args):
+    rows = hypergradient(tx, updates, extra_args.get('task_mask'))
+    return tx.update(updates, state, params, hypergradient=rows, **extra_args)
 
   return tx._replace(update=update)
 
@@ -208,6 +228,9 @@ METHODS = [
   method('nash_mtl', 'equivariant non_conflicting'),
   method('fairgrad', 'equivariant non_conflicting'),
   method('fairgrad', 'equivariant non_conflicting', alpha=1.0),
+  method('auto_lambda', 'equivariant', learning_rate=0.03),
+  method('auto_lambda', 'equivariant', projection='softmax', learning_rate=0.3),
+  method('moml', 'equivariant'),
   method('modo', 'equivariant'),
   method('sdmgrad', 'equivariant'),
   method('sdmgrad', 'equivariant linear', normalize=True),

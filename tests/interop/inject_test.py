@@ -133,12 +133,16 @@ def test_numbers_of_optax_are_those_of_a_constant_or_refused(m):
     return
   grads = battery.make_grads(0)
   cross = mtl.cross_gramian(grads, grads, labels=battery.LABELS)
+  method, extra = mtl.get_method(m.name)(2, labels=battery.LABELS, **kwargs), {}
+  if 'hypergradient' in method.needs:
+    extra['hypergradient'] = battery.hypergradient(method, grads)
   _, state = tx.update(
     grads,
     state,
     battery.make_params(),
     losses=battery.LOSSES,
     cross_gramian=cross,
+    **extra,
   )
   _, plain = battery.run(m(2, labels=battery.LABELS), 1)
   if m.has_weights:

@@ -14,11 +14,18 @@ from mtljax._types import Aggregator, TaskStats
 from mtljax.aggregators import _aggregate
 from mtljax.gradients import _gramian, _pullback, _samples, _task_grads
 from mtljax.gradients._pullback import Pullback
-from mtljax.training.step import _absent, _microbatch, _model_state, _parts
+from mtljax.training.step import (
+  _absent,
+  _lookahead,
+  _microbatch,
+  _model_state,
+  _parts,
+)
 from mtljax.training.step._plan import Plan
 from mtljax.training.step.state import TrainState
 
 Cross = Callable[[], jax.Array]
+Ahead = Callable[[Any], jax.Array]
 
 
 class Part(NamedTuple):
@@ -30,20 +37,30 @@ class Part(NamedTuple):
     cross: gives the cross-Gramian of the examples before them; None where the
       method does not read it.
     mask: the tasks present, ``(T,)``; None: all are.
+    ahead: gives the hypergradient, of the rule's state; None where the method
+      does not read it.
   """
 
   batch: Any
   key: jax.Array
   cross: Cross | None
   mask: jax.Array | None
+  ahead: Ahead | None = None
 
 
-def split(plan: Plan, state: TrainState, batch: Any) -> Part:
+def split(
+  plan: Plan, state: TrainState, batch: Any, val_batch: Any = None
+) -> Part:
   """The batch, without the parts that only the weights are taken of."""
+  _lookahead.check_batch(plan, val_batch)
   key = jax.random.fold_in(state.key, state.step)
   batch, mask = _absent.split_mask(plan, batch)
   if plan.layout is not None:
     batch = plan.layout.keep(batch, plan.layout.batch(batch))
+  if plan.base.weighting is not None and plan.base.weighting.lookahead:
+    pull = functools.partial(_pull_at_once, plan, state)
+    ahead = _lookahead.of_step(plan, state, pull, batch, val_batch, key, mask)
+    return Part(batch, key, None, mask, ahead)
   if 'cross_gramian' not in plan.base.needs:
     return Part(batch, key, None, mask)
   *pair, batch = _parts.split_batch(batch, plan.loss_fn, 3)
@@ -103,6 +120,7 @@ def _of_batch(plan, state, part, held, base_state, batch, key):
     params=state.params,
     held=held,
     cross=part.cross,
+    ahead=part.ahead,
     mask=mask,
     extra=extra,
   )
@@ -224,6 +242,7 @@ def _of_pass(
   params: Any,
   held: bool,
   cross: Cross | None,
+  ahead: Ahead | None,
   mask: jax.Array | None,
   extra: dict[str, Any],
 ) -> tuple[Any, Any]:
@@ -237,6 +256,7 @@ def _of_pass(
     held: whether the weights are those of the step before.
     cross: gives the cross-Gramian, called only where the weights are computed;
       None if the method does not read it.
+    ahead: gives the hypergradient, likewise.
     mask: the tasks present, None: all.
     extra: further arguments of the base's ``update``.
   """
@@ -271,13 +291,14 @@ def _of_pass(
       **extra,
     )
   by_route = _by_rows if plan.route == 'jacobian' else _by_weights
-  update, new = by_route(plan, pullback, state, cross, mask)
+  hypergradient = None if ahead is None else ahead(state.weighting_state)
+  update, new = by_route(plan, pullback, state, cross, hypergradient, mask)
   if plan.due is not None:
     new = _aggregate.hold(new, state, mask)
   return update, new
 
 
-def _by_rows(plan, pullback, state, cross, mask):
+def _by_rows(plan, pullback, state, cross, hypergradient, mask):
   """The update from the tasks' gradients."""
   # Not `update`: its `observe` waits for the next call, the step's does not.
   method = plan.base
@@ -292,17 +313,19 @@ def _by_rows(plan, pullback, state, cross, mask):
     None if cross is None else cross(),
     mask,
     state,
+    hypergradient,
   )
   return jax.tree.unflatten(pullback.split.treedef, leaves), new
 
 
-def _by_weights(plan, pullback, state, cross, mask):
+def _by_weights(plan, pullback, state, cross, hypergradient, mask):
   """The update by weights and weighted passes; no task's gradient is kept."""
   gramian, combined = _gramian_and_combine(plan, pullback)
   stats = TaskStats(
     losses=pullback.losses,
     gramian=gramian,
     cross_gramian=None if cross is None else cross(),
+    hypergradient=hypergradient,
     mask=mask,
   )
   new = _aggregate.decide(plan.base.weighting, stats, state)

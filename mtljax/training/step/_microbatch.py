@@ -40,6 +40,11 @@ def check(
     return None
   size = _validate.integer('microbatch_size', size, 1)
   name = method.info.name
+  if 'hypergradient' in method.needs:
+    raise ValueError(
+      f'microbatch_size={size}: {name} looks a step of the whole batch ahead; '
+      'pass smaller batches.'
+    )
   if 'cross_gramian' in method.needs:
     raise ValueError(
       f'microbatch_size={size}: {name} already cuts its batch in three; pass '

@@ -38,7 +38,7 @@ def check(method: Aggregator, route: str, **options: Any) -> None:
       "route='features': with tasks='samples' gradients at the features are "
       "those of different samples; use 'layerwise', 'gramian' or 'jacobian'."
     )
-  for need in ('cross_gramian', 'task_grads'):
+  for need in ('cross_gramian', 'hypergradient', 'task_grads'):
     if need in method.needs:
       raise ValueError(
         f"tasks='samples': {name} reads {need}, of several batches or at "

@@ -26,10 +26,10 @@ class Sweep(NamedTuple):
       the state of all members. ``keys`` has one typed key a member. ``params``
       and ``model_state`` are those of every member or, with ``stacked``, have
       the members on axis 0.
-    step: ``step(state, batch, *, shared_batch=True) -> (state, metrics)``, one
-      update of every member, compiled; donates the state. The batch is the same
-      for all or, without ``shared_batch``, has the members on axis 0. Every
-      metric has the members on axis 0.
+    step: ``step(state, batch, *, val_batch=None, shared_batch=True) -> (state,
+      metrics)``, one update of every member, compiled; donates the state. The
+      batches are the same for all or, without ``shared_batch``, have the
+      members on axis 0. Every metric has the members on axis 0.
     member: ``member(state, i) -> TrainState``: the state of one member as its
       own `TrainStep` has it, in buffers of its own.
     stack: ``stack(states) -> state``, from the states of all members, which
@@ -48,6 +48,13 @@ class Sweep(NamedTuple):
   num_members: int
   steps: tuple[TrainStep, ...]
   subset: Callable[[Sequence[int]], Sweep]
+
+
+class _Batches(NamedTuple):
+  """What a step with a validation batch is given."""
+
+  batch: Any
+  val_batch: Any
 
 
 def make_sweep(
@@ -158,6 +165,8 @@ def _make(
       )
 
   def one_step(hparams, state, batch):
+    if isinstance(batch, _Batches):
+      return build(hparams).step(state, batch.batch, batch.val_batch)
     return build(hparams).step(state, batch)
 
   size = len(values)
@@ -168,6 +177,10 @@ def _make(
     step = _sweep_modes.unrolled(one_step, values)
   else:
     step = _sweep_modes.in_one_program(one_step, values, mode)
+
+  def step_on_batches(state, batch, *, val_batch=None, shared_batch=True):
+    both = batch if val_batch is None else _Batches(batch, val_batch)
+    return step(state, both, shared_batch=shared_batch)
 
   def stack(states):
     if len(states) != size:
@@ -217,7 +230,7 @@ def _make(
   def subset(members):
     return _make(build, [values[i] for i in members], mode)
 
-  return Sweep(init, step, member, stack, mode, size, steps, subset)
+  return Sweep(init, step_on_batches, member, stack, mode, size, steps, subset)
 
 
 def _members(

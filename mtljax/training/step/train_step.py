@@ -21,6 +21,7 @@ from mtljax.gradients._pullback import LossFn
 from mtljax.training.step import (
   _absent,
   _directions,
+  _lookahead,
   _microbatch,
   _optimizer,
   _routes,
@@ -39,13 +40,15 @@ class TrainStep(NamedTuple):
 
   Attributes:
     init: ``init(params, *, key, model_state=None) -> TrainState``.
-    step: ``step(state, batch) -> (state, metrics)``, jitted; donates the state.
-      Of a `mtljax.MaskedBatch`, on the tasks that it marks.
+    step: ``step(state, batch, val_batch=None) -> (state, metrics)``, jitted;
+      donates the state. Of a `mtljax.MaskedBatch`, on the tasks that it marks.
+      ``val_batch`` is for the methods that read the hypergradient, and only
+      for them.
     route: the route taken.
   """
 
   init: Callable[..., TrainState]
-  step: Callable[[TrainState, Any], tuple[TrainState, dict[str, jax.Array]]]
+  step: Callable[..., tuple[TrainState, dict[str, jax.Array]]]
   route: str
 
 
@@ -111,6 +114,12 @@ def make_train_step(
   first two parts decide the weights and the update is that of the third, and so
   are model state and metrics. That is the work of the other methods; for parts
   of full size make the batch three times larger. The keys of the parts differ.
+
+  A method that learns its weights on validation data (`mtljax.auto_lambda`,
+  `mtljax.moml`) gets a batch of it at every step, ``step(state, batch,
+  val_batch=val_batch)``, which may be a `mtljax.MaskedBatch` and of another
+  size. Its losses are taken as in training, with a key of their own; the
+  model's state that they return is dropped.
 
   `mtljax.every_k` and `mtljax.freeze_after` around the whole method, or inside
   `mtljax.sam`, count the state's steps here, and the gradients that only the
@@ -213,6 +222,7 @@ def make_train_step(
   base = _routes.base_of(method)
   microbatch_size = _microbatch.check(microbatch_size, accumulate, route, base)
   base, due = _routes.amortised(base, every)
+  _lookahead.check(base, layout)
   optimizer = _optimizer.checked(optimizer)
   if layout is not None:
     layout.check_tasks(method.num_tasks, passes.mode, loss_fn)
@@ -237,13 +247,13 @@ def make_train_step(
   def init(params, *, key, model_state=None):
     return _init(plan, params, model_state, key)
 
-  def step(state, batch):
+  def step(state, batch, val_batch=None):
     if not isinstance(state, TrainState):
       raise TypeError(
         f'state is a {type(state).__name__}, and must be what init(params, '
         'key=key) or the last step returned.'
       )
-    return _step(plan, state, batch)
+    return _step(plan, state, batch, val_batch)
 
   return TrainStep(init, jax.jit(step, donate_argnums=0), route)
 
@@ -277,9 +287,9 @@ def _init_method(plan: Plan, params: Any) -> Any:
 
 
 def _step(
-  plan: Plan, state: TrainState, batch: Any
+  plan: Plan, state: TrainState, batch: Any, val_batch: Any
 ) -> tuple[TrainState, dict[str, jax.Array]]:
-  part = _directions.split(plan, state, batch)
+  part = _directions.split(plan, state, batch, val_batch)
   base_state, direction, losses, aux = _directions.of_part(plan, state, part)
   params, opt_state = _descend(plan, state, direction, losses, part.mask)
   base_state = _observe(plan, state, part, params, base_state)

@@ -19,7 +19,10 @@ def test_every_name_builds(name):
 def test_all_is_every_method_once():
   names = methods.expand(['flat_mgda', 'all', 'mean'])
   assert names[0] == 'flat_mgda'
-  assert sorted(names[1:]) == [m.name for m in mtl.methods()]
+  # Steps of experiments get no validation batch.
+  assert sorted(names[1:]) == [
+    m.name for m in mtl.methods() if 'hypergradient' not in m.needs
+  ]
   assert methods.expand(['mean', 'mgda', 'mean']) == ('mean', 'mgda')
 
 
@@ -54,3 +57,10 @@ def test_a_method_that_is_an_optimizer_takes_the_learning_rate(name):
 def test_unknown_name_lists_the_closest():
   with pytest.raises(ValueError, match="Did you mean 'flat_cagrad'"):
     methods.make_method('flat_cagrd', 2, None, rho=0.1)
+
+
+@pytest.mark.parametrize('name', ['auto_lambda', 'moml'])
+def test_methods_that_need_validation_batches_are_refused(name):
+  assert name not in methods.method_names()
+  with pytest.raises(ValueError, match=f'--methods={name} .*validation batch'):
+    methods.check_names(['mgda', name])
