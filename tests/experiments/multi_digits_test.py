@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 
+import here
 import pytest
 
 import mtljax as mtl
@@ -49,19 +50,12 @@ def call(*args, **kwargs):
 
 
 @pytest.fixture
-def here(capsys, data_dir):
+def run_here(capsys, data_dir):
   """`call`, in this process, which has all modules already."""
 
   def run(out, *args):
-    argv = ['--out', out, '--data.dir', data_dir, *SMALL, *args]
-    try:
-      comparison.main(SUITE, 'multi_digits', argv=list(map(str, argv)))
-      ended = None
-    except SystemExit as error:
-      ended = error.code
-    text, err = capsys.readouterr()
-    said = ended if isinstance(ended, str) else ''
-    return int(bool(ended)), text, err + said
+    args = ('--out', out, '--data.dir', data_dir, *SMALL, *args)
+    return here.compare(capsys, SUITE, 'multi_digits', *args)
 
   return run
 
@@ -117,12 +111,12 @@ def test_everything_is_written(finished):
   assert {'loss/left', 'weight/right', 'cosine/left,right'} <= names
 
 
-def test_finished_runs_are_not_run_again(finished, here, tmp_path):
+def test_finished_runs_are_not_run_again(finished, run_here, tmp_path):
   out = tmp_path / 'copy'
   shutil.copytree(finished[0], out)
   before = {p: p.stat().st_mtime_ns for p in out.glob('runs/**/metrics.jsonl')}
   args = ('--methods', 'cagrad', 'mean', '--seeds', '2')
-  code, text, err = here(out, *args)
+  code, text, err = run_here(out, *args)
   assert code == 0, err[-2000:]
   assert '] cagrad' not in text
   assert text.count('] mean, seed') == 2
@@ -154,35 +148,35 @@ def test_kill_and_resume_ends_in_the_same_bits(finished, data_dir, tmp_path):
     )
 
 
-def test_seeds_of_a_method_in_one_program(here, tmp_path):
+def test_seeds_of_a_method_in_one_program(run_here, tmp_path):
   """With another way of running them, the same folder goes on."""
   out = tmp_path / 'out'
   args = ('--methods', 'mean', '--no-baselines')
-  code, text, err = here(out, *args, '--seeds', '2', '--sweep', 'vmap')
+  code, text, err = run_here(out, *args, '--seeds', '2', '--sweep', 'vmap')
   assert code == 0, err[-2000:]
   assert '[2/2] mean, seed 1' in text
   before = results(out)
   assert [row['status'] for row in before] == ['ok'] * 2
-  code, text, err = here(out, *args, '--seeds', '2')
+  code, text, err = run_here(out, *args, '--seeds', '2')
   assert code == 0, err[-2000:]
   assert 'mean, seed' not in text
   assert results(out) == before
 
 
-def test_other_configuration_is_refused(finished, here):
+def test_other_configuration_is_refused(finished, run_here):
   out = finished[0]
   before = (out / 'results.csv').read_bytes()
-  code, _, err = here(out, '--learning-rate', '0.5')
+  code, _, err = run_here(out, '--learning-rate', '0.5')
   assert code == 1
   assert 'learning_rate (there 0.002, now 0.5)' in err
   assert 'Traceback' not in err
   assert (out / 'results.csv').read_bytes() == before
 
 
-def test_no_resume_moves_the_old_run_aside(finished, here, tmp_path):
+def test_no_resume_moves_the_old_run_aside(finished, run_here, tmp_path):
   out = tmp_path / 'copy'
   shutil.copytree(finished[0], out)
-  code, _, err = here(
+  code, _, err = run_here(
     out,
     '--no-resume',
     '--methods',
@@ -198,9 +192,9 @@ def test_no_resume_moves_the_old_run_aside(finished, here, tmp_path):
   assert len(results(out)) == 1
 
 
-def test_diverging_run_is_said_and_the_others_go_on(here, tmp_path):
+def test_diverging_run_is_said_and_the_others_go_on(run_here, tmp_path):
   out = tmp_path / 'out'
-  code, text, err = here(
+  code, text, err = run_here(
     out,
     '--methods',
     'mean',
@@ -257,12 +251,12 @@ def test_wrong_sizes_of_the_data_are_named(options, message):
 
 
 def test_results_without_their_configuration_are_not_taken_over(
-  finished, here, tmp_path
+  finished, run_here, tmp_path
 ):
   out = tmp_path / 'copy'
   shutil.copytree(finished[0], out)
   (out / 'config.json').unlink()
-  code, _, err = here(out, '--learning-rate', '0.9')
+  code, _, err = run_here(out, '--learning-rate', '0.9')
   assert code == 1
   assert 'no config.json' in err
 

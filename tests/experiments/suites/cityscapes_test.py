@@ -1,19 +1,19 @@
 """The suite of Cityscapes: protocol, forms, and a comparison end to end."""
 
+import dataclasses
 import json
-import os
-import pathlib
-import subprocess
-import sys
 
 import dense_files
+import here
 import numpy as np
 import pytest
 
-from experiments.lab import comparison
+from experiments.lab import comparison, dense
 from experiments.suites import DataOptions, cityscapes
 from experiments.suites.cityscapes import SUITE
-from mtljax import metrics
+from mtljax import metrics, models
+
+SMALL = {'widths': (4,), 'num_convs': (1,)}
 
 
 @pytest.fixture(scope='module')
@@ -90,22 +90,14 @@ def test_a_fifth_is_held_out_of_either_form(data_dir, tmp_path):
     read(tmp_path, 'tfds_published')
 
 
-def test_a_comparison_end_to_end(data_dir, tmp_path):
+def test_a_comparison_end_to_end(data_dir, tmp_path, capsys):
   out = tmp_path / 'out'
-  command = [sys.executable, '-m', 'experiments.compare', '--suite']
-  command += ['cityscapes', '--data.dir', data_dir, '--out', out]
-  command += '--methods sum_losses --seeds 1 --batch-size 4'.split()
-  command += '--no-progress --no-tensorboard --epochs 1 --data.pool 4'.split()
-  command += '--data.num-validation 2 --no-baselines'.split()
-  found = subprocess.run(
-    [str(part) for part in command],
-    capture_output=True,
-    text=True,
-    cwd=pathlib.Path(__file__).parents[3],
-    env={**os.environ, 'JAX_PLATFORMS': 'cpu'},
-    timeout=300,
-    check=False,
-  )
+  small = dense.network(models.segnet, definition='mtan', **SMALL)
+  suite = dataclasses.replace(SUITE, networks={'segnet': small})
+  command = f'--data.dir {data_dir} --out {out} --methods sum_losses --seeds 1 '
+  command += '--batch-size 4 --no-progress --no-tensorboard --epochs 1 '
+  command += '--data.pool 4 --data.num-validation 2 --no-baselines'
+  found = here.compare(capsys, suite, 'cityscapes', *command.split())
   assert found.returncode == 0, found.stderr[-2000:]
   summary = json.loads((out / 'summary.json').read_text())
   assert not summary['failures']

@@ -1,5 +1,6 @@
 """The suite of NYUv2: protocol, splits, and a comparison end to end."""
 
+import dataclasses
 import json
 import os
 import pathlib
@@ -7,18 +8,21 @@ import subprocess
 import sys
 
 import dense_files
+import here
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.lab import comparison
+from experiments.lab import comparison, dense
 from experiments.lab.options import override
 from experiments.lab.problem import make_problem, over_batches
 from experiments.report.console import make_console
 from experiments.suites import DataOptions, nyuv2
 from experiments.suites.nyuv2 import SUITE
-from mtljax import data, metrics
+from mtljax import data, metrics, models
+
+SMALL = {'widths': (4,), 'num_convs': (1,)}
 
 
 @pytest.fixture(scope='module')
@@ -183,28 +187,16 @@ def test_networks_have_the_sizes_of_the_codes(data_dir, name, count, shared):
   assert problem.sharings.num_gramian == shared
 
 
-def compare(data_dir, out, *more):
-  command = [sys.executable, '-m', 'experiments.compare', '--suite', 'nyuv2']
-  command += ['--data.dir', data_dir, '--out', out, '--data.pool', '12']
-  command += '--methods sum_losses --seeds 1 --batch-size 2'.split()
-  command += '--no-progress --no-tensorboard --log-every 1'.split()
-  command += '--data.num-validation 1'.split()
-  return subprocess.run(
-    [str(part) for part in (*command, *more)],
-    capture_output=True,
-    text=True,
-    cwd=pathlib.Path(__file__).parents[3],
-    env={**os.environ, 'JAX_PLATFORMS': 'cpu'},
-    timeout=300,
-    check=False,
-  )
-
-
-def test_a_comparison_end_to_end_by_the_protocol(data_dir, tmp_path):
+def test_a_comparison_end_to_end_by_the_protocol(data_dir, tmp_path, capsys):
   out = tmp_path / 'out'
-  more = '--tasks segmentation depth --augment --schedule step'.split()
-  more += '--epochs 3 --last-epochs 2 --data.source published'.split()
-  found = compare(data_dir, out, *more)
+  small = dense.network(models.segnet, definition='mtan', **SMALL)
+  suite = dataclasses.replace(SUITE, networks={'segnet': small})
+  command = f'--data.dir {data_dir} --out {out} --data.pool 12 '
+  command += '--methods sum_losses --seeds 1 --batch-size 2 --no-progress '
+  command += '--no-tensorboard --log-every 1 --data.num-validation 1 '
+  command += '--tasks segmentation depth --augment --schedule step --epochs 3 '
+  command += '--last-epochs 2 --data.source published'
+  found = here.compare(capsys, suite, 'nyuv2', *command.split())
   assert found.returncode == 0, found.stderr[-2000:]
   summary = json.loads((out / 'summary.json').read_text())
   assert not summary['failures']
@@ -230,7 +222,17 @@ def test_a_comparison_end_to_end_by_the_protocol(data_dir, tmp_path):
 
 
 def test_missing_data_is_one_sentence(tmp_path):
-  found = compare(tmp_path, tmp_path / 'out')
+  command = [sys.executable, '-m', 'experiments.compare', '--suite', 'nyuv2']
+  command += ['--data.dir', str(tmp_path), '--out', str(tmp_path / 'out')]
+  found = subprocess.run(
+    command,
+    capture_output=True,
+    text=True,
+    cwd=pathlib.Path(__file__).parents[3],
+    env={**os.environ, 'JAX_PLATFORMS': 'cpu'},
+    timeout=300,
+    check=False,
+  )
   assert found.returncode == 1
   assert found.stderr.startswith('error: ')
   assert 'https://github.com/lorenmt/mtan' in found.stderr

@@ -88,7 +88,10 @@ def test_exact_routes_agree_in_float64(name, x64):
     assert error <= 1e-10 * np.linalg.norm(expected), options
 
 
-@pytest.mark.parametrize('name', ['multi_lenet', 'resnet_batch'])
+@pytest.mark.parametrize(
+  'name',
+  ['multi_lenet', pytest.param('resnet_batch', marks=pytest.mark.slow)],
+)
 def test_exact_routes_agree_in_float32(name):
   """To 1e-4 of the update's length."""
   change = build(name, jnp.float32)
