@@ -148,6 +148,8 @@ ARGUMENTS = [
   ('pmgda', {'tolerance': NAN}, 'tolerance=nan'),
   ('pmtl', {'preference': [0.0, 0.0]}, 'preference='),
   ('pmtl', {'others': [[0.5, 0.7]]}, 'others='),
+  ('pmtl', {'others': 'x'}, "others='x'"),
+  ('pmtl', {'others': [[-0.5, 1.5]]}, 'others='),
   ('pmtl', {'others': [0.5, 0.5]}, 'others'),
   ('pmtl', {'others': [[1.0, 0.0, 0.0]]}, 'others'),
   ('pmtl', {'warmup_steps': -1}, 'warmup_steps=-1'),

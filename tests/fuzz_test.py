@@ -34,17 +34,17 @@ NEVER |= {repr(np.float32('nan'))}
 SOME = {
   'None': (
     'preference|reference|warmup_steps|nadir_steps|min_losses|initial_weights|'
-    'momentum|rho_task|weight_heads|max_norm'
+    'momentum|rho_task|weight_heads|max_norm|base_steps|others|primary'
   ),
-  'True': 'normalize|squared|weight_heads|perturb_heads',
-  '-1': 'log_variance|log_scale',
+  'True': 'normalize|squared|weight_heads|perturb_heads|sharpen|weighted',
+  '-1': 'log_variance|log_scale|critical_cosine',
 }
 NO_SIZES = {repr(x) for x in [0, -1, 2.5, None, True, '2']}
 # Not numbers: a tree, a key, or another transformation.
 NOT_NUMBERS = {'num_tasks', 'labels', 'gramian_labels', 'key', 'tx', 'method'}
 SHARED = {
   'sam': {'rho': 0.1},
-  'flat_regions': {'rho_shared': 0.1, 'rho_task': 0.1},
+  'flat_regions': {'rho_shared': 0.1, 'rho_task': None},
   'samo': {'rho': 0.1, 'beta': 0.5, 'smoothing': 0.01},
   'gradient_norm_penalty': {'rho': 0.1, 'alpha': 0.5},
   'cr_mogm': {'decay': 0.5},

@@ -155,11 +155,14 @@ def pmtl(
 def _check_others(others: Any) -> None:
   if others is None or isinstance(others, jax.core.Tracer):
     return
-  array = np.asarray(others, dtype=float)
+  try:
+    array = np.asarray(others, dtype=float)
+  except (TypeError, ValueError):
+    array = np.zeros(())
   if array.ndim != 2:
     raise ValueError(
-      f'others of shape {array.shape} must have a row a preference and a '
-      'column a task.'
+      f'others={others!r} must be numbers, a row a preference and a column a '
+      'task.'
     )
   for row in array:
     _preference.check_simplex(row, 'others')

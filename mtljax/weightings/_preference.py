@@ -14,21 +14,21 @@ from mtljax.weightings import _loss_common
 Preference = Sequence[float] | jax.Array | None
 
 
-def check(preference: Preference) -> None:
+def check(preference: Preference, name: str = 'preference') -> None:
   """Raises ValueError unless it is None or a vector that prefers something."""
-  _loss_common.check_vector('preference', preference, 0)
+  _loss_common.check_vector(name, preference, 0)
   if preference is None or isinstance(preference, jax.core.Tracer):
     return
   if not np.any(np.asarray(preference, dtype=float) > 0):
     raise ValueError(
-      f'preference={preference!r} must have an entry above 0: it would give '
-      'no update at all.'
+      f'{name}={preference!r} must have an entry above 0: it would give no '
+      'update at all.'
     )
 
 
 def check_simplex(preference: Preference, name: str = 'preference') -> None:
   """Raises ValueError unless it is None or at least 0 with a sum of 1."""
-  check(preference)
+  check(preference, name)
   if preference is None or isinstance(preference, jax.core.Tracer):
     return
   total = float(np.sum(np.asarray(preference, dtype=float)))
