@@ -3436,8 +3436,8 @@ def auto_lambda(
 
   .. math:: \min_\lambda \sum_{p \in P} L^{\mathrm{val}}_p(\theta'), \qquad
      \theta' = \theta - \eta \sum_t \lambda_t \nabla L_t(\theta), \qquad
-     h_t = -\eta\, \Big\langle \nabla L_t(\theta),
-     \sum_{p \in P} \nabla L^{\mathrm{val}}_p(\theta') \Big\rangle
+     h_t = -\eta\, \left\langle \nabla L_t(\theta),
+     \sum_{p \in P} \nabla L^{\mathrm{val}}_p(\theta') \right\rangle
 
   At every step Adam moves them by :math:`h`, and the parameters take a step
   with the new ones: a task whose gradient lowers the primary tasks' validation

@@ -110,8 +110,8 @@ def hypergradient(
 
   .. math:: h_t = \frac{\partial}{\partial w_t} \sum_{p \in P}
      L^{\mathrm{val}}_p\Big(\theta - \eta \sum_s w_s \nabla L_s(\theta)\Big)
-     = -\eta\, \Big\langle \nabla L_t(\theta), \sum_{p \in P}
-     \nabla L^{\mathrm{val}}_p(\theta') \Big\rangle
+     = -\eta\, \left\langle \nabla L_t(\theta), \sum_{p \in P}
+     \nabla L^{\mathrm{val}}_p(\theta') \right\rangle
 
   What `mtljax.auto_lambda` and `mtljax.moml` read;
   `mtljax.training.make_train_step` takes it itself. The step ahead is one of
