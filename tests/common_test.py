@@ -5,8 +5,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 from battery import (
   ALL,
+  FIRST,
   LABELS,
   LOSSES,
   VARIANTS,
@@ -21,6 +23,10 @@ from battery import (
 import mtljax as mtl
 from mtljax.training import Checkpointer
 
+READ_ROWS = [
+  m for m in FIRST if {'gradients', 'task_grads'} & m(2, labels=LABELS).needs
+]
+
 
 @ALL
 def test_unknown_extra_args_are_ignored(m):
@@ -30,6 +36,20 @@ def test_unknown_extra_args_are_ignored(m):
     make_grads(), tx.init(params), params, losses=LOSSES, surprise=1, value=2.0
   )
   chex.assert_trees_all_equal_shapes_and_dtypes(out, params)
+
+
+@pytest.mark.parametrize('m', READ_ROWS, ids=lambda m: m.name)
+def test_a_leaf_without_entries_changes_nothing(m):
+  """It has no largest entry, which methods of the Gramian never ask for."""
+  grads = {'w': jnp.array([[1.0, 0.2, 0.0], [0.3, 2.0, 0.1]])}
+  more = {**grads, 'none': jnp.zeros((2, 0))}
+  updates = []
+  for given in (grads, more):
+    tx = m(2)
+    state = tx.init(jax.tree.map(lambda g: jnp.zeros(g.shape[1:]), given))
+    updates.append(tx.update(given, state, losses=jnp.array([1.0, 2.0]))[0])
+  np.testing.assert_allclose(updates[1]['w'], updates[0]['w'], rtol=1e-6)
+  assert updates[1]['none'].shape == (0,)
 
 
 @ALL

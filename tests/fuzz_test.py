@@ -341,4 +341,6 @@ def test_every_update(m):
   calls = [kinds for other, kinds in update_calls() if other is m]
   for kinds in calls:
     check_update(m, kinds)
+  # Each program maps memory, of which a process may have so many.
+  jax.clear_caches()
   print(f'{len(calls)} updates')

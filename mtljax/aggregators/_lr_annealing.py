@@ -99,7 +99,8 @@ def lr_annealing(
       for x in rows.leaves
     ]
     count = sum(x.shape[1] for x in sizes)
-    largest = jnp.max(jnp.stack([jnp.max(x[primary]) for x in sizes]))
+    largest = [jnp.max(x[primary], initial=0) for x in sizes]
+    largest = jnp.max(jnp.stack(largest))
     means = sum(jnp.sum(x / count, axis=1) for x in sizes).astype(old.dtype)
     if weighted:
       means = means * old

@@ -145,7 +145,11 @@ def son_goku(
     ]
     # Their largest is finite if all are.
     sizes = [
-      jnp.max(jnp.abs(_tree.present(rows.mask, g).reshape(len(mask), -1)), 1)
+      jnp.max(
+        jnp.abs(_tree.present(rows.mask, g).reshape(len(mask), -1)),
+        axis=1,
+        initial=0,
+      )
       for g in rows.leaves
     ]
     ok = jnp.all(jnp.isfinite(jnp.stack(sizes)))

@@ -65,7 +65,7 @@ def fill(tx):
 def hypergradient(tx, grads, mask=None):
   """Of the batch itself, after a step that changes no gradient."""
   rows = -0.1 * mtl.gramian(grads, labels=tx.labels)
-  if mask is not None:
+  if mask is not None and jnp.shape(mask) == rows.shape[:1]:
     mask = jnp.asarray(mask, bool)
     rows = jnp.where(mask[:, None] & mask[None, :], rows, 0)
   separate = (tx.inner or tx).weighting.lookahead.separate
