@@ -37,7 +37,8 @@ class RouteEstimate:
 
   Attributes:
     route: its name.
-    mode: how the backward passes run, ``'unroll'``, ``'vmap'`` or ``'map'``.
+    mode: how the backward passes run, ``'unroll'``, ``'vmap'`` or ``'map'``;
+      by ``mode='auto'`` on CPU some may go together in ``'unroll'``.
     refused: why the method or the loss cannot take it; empty if they can. All
       below are then None.
     passes: backward passes of the trunk.
@@ -201,7 +202,12 @@ def estimate(
     way = make_passes(of_row or mode).mode
     try:
       train = train_step.make_train_step(
-        method, optimizer, loss_fn, route=name, mode=way, has_state=has_state
+        method,
+        optimizer,
+        loss_fn,
+        route=name,
+        mode=of_row or mode,
+        has_state=has_state,
       )
     except ValueError as error:
       if name == 'auto':
