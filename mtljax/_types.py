@@ -23,6 +23,7 @@ Need = Literal[
   'task_grads',
 ]
 Hypergradient = Literal['exact', 'finite_difference']
+HYPERGRADIENTS: tuple[Hypergradient, ...] = ('exact', 'finite_difference')
 
 WeightingState = Any
 

@@ -10,11 +10,10 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from mtljax import _tree, _validate
-from mtljax._types import Hypergradient
+from mtljax._types import HYPERGRADIENTS, Hypergradient
 from mtljax.gradients import _pullback
 from mtljax.gradients._pullback import LossFn, Pullback
 
-KINDS = ('exact', 'finite_difference')
 # How far the points of a finite difference are from the middle: the authors'.
 _REACH = 0.01
 
@@ -70,7 +69,7 @@ def hypergradient_rows(
     weights: of the losses in the step ahead, ``(T,)``.
     counted: each ``(T,)``: how the validation losses are added up.
     inner_learning_rate: of the step ahead.
-    hypergradient: one of `KINDS`.
+    hypergradient: how, see `hypergradient`.
   """
   rate = jnp.asarray(inner_learning_rate, weights.dtype)
   step = _tree.conjugate(_weighted(pull(params), weights))
@@ -154,7 +153,7 @@ def hypergradient(
   """
   _validate.in_range('inner_learning_rate', inner_learning_rate, 0)
   _validate.flag('separate', separate)
-  _validate.one_of('hypergradient', hypergradient, KINDS)
+  _validate.one_of('hypergradient', hypergradient, HYPERGRADIENTS)
   tasks = _validate.tasks('primary', primary)
 
   def hypergradient_fn(params, weights, args, val_args):

@@ -90,9 +90,8 @@ def settle(fun: Callable[[Any], Any], part: Any) -> Passes:
   """
   program = jax.make_jaxpr(fun)(part).jaxpr
   found = _work.contents(program.eqns)
-  together = found.loops or found.shared > SHARED * found.made
-  if found.convolutions:
-    together = False
+  shares = found.loops or found.shared > SHARED * found.made
+  together = shares and not found.convolutions
   return Passes('unroll', TOGETHER if together else None)
 
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from mtljax import _validate
-from mtljax._types import TaskStats
+from mtljax._types import HYPERGRADIENTS, TaskStats
 
 
 def checked(
@@ -16,9 +16,7 @@ def checked(
 ) -> dict[str, Any]:
   """The arguments that a `mtljax._types.Lookahead` takes, if valid."""
   _validate.in_range('inner_learning_rate', inner_learning_rate, 0)
-  _validate.one_of(
-    'hypergradient', hypergradient, ('exact', 'finite_difference')
-  )
+  _validate.one_of('hypergradient', hypergradient, HYPERGRADIENTS)
   return {
     'primary': _validate.tasks('primary', primary),
     'inner_learning_rate': inner_learning_rate,

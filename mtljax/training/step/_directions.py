@@ -57,7 +57,7 @@ def split(
   batch, mask = _absent.split_mask(plan, batch)
   if plan.layout is not None:
     batch = plan.layout.keep(batch, plan.layout.batch(batch))
-  if plan.base.weighting is not None and plan.base.weighting.lookahead:
+  if 'hypergradient' in plan.base.needs:
     pull = functools.partial(_pull_at_once, plan, state)
     ahead = _lookahead.of_step(plan, state, pull, batch, val_batch, key, mask)
     return Part(batch, key, None, mask, ahead)
