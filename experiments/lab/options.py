@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import Any
+
+from mtljax import _validate
 
 #: Key of a field's metadata, and its values.
 CHANGES = 'changes'
@@ -46,6 +48,28 @@ def _kinds(config: Any, prefix: str = '') -> Iterator[tuple[str, str | None]]:
 def flag(name: str) -> str:
   """``'hidden_sizes'`` as it is typed: ``'--hidden-sizes'``."""
   return f'--{name.replace("_", "-")}'
+
+
+def check_distinct(
+  option: str, values: Collection[Any], keys: Collection[Any] | None = None
+) -> None:
+  """Raises ValueError unless there is a value, and none stands twice.
+
+  Args:
+    option: the field's name.
+    values: what was typed.
+    keys: what has to be distinct; None: the values.
+  """
+  if not values or len(set(values if keys is None else keys)) != len(values):
+    raise ValueError(
+      f'{flag(option)}={tuple(values)} must name at least one, and none twice.'
+    )
+
+
+def check_counts(config: Any, names: Iterable[str]) -> None:
+  """Raises ValueError unless these options are at least 1."""
+  for name in names:
+    _validate.in_range(flag(name), getattr(config, name), 1)
 
 
 def override(config: Any, changes: dict[str, Any]) -> Any:

@@ -11,6 +11,7 @@ from experiments.lab.options import (
   DataOptions,
   Options,
   between_runs,
+  check_counts,
   flag,
   free,
   override,
@@ -175,8 +176,7 @@ def check(config: ComparisonConfig, suite: Suite) -> None:
   for model in (config.model, config.baseline_model):
     diagnose.check_network(config, model, suite.network(model))
   check_widths(config.hidden_sizes, config.head_sizes, config.expert_sizes)
-  for name in ('seeds', 'epochs', 'batch_size', 'log_every'):
-    _validate.in_range(flag(name), getattr(config, name), 1)
+  check_counts(config, ('seeds', 'epochs', 'batch_size', 'log_every'))
   _validate.in_range('--last-epochs', config.last_epochs, 0, config.epochs)
   _validate.in_range('--learning-rate', config.learning_rate, 0, open_low=True)
   optimizers.check_schedule(config, config.learning_rate, config.last_epochs)

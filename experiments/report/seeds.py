@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import pathlib
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from experiments.report import files
+from experiments.report.results import ReportError, config_notes, read_config
 
 #: By part and seed, arrays by name.
 Seeds = dict[str, dict[int, dict[str, np.ndarray]]]
@@ -46,3 +48,25 @@ def read_seeds(
     else:
       found.setdefault(part, {})[seed] = arrays
   return found
+
+
+def read_study(
+  directory: pathlib.Path, option: str, what: str
+) -> tuple[Any, list[str], Seeds]:
+  """The configuration of such a study, notes on it, and what is there.
+
+  Args:
+    directory: the study's folder.
+    option: that names the parts.
+    what: the study is of.
+
+  Raises:
+    ReportError: nothing has been computed.
+  """
+  config = read_config(directory)
+  notes = config_notes(config)
+  wanted = [(x, k) for k in range(config['seeds']) for x in config[option]]
+  found = read_seeds(directory, wanted, notes)
+  if not found:
+    raise ReportError(f'{directory} holds no results of the study of {what}.')
+  return config, notes, found

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import rich.console
@@ -176,6 +176,12 @@ def plain_interval(found: Interval) -> dict[str, Any]:
   }
 
 
+def plain_values(values: Iterable[float]) -> dict[str, Any] | None:
+  """`plain_interval` of numbers, one a seed; None if there are none."""
+  values = list(values)
+  return plain_interval(interval(values)) if values else None
+
+
 def finite(value: float) -> float | None:
   """The number, or None where JSON has none."""
   return value if math.isfinite(value) else None
@@ -252,6 +258,18 @@ def write_claims(
   _files.replace_text(directory / 'summary.json', text + '\n')
   _files.replace_text(directory / 'report.html', page)
   return whole
+
+
+def print_by_problem(
+  title: str,
+  lines: Sequence[Mapping[str, Any]],
+  make_columns: Callable[[Sequence[Mapping[str, Any]]], Sequence[Column]],
+  console: rich.console.Console,
+) -> None:
+  """Prints a table of the lines of each problem, in their order."""
+  for problem in dict.fromkeys(x['problem'] for x in lines):
+    columns = make_columns([x for x in lines if x['problem'] == problem])
+    print_columns(title.format(problem), columns, console)
 
 
 def print_verdicts(

@@ -28,6 +28,21 @@ NUM_CLASSES = 10
 SOURCES = tuple(data.SOURCES)
 
 
+def pairs(source, split, options, say, **more):
+  """The arrays of a split, as the options ask for it."""
+  return data.load_arrays(
+    source,
+    split=split,
+    data_dir=options.dir,
+    seed=options.seed,
+    num_train=options.num_train,
+    num_validation=options.num_validation,
+    num_test=options.num_test,
+    progress=say,
+    **more,
+  )
+
+
 def load(options: DataOptions, tasks: tuple[str, ...], say) -> Data:
   """Reads the pairs, composing them first if they are not there yet."""
   del tasks
@@ -48,20 +63,7 @@ def load_pairs(
     **more: of `mtljax.data.load_arrays`.
   """
   splits = {
-    split: dict(
-      data.load_arrays(
-        source,
-        split=split,
-        data_dir=options.dir,
-        seed=options.seed,
-        num_train=options.num_train,
-        num_validation=options.num_validation,
-        num_test=options.num_test,
-        progress=say,
-        **more,
-      )
-    )
-    for split in SPLITS
+    split: dict(pairs(source, split, options, say, **more)) for split in SPLITS
   }
   for arrays in splits.values():
     images = arrays['image']

@@ -12,7 +12,6 @@ import rich.console
 from experiments.report import files
 from experiments.report import verdicts as verdicts_
 from experiments.report.results import Results, read_results
-from experiments.report.statistics import interval
 from experiments.report.tables import Column, columns_of
 from experiments.studies.claims.claims import claims
 from experiments.studies.claims.measures import ScoredRun, mean_score
@@ -48,8 +47,10 @@ def write_report(directory: pathlib.Path) -> dict[str, Any]:
     {
       'problem': problem,
       'arm': arm,
-      'score': _plain([mean_score(x) for x in rows.values()]),
-      'least': _plain([float(x.scores.min()) for x in rows.values()]),
+      'score': verdicts_.plain_values([mean_score(x) for x in rows.values()]),
+      'least': verdicts_.plain_values(
+        [float(x.scores.min()) for x in rows.values()]
+      ),
     }
     for problem, found in table.items()
     for arm, rows in found.items()
@@ -140,10 +141,6 @@ def read_points(results: Results):
   return points, costs
 
 
-def _plain(values: list[float]) -> dict[str, Any]:
-  return verdicts_.plain_interval(interval(values))
-
-
 def _columns(scores: list[Mapping[str, Any]]) -> list[Column]:
   def ends(found):
     if found['low'] is None:
@@ -189,7 +186,7 @@ def print_tables(
   summary: Mapping[str, Any], console: rich.console.Console
 ) -> None:
   """Prints the scores on each problem, and the verdicts."""
-  for problem in dict.fromkeys(x['problem'] for x in summary['scores']):
-    lines = [x for x in summary['scores'] if x['problem'] == problem]
-    verdicts_.print_columns(f'scores on {problem}', _columns(lines), console)
+  verdicts_.print_by_problem(
+    'scores on {}', summary['scores'], _columns, console
+  )
   verdicts_.print_verdicts(summary['verdicts'], console)

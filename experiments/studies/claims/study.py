@@ -25,7 +25,13 @@ import rich.console
 import mtljax as mtl
 from experiments import suites
 from experiments.lab import command, presets, study
-from experiments.lab.options import DataOptions, Options, flag, free
+from experiments.lab.options import (
+  DataOptions,
+  Options,
+  check_counts,
+  check_distinct,
+  free,
+)
 from experiments.lab.problem import Problem, make_problem
 from experiments.lab.runs import RunSpec
 from experiments.studies.claims import arms, planted, points
@@ -145,10 +151,7 @@ def check(config: ClaimsConfig) -> None:
   """Raises ValueError for options that no study could be made of."""
   for option in ('problems', 'arms'):
     values = getattr(config, option)
-    if not values or len(set(values)) != len(values):
-      raise ValueError(
-        f'--{option}={values} must name at least one, and none twice.'
-      )
+    check_distinct(option, values)
   for name in config.arms:
     _validate.one_of('--arms', name, arms.ARMS)
   for name in config.problems:
@@ -158,15 +161,17 @@ def check(config: ClaimsConfig) -> None:
     raise ValueError('--hidden-sizes is empty: the trunk needs a layer.')
   for size in config.hidden_sizes:
     _validate.in_range('--hidden-sizes', size, 1)
-  for name in (
-    'seeds',
-    'steps',
-    'batch_size',
-    'probe_every',
-    'min_seeds',
-    'log_every',
-  ):
-    _validate.in_range(flag(name), getattr(config, name), 1)
+  check_counts(
+    config,
+    (
+      'seeds',
+      'steps',
+      'batch_size',
+      'probe_every',
+      'min_seeds',
+      'log_every',
+    ),
+  )
   _validate.in_range('--learning-rate', config.learning_rate, 0, open_low=True)
 
 

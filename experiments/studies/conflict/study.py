@@ -25,7 +25,7 @@ import rich.console
 import mtljax as mtl
 from experiments import suites
 from experiments.lab import command, diagnose, presets, study
-from experiments.lab.options import DataOptions, Options, flag, free
+from experiments.lab.options import DataOptions, Options, check_counts, free
 from experiments.lab.problem import Problem, make_problem
 from experiments.lab.runs import RunSpec
 from experiments.lab.suite import Data, Suite, Widths, check_widths
@@ -104,8 +104,9 @@ def check(config: ConflictConfig) -> None:
     suite = suites.find(name)
     suite.check_data(config.data)
     suite.network(NETWORK, option=f'the network that --suite {name} lacks')
-  for name in ('seeds', 'epochs', 'batch_size', 'log_every', 'min_seeds'):
-    _validate.in_range(flag(name), getattr(config, name), 1)
+  check_counts(
+    config, ('seeds', 'epochs', 'batch_size', 'log_every', 'min_seeds')
+  )
   _validate.in_range('--diagnose-every', config.diagnose_every, 1)
   _validate.in_range(
     '--diagnose-samples', config.diagnose_samples, 2, config.batch_size

@@ -9,8 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.suites import DataOptions, pool_images
-from mtljax import data
+from experiments.suites import DataOptions, digits, pool_images
 
 SIZE = 20
 #: Of the labels to train on, the share that is drawn anew.
@@ -98,16 +97,7 @@ def halves(options: DataOptions, say: Callable[[str], Any]) -> PairedTasks:
   """
   splits = {}
   for split in SPLITS:
-    arrays = data.load_arrays(
-      options.source or 'mnist_5k',
-      split=split,
-      data_dir=options.dir,
-      seed=options.seed,
-      num_train=options.num_train,
-      num_validation=options.num_validation,
-      num_test=options.num_test,
-      progress=say,
-    )
+    arrays = digits.pairs(options.source or 'mnist_5k', split, options, say)
     images = pool_images(arrays['image'], POOL)[..., 0].astype(np.float32) / 255
     flat = lambda part: part.reshape(len(part), -1)
     splits[split] = {

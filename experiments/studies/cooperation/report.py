@@ -10,7 +10,6 @@ import rich.console
 
 from experiments.report import verdicts as verdicts_
 from experiments.report.results import Results, read_results
-from experiments.report.statistics import interval
 from experiments.report.tables import Column, columns_of
 from experiments.studies.cooperation.claims import (
   COMPARED,
@@ -46,12 +45,14 @@ def write_report(directory: pathlib.Path) -> dict[str, Any]:
     {
       'problem': problem,
       'arm': arm,
-      'accuracy': _plain([100 * x.accuracy for x in seeds.values()]),
-      'gain': _plain(
-        list(differences(runs, [problem], arm, JOINT, 'accuracy').values())
+      'accuracy': verdicts_.plain_values(
+        [100 * x.accuracy for x in seeds.values()]
+      ),
+      'gain': verdicts_.plain_values(
+        differences(runs, [problem], arm, JOINT, 'accuracy').values()
       ),
       **{
-        name: _plain([getattr(x, name) for x in seeds.values()])
+        name: verdicts_.plain_values([getattr(x, name) for x in seeds.values()])
         for name in ('loss', 'params_change', 'features_change')
       },
     }
@@ -97,10 +98,6 @@ def read_runs(results: Results) -> dict[str, dict[str, dict[int, Found]]]:
     found = Found(*(run.values[x] for x in Found._fields))
     runs.setdefault(problem, {}).setdefault(arm, {})[int(run.seed)] = found
   return runs
-
-
-def _plain(values: Sequence[float]) -> dict[str, Any] | None:
-  return verdicts_.plain_interval(interval(values)) if values else None
 
 
 def _columns(arms: Sequence[Mapping[str, Any]]) -> list[Column]:
@@ -160,7 +157,5 @@ def print_tables(
   summary: Mapping[str, Any], console: rich.console.Console
 ) -> None:
   """Prints the arms on each problem, and the verdicts."""
-  for problem in dict.fromkeys(x['problem'] for x in summary['arms']):
-    lines = [x for x in summary['arms'] if x['problem'] == problem]
-    verdicts_.print_columns(f'arms on {problem}', _columns(lines), console)
+  verdicts_.print_by_problem('arms on {}', summary['arms'], _columns, console)
   verdicts_.print_verdicts(summary['verdicts'], console)

@@ -24,7 +24,13 @@ import numpy as np
 import rich.console
 
 from experiments.lab import command, identity, presets, study
-from experiments.lab.options import DataOptions, Options, flag, free
+from experiments.lab.options import (
+  DataOptions,
+  Options,
+  check_counts,
+  check_distinct,
+  free,
+)
 from experiments.lab.runs import RunSpec
 from experiments.studies.cooperation import arms
 from experiments.studies.cooperation.claims import (
@@ -93,10 +99,7 @@ PRESETS = {
 def check(config: CooperationConfig) -> None:
   """Raises ValueError for options that no study could be made of."""
   names, bounds = config.problems, config.bounds
-  if not names or len(set(names)) != len(names):
-    raise ValueError(
-      f'--problems={names} must name at least one, and none twice.'
-    )
+  check_distinct('problems', names)
   for name in names:
     _validate.one_of('--problems', name, PROBLEMS)
   for bound in bounds:
@@ -105,16 +108,18 @@ def check(config: CooperationConfig) -> None:
     raise ValueError(
       f'--bounds={bounds} must be at least two numbers, none twice.'
     )
-  for name in (
-    'seeds',
-    'hidden',
-    'width',
-    'passes',
-    'batch_size',
-    'min_seeds',
-    'log_every',
-  ):
-    _validate.in_range(flag(name), getattr(config, name), 1)
+  check_counts(
+    config,
+    (
+      'seeds',
+      'hidden',
+      'width',
+      'passes',
+      'batch_size',
+      'min_seeds',
+      'log_every',
+    ),
+  )
   _validate.in_range('--warmup', config.warmup, 0, 1)
   _validate.in_range('--learning-rate', config.learning_rate, 0, open_low=True)
 

@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.suites import DataOptions, pool_images
-from mtljax import data
+from experiments.suites import DataOptions, digits, pool_images
 
 Arrays = Mapping[str, np.ndarray]
 SIZE = 20
@@ -80,16 +79,7 @@ def digit_pairs(
   del num_tasks
   splits = {}
   for split in ('train', 'test'):
-    arrays = data.load_arrays(
-      options.source or 'mnist_5k',
-      split=split,
-      data_dir=options.dir,
-      seed=options.seed,
-      num_train=options.num_train,
-      num_validation=options.num_validation,
-      num_test=options.num_test,
-      progress=say,
-    )
+    arrays = digits.pairs(options.source or 'mnist_5k', split, options, say)
     images = pool_images(arrays['image'], POOL)
     x = images.reshape(len(images), -1).astype(np.float32) / 255
     # Each digit is the first of one pair and the second of another.

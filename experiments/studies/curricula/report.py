@@ -10,7 +10,6 @@ import rich.console
 
 from experiments.report import verdicts as verdicts_
 from experiments.report.results import Results, read_results
-from experiments.report.statistics import interval
 from experiments.report.tables import Column, columns_of
 from experiments.studies.curricula.claims import (
   BOTH,
@@ -45,9 +44,9 @@ def write_report(directory: pathlib.Path) -> dict[str, Any]:
     {
       'problem': problem,
       'arm': arm,
-      'accuracy': _plain(list(runs.values())),
-      'gain': _plain(
-        list(gains({problem: scores[problem]}, arm, RANDOM).values())
+      'accuracy': verdicts_.plain_values(runs.values()),
+      'gain': verdicts_.plain_values(
+        gains({problem: scores[problem]}, arm, RANDOM).values()
       ),
     }
     for problem, found in scores.items()
@@ -95,10 +94,6 @@ def read_scores(results: Results):
       costs = {x: run.values[x] for x in COSTS}
       orders.setdefault(problem, {})[int(run.seed)] = costs
   return scores, orders
-
-
-def _plain(values: Sequence[float]) -> dict[str, Any] | None:
-  return verdicts_.plain_interval(interval(values)) if values else None
 
 
 def _columns(arms: Sequence[Mapping[str, Any]]) -> list[Column]:
@@ -149,7 +144,7 @@ def print_tables(
   summary: Mapping[str, Any], console: rich.console.Console
 ) -> None:
   """Prints the accuracies on each problem, and the verdicts."""
-  for problem in dict.fromkeys(x['problem'] for x in summary['arms']):
-    lines = [x for x in summary['arms'] if x['problem'] == problem]
-    verdicts_.print_columns(f'accuracy on {problem}', _columns(lines), console)
+  verdicts_.print_by_problem(
+    'accuracy on {}', summary['arms'], _columns, console
+  )
   verdicts_.print_verdicts(summary['verdicts'], console)

@@ -27,7 +27,13 @@ import rich.console
 
 import mtljax as mtl
 from experiments.lab import command, identity, presets, study
-from experiments.lab.options import DataOptions, Options, flag, free
+from experiments.lab.options import (
+  DataOptions,
+  Options,
+  check_counts,
+  check_distinct,
+  free,
+)
 from experiments.lab.runs import RunSpec
 from experiments.studies.curricula import orders
 from experiments.studies.curricula.claims import ARMS, BOTH, MIXED, NAME
@@ -89,26 +95,25 @@ PRESETS = {
 def check(config: CurriculaConfig) -> None:
   """Raises ValueError for options that no study could be made of."""
   names = config.problems
-  if not names or len(set(names)) != len(names):
-    raise ValueError(
-      f'--problems={names} must name at least one, and none twice.'
-    )
+  check_distinct('problems', names)
   for name in names:
     _validate.one_of('--problems', name, PROBLEMS)
   if not config.hidden_sizes:
     raise ValueError('--hidden-sizes is empty: the trunk needs a layer.')
   for size in config.hidden_sizes:
     _validate.in_range('--hidden-sizes', size, 1)
-  for name in (
-    'seeds',
-    'base_steps',
-    'passes',
-    'rounds',
-    'batch_size',
-    'min_seeds',
-    'log_every',
-  ):
-    _validate.in_range(flag(name), getattr(config, name), 1)
+  check_counts(
+    config,
+    (
+      'seeds',
+      'base_steps',
+      'passes',
+      'rounds',
+      'batch_size',
+      'min_seeds',
+      'log_every',
+    ),
+  )
   _validate.in_range('--num-tasks', config.num_tasks, 8, 12)
   _validate.in_range('--drop', config.drop, 0, 1, open_high=True)
   _validate.in_range('--learning-rate', config.learning_rate, 0, open_low=True)

@@ -16,7 +16,7 @@ from experiments.report.results import (
   Run,
   read_results,
 )
-from experiments.report.statistics import Interval, interval
+from experiments.report.statistics import Interval
 from experiments.report.tables import MISSING, Cell, Column, columns_of
 from experiments.studies.disentanglement.claims import (
   MARGIN,
@@ -57,7 +57,7 @@ def write_report(directory: pathlib.Path) -> dict[str, Any]:
       'backbone': backbone,
       'method': entry.method,
       'level': entry.level,
-      'delta_m': _plain([x['delta_m'] for x in runs.values()]),
+      'delta_m': verdicts_.plain_values([x['delta_m'] for x in runs.values()]),
     }
     | {
       name: float(np.mean([x[name] for x in runs.values()]))
@@ -69,7 +69,7 @@ def write_report(directory: pathlib.Path) -> dict[str, Any]:
   identifiers = [
     {'measure': name}
     | {
-      kind: _plain(list(similarities(table, name, kind).values()))
+      kind: verdicts_.plain_values(similarities(table, name, kind).values())
       for kind in ('kendall', 'spearman')
     }
     for name in MEASURES
@@ -184,10 +184,6 @@ def _means(
       f'{run.method}, seed {run.seed} was left out: {files.PROBE}: {error}.'
     )
     return None
-
-
-def _plain(values: list[float]) -> dict[str, Any] | None:
-  return verdicts_.plain_interval(interval(values)) if values else None
 
 
 def _entry_columns(

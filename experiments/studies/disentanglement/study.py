@@ -24,7 +24,13 @@ import rich.console
 
 from experiments import suites
 from experiments.lab import command, methods, presets, study
-from experiments.lab.options import DataOptions, Options, flag, free
+from experiments.lab.options import (
+  DataOptions,
+  Options,
+  check_counts,
+  check_distinct,
+  free,
+)
 from experiments.lab.problem import SINGLE, Problem, make_problem
 from experiments.lab.runs import RunSpec
 from experiments.lab.suite import Data, Network, Suite, Widths
@@ -161,10 +167,7 @@ def check(config: DisentanglementConfig) -> None:
     raise ValueError(f'--suite={config.suite!r} has one task only.')
   names = backbones_of(config, suite)
   for option, values in (('backbones', names), ('methods', config.methods)):
-    if not values or len(set(values)) != len(values):
-      raise ValueError(
-        f'--{option}={tuple(values)} must name at least one, and none twice.'
-      )
+    check_distinct(option, values)
   for name in names:
     find_backbone(suite, name)
   for name in config.methods:
@@ -174,15 +177,17 @@ def check(config: DisentanglementConfig) -> None:
         f'--methods={name} compares batches, is an optimizer or a wrapper: '
         'this study takes plain methods that make one update for Adam.'
       )
-  for name in (
-    'seeds',
-    'epochs',
-    'batch_size',
-    'probe_every',
-    'min_seeds',
-    'log_every',
-  ):
-    _validate.in_range(flag(name), getattr(config, name), 1)
+  check_counts(
+    config,
+    (
+      'seeds',
+      'epochs',
+      'batch_size',
+      'probe_every',
+      'min_seeds',
+      'log_every',
+    ),
+  )
   _validate.in_range('--learning-rate', config.learning_rate, 0, open_low=True)
 
 

@@ -9,7 +9,13 @@ from experiments import suites
 from experiments.lab import diagnose
 from experiments.lab import methods as method_names
 from experiments.lab.optimizers import OPTIMIZERS
-from experiments.lab.options import DataOptions, Options, flag, free
+from experiments.lab.options import (
+  DataOptions,
+  Options,
+  check_counts,
+  flag,
+  free,
+)
 from experiments.lab.suite import Suite, check_widths
 from mtljax import _validate
 
@@ -200,10 +206,8 @@ def check(config: FlatRegionsConfig) -> None:
   _validate.one_of('--norms', config.norms, NORMS)
   _validate.one_of('--out-of-data', config.out_of_data, suite.others)
   _validate.one_of('--mode', config.mode, ('auto', 'unroll', 'vmap', 'map'))
-  for name in ('seeds', 'epochs', 'batch_size', 'log_every'):
-    _validate.in_range(flag(name), getattr(config, name), 1)
-  for name in ('probe_batches', 'cost_rounds', 'min_seeds'):
-    _validate.in_range(flag(name), getattr(config, name), 1)
+  check_counts(config, ('seeds', 'epochs', 'batch_size', 'log_every'))
+  check_counts(config, ('probe_batches', 'cost_rounds', 'min_seeds'))
   _validate.in_range('--learning-rate', config.learning_rate, 0, open_low=True)
   diagnose.check(config, config.batch_size)
   diagnose.check_network(config, config.model, network)

@@ -11,9 +11,7 @@ import rich.console
 import scipy.stats
 
 from experiments.report import verdicts as verdicts_
-from experiments.report.results import ReportError, config_notes, read_config
-from experiments.report.seeds import read_seeds
-from experiments.report.statistics import interval
+from experiments.report.seeds import read_study
 from experiments.report.tables import MISSING, Column, columns_of
 from experiments.studies.grouping import groupings
 from experiments.studies.grouping.affinities import chosen_grouping
@@ -48,12 +46,7 @@ def write_report(directory: pathlib.Path) -> dict[str, Any]:
   Raises:
     ReportError: the folder holds no results.
   """
-  config = read_config(directory)
-  notes = config_notes(config)
-  wanted = [(x, k) for k in range(config['seeds']) for x in config['problems']]
-  found = read_seeds(directory, wanted, notes)
-  if not found:
-    raise ReportError(f'{directory} holds no results of the study of groups.')
+  config, notes, found = read_study(directory, 'problems', 'groups')
   numbers: dict[str, Values] = {}
   pairs, failures = {}, []
   for name, runs in found.items():
@@ -66,7 +59,7 @@ def write_report(directory: pathlib.Path) -> dict[str, Any]:
       numbers[name] = read_numbers(gains, affinity, config['groups'])
       pairs[name] = _means(gains, affinity, facts['tasks'])
   shown = {
-    name: {x: _plain(list(y.values())) for x, y in values.items()}
+    name: {x: verdicts_.plain_values(y.values()) for x, y in values.items()}
     for name, values in numbers.items()
   }
   summary = {
@@ -77,13 +70,14 @@ def write_report(directory: pathlib.Path) -> dict[str, Any]:
     'failures': failures,
     'notes': notes,
   }
+  wanted = config['seeds'] * len(config['problems'])
   done = sum(len(runs) for runs in found.values())
   return verdicts_.write_claims(
     directory,
     summary,
     claims(numbers, config['min_seeds']),
     title='groups of tasks',
-    lead=f'{done} of {len(wanted)} problems and seeds finished. '
+    lead=f'{done} of {wanted} problems and seeds finished. '
     f'Preset: {config["preset"]}.',
     how=_how(config),
     tables=[_number_table(shown)]
@@ -188,10 +182,6 @@ def _means(gains, affinity, tasks: Sequence[str]) -> list[dict[str, Any]]:
     for t, b in enumerate(tasks)
     if s != t
   ]
-
-
-def _plain(values: Sequence[float]) -> dict[str, Any] | None:
-  return verdicts_.plain_interval(interval(values)) if values else None
 
 
 def _number_table(shown: Mapping[str, Any]) -> dict[str, Any]:

@@ -28,7 +28,14 @@ import rich.console
 
 import mtljax as mtl
 from experiments.lab import command, presets, seeds
-from experiments.lab.options import DataOptions, Options, flag, free
+from experiments.lab.options import (
+  DataOptions,
+  Options,
+  check_counts,
+  check_distinct,
+  flag,
+  free,
+)
 from experiments.lab.problem import Problem, make_problem, over_batches
 from experiments.lab.suite import Data, Suite, Widths, check_widths
 from experiments.studies.grouping import affinities, groupings, problems
@@ -97,10 +104,7 @@ def check(config: GroupingConfig) -> None:
   """Raises ValueError for options that no study could be made of."""
   names = config.problems
   plain = [x.partition(problems.SOURCE)[0] for x in names]
-  if not names or len(set(plain)) != len(names):
-    raise ValueError(
-      f'--problems={names} must name at least one, and none twice.'
-    )
+  check_distinct('problems', names, plain)
   if config.data.source:
     raise ValueError(
       f'--data.source={config.data.source!r}: say it behind the suite, as in '
@@ -109,8 +113,9 @@ def check(config: GroupingConfig) -> None:
   for name in names:
     problems.find(name)[0].check_data(config.data)
   _validate.one_of('--sweep', config.sweep, sweep.MODES)
-  for name in ('seeds', 'steps', 'batch_size', 'probe_every', 'min_seeds'):
-    _validate.in_range(flag(name), getattr(config, name), 1)
+  check_counts(
+    config, ('seeds', 'steps', 'batch_size', 'probe_every', 'min_seeds')
+  )
   _validate.in_range('--groups', config.groups, 2)
   for name in ('learning_rate', 'probe_rate'):
     _validate.in_range(flag(name), getattr(config, name), 0, open_low=True)

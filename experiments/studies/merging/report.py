@@ -10,9 +10,7 @@ import numpy as np
 import rich.console
 
 from experiments.report import verdicts as verdicts_
-from experiments.report.results import ReportError, config_notes, read_config
-from experiments.report.seeds import Seeds, read_seeds
-from experiments.report.statistics import interval
+from experiments.report.seeds import Seeds, read_study
 from experiments.report.tables import MISSING, Column, columns_of
 from experiments.studies.merging.claims import (
   ADAMERGING,
@@ -43,12 +41,7 @@ def write_report(directory: pathlib.Path) -> dict[str, Any]:
   Raises:
     ReportError: the folder holds no results.
   """
-  config = read_config(directory)
-  notes = config_notes(config)
-  wanted = [(x, k) for k in range(config['seeds']) for x in config['starts']]
-  found = read_seeds(directory, wanted, notes)
-  if not found:
-    raise ReportError(f'{directory} holds no results of the study of merging.')
+  config, notes, found = read_study(directory, 'starts', 'merging')
   if ADAMERGING not in config['merged']:
     notes.append(
       'AdaMerging is left out: it descends on the entropy of classes, and not '
@@ -61,9 +54,11 @@ def write_report(directory: pathlib.Path) -> dict[str, Any]:
     {
       'start': start,
       'arm': arm,
-      'delta_m': _plain(list(scores.get(start, {}).get(arm, {}).values())),
+      'delta_m': verdicts_.plain_values(
+        scores.get(start, {}).get(arm, {}).values()
+      ),
       'metrics': {
-        name: _plain([float(x[i]) for x in runs.values()])
+        name: verdicts_.plain_values([float(x[i]) for x in runs.values()])
         for i, name in enumerate(columns)
       },
     }
@@ -82,13 +77,14 @@ def write_report(directory: pathlib.Path) -> dict[str, Any]:
     'failures': failures,
     'notes': notes,
   }
+  wanted = config['seeds'] * len(config['starts'])
   done = sum(len(runs) for runs in found.values())
   return verdicts_.write_claims(
     directory,
     summary,
     claims(scores, config['merged'], config['min_seeds']),
     title='merging',
-    lead=f'{done} of {len(wanted)} starts finished. Suite: {config["suite"]}. '
+    lead=f'{done} of {wanted} starts finished. Suite: {config["suite"]}. '
     f'Preset: {config["preset"]}.',
     how=_how(config),
     tables=[
@@ -189,10 +185,6 @@ def read_chosen(found: Seeds) -> list[dict[str, Any]]:
       }
     rows.append(row)
   return rows
-
-
-def _plain(values: Sequence[float]) -> dict[str, Any] | None:
-  return verdicts_.plain_interval(interval(values)) if values else None
 
 
 def _arm_columns(

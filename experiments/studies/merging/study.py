@@ -27,7 +27,13 @@ import rich.console
 import mtljax as mtl
 from experiments import suites
 from experiments.lab import command, presets, seeds
-from experiments.lab.options import DataOptions, Options, flag, free
+from experiments.lab.options import (
+  DataOptions,
+  Options,
+  check_counts,
+  check_distinct,
+  free,
+)
 from experiments.lab.problem import Problem, make_problem
 from experiments.lab.suite import Data, Suite, Widths, check_widths
 from experiments.studies.merging.claims import (
@@ -125,22 +131,21 @@ def suite_of(config: MergingConfig) -> Suite:
 
 def check(config: MergingConfig) -> None:
   """Raises ValueError for options that no study could be made of."""
-  if not config.starts or len(set(config.starts)) < len(config.starts):
-    raise ValueError(
-      f'--starts={config.starts} must name at least one, and none twice.'
-    )
+  check_distinct('starts', config.starts)
   for name in config.starts:
     _validate.one_of('--starts', name, STARTS)
   _validate.one_of('--sweep', config.sweep, sweep.MODES)
-  for name in (
-    'seeds',
-    'start_steps',
-    'steps',
-    'merge_steps',
-    'batch_size',
-    'min_seeds',
-  ):
-    _validate.in_range(flag(name), getattr(config, name), 1)
+  check_counts(
+    config,
+    (
+      'seeds',
+      'start_steps',
+      'steps',
+      'merge_steps',
+      'batch_size',
+      'min_seeds',
+    ),
+  )
   _validate.in_range('--learning-rate', config.learning_rate, 0, open_low=True)
   check_widths(config.hidden_sizes, config.head_sizes)
   suite = suite_of(config)

@@ -27,7 +27,13 @@ import rich.console
 from experiments import suites
 from experiments.lab import command, identity, presets
 from experiments.lab import methods as method_names
-from experiments.lab.options import DataOptions, Options, flag, free
+from experiments.lab.options import (
+  DataOptions,
+  Options,
+  check_counts,
+  flag,
+  free,
+)
 from experiments.lab.problem import SINGLE
 from experiments.lab.progress import GridProgress
 from experiments.lab.suite import Data, Suite, check_widths
@@ -160,8 +166,7 @@ def check(config: OptimizerConfig) -> None:
     _validate.one_of('--optimizers', name, (*OPTIMIZERS, *PER_TASK))
   for name in config.methods:
     _validate.one_of('--methods', name, method_names.wrappable_names())
-  for name in ('seeds', 'epochs', 'batch_size', 'min_seeds'):
-    _validate.in_range(flag(name), getattr(config, name), 1)
+  check_counts(config, ('seeds', 'epochs', 'batch_size', 'min_seeds'))
   for option in ('ratios', 'learning_rates', 'baseline_rates'):
     for value in getattr(config, option):
       _validate.in_range(flag(option), value, 0, open_low=True)

@@ -214,10 +214,7 @@ def print_tables(
   summary: Mapping[str, Any], console: rich.console.Console
 ) -> None:
   """Prints the errors of each problem, and the verdicts."""
-  problems = dict.fromkeys(x['problem'] for x in summary['errors'])
-  for problem in problems:
-    lines = [x for x in summary['errors'] if x['problem'] == problem]
-    verdicts_.print_columns(
-      f'relative L2 error: {problem}', _columns(lines), console
-    )
+  verdicts_.print_by_problem(
+    'relative L2 error: {}', summary['errors'], _columns, console
+  )
   verdicts_.print_verdicts(summary['verdicts'], console)

@@ -28,7 +28,13 @@ import rich.console
 
 import mtljax as mtl
 from experiments.lab import command, identity, methods, presets, study
-from experiments.lab.options import Options, between_runs, flag, free
+from experiments.lab.options import (
+  Options,
+  between_runs,
+  check_counts,
+  flag,
+  free,
+)
 from experiments.lab.runs import RunSpec
 from experiments.studies.pinn import networks
 from experiments.studies.pinn.claims import NAME, WEIGHTS
@@ -148,16 +154,18 @@ def check(config: PinnConfig) -> None:
   _validate.one_of('--sweep', config.sweep, sweep.MODES)
   for size in config.hidden_sizes:
     _validate.in_range('--hidden-sizes', size, 1)
-  for name in (
-    'seeds',
-    'steps',
-    'interior_points',
-    'edge_points',
-    'evaluate_every',
-    'min_seeds',
-    'log_every',
-  ):
-    _validate.in_range(flag(name), getattr(config, name), 1)
+  check_counts(
+    config,
+    (
+      'seeds',
+      'steps',
+      'interior_points',
+      'edge_points',
+      'evaluate_every',
+      'min_seeds',
+      'log_every',
+    ),
+  )
   _validate.in_range('--learning-rate', config.learning_rate, 0, open_low=True)
 
 

@@ -34,7 +34,8 @@ from experiments.lab import (
 from experiments.lab.options import (
   DataOptions,
   Options,
-  flag,
+  check_counts,
+  check_distinct,
   free,
   override,
 )
@@ -162,16 +163,12 @@ def check(config: RobustnessConfig) -> None:
     ('severities', corruptions.SEVERITIES),
   ):
     values = getattr(config, option)
-    if not values or len(set(values)) != len(values):
-      raise ValueError(
-        f'--{option}={values} must name at least one, and none twice.'
-      )
+    check_distinct(option, values)
     for value in values:
       _validate.one_of(f'--{option}', value, known)
   comparison.check(options_of(config, suite), suite)
   _validate.one_of('--scale', config.scale, ('cifar', 'imagenet'))
-  for name in ('draws', 'refit_epochs', 'min_seeds'):
-    _validate.in_range(flag(name), getattr(config, name), 1)
+  check_counts(config, ('draws', 'refit_epochs', 'min_seeds'))
   _validate.in_range(
     '--refit-learning-rate', config.refit_learning_rate, 0, open_low=True
   )

@@ -130,7 +130,7 @@ def print_tables(
   summary: Mapping[str, Any], console: rich.console.Console
 ) -> None:
   """Prints the errors on each problem, and the verdicts."""
-  for problem in dict.fromkeys(x['problem'] for x in summary['errors']):
-    lines = [x for x in summary['errors'] if x['problem'] == problem]
-    verdicts_.print_columns(f'errors on {problem}', _columns(lines), console)
+  verdicts_.print_by_problem(
+    'errors on {}', summary['errors'], _columns, console
+  )
   verdicts_.print_verdicts(summary['verdicts'], console)

@@ -21,7 +21,12 @@ import rich.console
 import tyro
 
 from experiments.lab import command, identity
-from experiments.lab.options import ForceOptions, free
+from experiments.lab.options import (
+  ForceOptions,
+  check_counts,
+  check_distinct,
+  free,
+)
 from experiments.report import files, write_report
 from experiments.report.console import print_end
 from experiments.report.seeds import path_of
@@ -53,15 +58,10 @@ class TFCLConfig(ForceOptions):
 def check(config: TFCLConfig) -> None:
   """Raises ValueError for options that no study could be made of."""
   names = config.problems
-  if not names or len(set(names)) != len(names):
-    raise ValueError(
-      f'--problems={names} must name at least one, and none twice.'
-    )
+  check_distinct('problems', names)
   for name in names:
     _validate.one_of('--problems', name, problems.PROBLEMS)
-  for name in ('num_train', 'num_validation', 'seeds', 'min_seeds'):
-    value = getattr(config, name)
-    _validate.in_range(f'--{name.replace("_", "-")}', value, 1)
+  check_counts(config, ('num_train', 'num_validation', 'seeds', 'min_seeds'))
 
 
 def run_seed(config: TFCLConfig, name: str, seed: int) -> dict[str, np.ndarray]:

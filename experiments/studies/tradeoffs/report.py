@@ -12,7 +12,6 @@ import rich.console
 import mtljax as mtl
 from experiments.report import verdicts as verdicts_
 from experiments.report.results import Results, Run, read_results
-from experiments.report.statistics import interval
 from experiments.report.tables import Column, columns_of
 from experiments.studies.tradeoffs import figures
 from experiments.studies.tradeoffs.claims import (
@@ -164,7 +163,10 @@ def _rows(
         for seed, x in seeds.items()
       }
     rows.append(
-      {'curve': curve} | {name: _plain(x) for name, x in numbers.items()}
+      {'curve': curve}
+      | {
+        name: verdicts_.plain_values(x.values()) for name, x in numbers.items()
+      }
     )
   return rows
 
@@ -173,12 +175,6 @@ def _ideal(found: Mapping[str, Mapping[int, np.ndarray]]) -> np.ndarray:
   """Losses of 0, or the least of each task where some are below."""
   points = [x for seeds in found.values() for x in seeds.values()]
   return np.minimum(np.concatenate(points).min(0), 0)
-
-
-def _plain(values: Mapping[int, float]) -> dict[str, Any] | None:
-  if not values:
-    return None
-  return verdicts_.plain_interval(interval(list(values.values())))
 
 
 def _columns(rows: Sequence[Mapping[str, Any]]) -> list[Column]:

@@ -26,7 +26,14 @@ import rich.console
 import mtljax as mtl
 from experiments import suites
 from experiments.lab import command, presets, study
-from experiments.lab.options import DataOptions, Options, flag, free
+from experiments.lab.options import (
+  DataOptions,
+  Options,
+  check_counts,
+  check_distinct,
+  flag,
+  free,
+)
 from experiments.lab.problem import Problem, make_problem
 from experiments.lab.runs import RunSpec
 from experiments.lab.suite import Data, Suite, Widths, check_widths
@@ -125,15 +132,13 @@ def grid_of(config: TradeoffsConfig, num_tasks: int) -> np.ndarray:
 
 def check(config: TradeoffsConfig) -> None:
   """Raises ValueError for options that no study could be made of."""
-  if not config.curves or len(set(config.curves)) < len(config.curves):
-    raise ValueError(
-      f'--curves={config.curves} must name at least one, and none twice.'
-    )
+  check_distinct('curves', config.curves)
   for name in config.curves:
     _validate.one_of('--curves', name, CURVES)
   _validate.one_of('--sweep', config.sweep, sweep.MODES)
-  for name in ('seeds', 'steps', 'batch_size', 'min_seeds', 'log_every'):
-    _validate.in_range(flag(name), getattr(config, name), 1)
+  check_counts(
+    config, ('seeds', 'steps', 'batch_size', 'min_seeds', 'log_every')
+  )
   _validate.in_range('--parts', config.parts, 2)
   _validate.in_range('--inset', config.inset, 0, 1, open_high=True)
   for name in ('learning_rate', 'concentration'):
