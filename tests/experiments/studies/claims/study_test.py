@@ -1,6 +1,5 @@
 """The study end to end, its rules on planted numbers, and what is refused."""
 
-import csv
 import dataclasses
 import json
 import shutil
@@ -8,6 +7,7 @@ import shutil
 import numpy as np
 import pytest
 import rich.console
+from written import rows
 
 from experiments.lab import study as lab_study
 from experiments.report import __main__ as report_command
@@ -45,11 +45,6 @@ def small(tmp_path_factory):
     study = program.prepare(config, QUIET)
   assert lab_study.run(config, study, QUIET) == 0
   return config, study
-
-
-def rows(config):
-  with (config.out / 'results.csv').open() as file:
-    return list(csv.DictReader(file))
 
 
 def test_every_run_is_there_and_ends(small):

@@ -1,6 +1,5 @@
 """The study end to end, its claims on planted runs, and what is refused."""
 
-import csv
 import dataclasses
 import json
 
@@ -8,6 +7,7 @@ import jax
 import numpy as np
 import pytest
 import rich.console
+from written import rows
 
 from experiments.lab import study as lab_study
 from experiments.report import __main__ as report_command
@@ -45,11 +45,6 @@ def small(tmp_path_factory):
   )
   assert lab_study.run(config, program.prepare(config, QUIET), QUIET) == 0
   return config
-
-
-def rows(config):
-  with (config.out / 'results.csv').open() as file:
-    return list(csv.DictReader(file))
 
 
 def test_every_arm_has_a_row(small):

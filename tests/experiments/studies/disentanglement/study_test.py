@@ -1,12 +1,12 @@
 """The study end to end, its claims on planted numbers, and what is refused."""
 
-import csv
 import dataclasses
 import json
 
 import numpy as np
 import pytest
 import rich.console
+from written import rows
 
 from experiments.lab import study as lab_study
 from experiments.report import __main__ as report_command
@@ -69,11 +69,6 @@ def small(tmp_path_factory, made_up_digits):
   )
   assert lab_study.run(config, program.prepare(config, QUIET), QUIET) == 0
   return config
-
-
-def rows(config):
-  with (config.out / 'results.csv').open() as file:
-    return list(csv.DictReader(file))
 
 
 def test_every_method_is_trained_at_its_levels(small):

@@ -1,6 +1,5 @@
 """The study end to end, its affinities and groupings, and what is refused."""
 
-import csv
 import dataclasses
 import itertools
 import json
@@ -11,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import rich.console
+from written import rows
 
 from experiments.report import __main__ as report_command
 from experiments.report.seeds import path_of
@@ -43,11 +43,6 @@ def small(tmp_path_factory):
   settings = program.prepare(config, QUIET)
   program.run(config, settings, QUIET)
   return config, settings
-
-
-def rows(config):
-  with (config.out / 'results.csv').open() as file:
-    return list(csv.DictReader(file))
 
 
 def test_every_group_has_a_row_and_the_study_goes_on(small):

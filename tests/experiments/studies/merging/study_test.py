@@ -1,6 +1,5 @@
 """The study end to end, its merges, its rules, and what is refused."""
 
-import csv
 import dataclasses
 import json
 
@@ -9,6 +8,7 @@ import jax
 import numpy as np
 import pytest
 import rich.console
+from written import rows
 
 from experiments.report import __main__ as report_command
 from experiments.report.seeds import path_of
@@ -46,11 +46,6 @@ def small(tmp_path_factory):
   setting = program.prepare(config, QUIET)
   program.run(config, setting, QUIET)
   return config, setting
-
-
-def rows(config):
-  with (config.out / 'results.csv').open() as file:
-    return list(csv.DictReader(file))
 
 
 def test_every_arm_has_a_row_and_the_study_goes_on(small):
