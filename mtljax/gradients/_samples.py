@@ -10,7 +10,13 @@ import jax
 import jax.numpy as jnp
 
 from mtljax import _labels, _tree, _validate
-from mtljax.gradients import _gramian, _kernels, _proven, _pullback
+from mtljax.gradients import (
+  _gramian,
+  _kernels,
+  _layerwise,
+  _proven,
+  _pullback,
+)
 from mtljax.gradients._passes import Passes, make_passes
 from mtljax.gradients._pullback import LossFn
 
@@ -220,18 +226,13 @@ def sample_gramian(
 
   def one_sample(sample):
     pullback = pull(sample)
-    num_tasks = pullback.losses.shape[0]
     marked = _gramian.marked_leaves(pullback, gramian_labels)
     which = [i for i, use in enumerate(marked) if use]
     if not layerwise:
       rows = pullback.rows(passes)
       layers[:] = [None] * len(which)
       return pullback.losses, [_Leaf(rows=rows[i]) for i in which]
-    assert pullback.layers is not None
-    watched = pullback.layers(
-      passes,
-      pays=lambda x: _kernels.is_cheaper(x, num_tasks, num_samples),
-    )
+    watched = layers_of(pullback, passes, num_samples)
     layers[:] = [watched.layers[i] for i in which]
     leaves = []
     for i in which:
@@ -268,6 +269,25 @@ def sample_gramian(
   return losses.reshape(num_samples, num_tasks), gramian
 
 
+def layers_of(
+  pullback: _pullback.Pullback, passes: Passes, num_samples: int
+) -> _layerwise.Layers:
+  """The layers of a sample's pass whose products pay for so many samples."""
+  assert pullback.layers is not None
+  num_tasks = pullback.losses.shape[0]
+  return pullback.layers(
+    passes,
+    pays=lambda x: _kernels.is_cheaper(x, num_tasks, num_samples),
+  )
+
+
+def pass_of_one(
+  fun: Callable[..., jax.Array], params: Any, watch: bool = False
+) -> Callable[[Any], _pullback.Pullback]:
+  """From a sample to the pass of ``fun(params, batch) -> (1,)`` on it."""
+  return _pull_fn(fun, params, (), None, False, watch)
+
+
 def of_samples(
   fun: Callable[..., jax.Array],
   params: Any,
@@ -291,8 +311,8 @@ def of_samples(
     labels=None,
     has_aux=False,
   )
-  pull = _pull_fn(fun, params, (), None, False, layerwise)
-  plain = _pull_fn(fun, params, (), None, False)
+  pull = pass_of_one(fun, params, watch=layerwise)
+  plain = pass_of_one(fun, params)
 
   def rows(passes, tasks=None):
     found = jax.vmap(lambda sample: plain(sample).rows(passes))(batch)

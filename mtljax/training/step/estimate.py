@@ -10,13 +10,19 @@ import jax
 import optax
 from jax.interpreters import partial_eval
 
-from mtljax import _labels
+from mtljax import _labels, _validate
 from mtljax._types import Aggregator, Weighting
-from mtljax.gradients import _gramian, _layerwise, _pullback, _work
+from mtljax.gradients import _gramian, _layerwise, _pullback, _samples, _work
 from mtljax.gradients._passes import Mode, make_passes
 from mtljax.gradients._pullback import LossFn
-from mtljax.training.step import _liveness, _routes, train_step
+from mtljax.training.step import (
+  _liveness,
+  _routes,
+  _sample_tasks,
+  train_step,
+)
 from mtljax.training.step._plan import as_aggregator
+from mtljax.training.step._sample_tasks import Tasks
 
 # Routes, and the modes of their backward passes; None: as asked for.
 _ROWS: tuple[tuple[Any, Mode | None], ...] = (
@@ -41,7 +47,7 @@ class RouteEstimate:
       by ``mode='auto'`` on CPU some may go together in ``'unroll'``.
     refused: why the method or the loss cannot take it; empty if they can. All
       below are then None.
-    passes: backward passes of the trunk.
+    passes: backward passes of the trunk over the batch.
     flops: of a step's products and convolutions, two for a multiplication;
       None where sizes are unknown.
     bytes: what a step holds at most, beside its state and batch.
@@ -141,6 +147,7 @@ def estimate(
   mode: Mode = 'auto',
   has_state: bool = False,
   model_state: Any = None,
+  tasks: Tasks = 'losses',
 ) -> Estimate:
   """Forecasts work and memory of a training step by every route.
 
@@ -161,6 +168,9 @@ def estimate(
     mode: as there, for the rows that are not listed by mode.
     has_state: as there.
     model_state: the model's state or its shapes, with ``has_state``.
+    tasks: as there. With ``'samples'`` the gradients of all samples are made
+      by one pass over the batch, whatever the mode, and a parameter's form is
+      what the layer-wise route makes of it for a batch of so many.
 
   Returns:
     An `Estimate`. A route that the method or the loss cannot take has a row
@@ -184,7 +194,15 @@ def estimate(
     >>> [(leaf.name, leaf.form, leaf.why) for leaf in found.leaves]
     [('bias', 'rows', 'enters add'), ('kernel', 'signals', '')]
   """
+  _validate.one_of('tasks', tasks, _sample_tasks.TASKS)
+  of_losses = loss_fn
+  sample_fn = None
+  if tasks == 'samples':
+    sample_fn = _sample_tasks.as_sample_fn(loss_fn)
+    loss_fn = _sample_tasks.as_loss_fn(sample_fn)
   method = as_aggregator(method, loss_fn, labels, num_tasks)
+  if sample_fn is not None:
+    _sample_tasks.check(method, 'auto', has_state=has_state)
   optimizer = optax.sgd(1e-3) if optimizer is None else optimizer
   model_state = {} if model_state is None else model_state
   params, batch, model_state = jax.tree.map(
@@ -194,20 +212,25 @@ def estimate(
   route = _routes.choose_route(method, 'auto', loss_fn)
   looked = None
   if route == 'layerwise' or _can(method, 'layerwise', loss_fn):
-    looked = _look(
-      loss_fn, method, (params, batch, model_state), has_state, mode
+    looked = (
+      _look(loss_fn, method, (params, batch, model_state), has_state, mode)
+      if sample_fn is None
+      else _look_at_samples(sample_fn, method, params, batch)
     )
   rows, argument_bytes = [], 0
   for name, of_row in _ROWS:
-    way = make_passes(of_row or mode).mode
+    if sample_fn is not None and of_row not in (None, 'vmap'):
+      continue
+    way = 'vmap' if sample_fn is not None else make_passes(of_row or mode).mode
     try:
       train = train_step.make_train_step(
         method,
         optimizer,
-        loss_fn,
+        of_losses,
         route=name,
         mode=of_row or mode,
         has_state=has_state,
+        tasks=tasks,
       )
     except ValueError as error:
       if name == 'auto':
@@ -226,7 +249,11 @@ def estimate(
       RouteEstimate(
         route=name,
         mode=way,
-        passes=_num_passes(name, train.route, method, looked),
+        passes=(
+          _num_passes(name, train.route, method, looked)
+          if sample_fn is None
+          else _num_passes_of_samples(train.route, method)
+        ),
         flops=None if work is None else 2 * work.forward,
         bytes=_liveness.peak_bytes(jaxpr),
       )
@@ -275,6 +302,11 @@ def _num_passes(
   return of_tasks.get(route, method.num_tasks) + 1 + ascent
 
 
+def _num_passes_of_samples(route: str, method: Aggregator) -> int:
+  once = route in ('losses', 'jacobian')
+  return (1 if once else 2) + (method.perturb is not None)
+
+
 def _reason(base: Aggregator, route: str) -> str:
   if base.one_task is not None and route == 'losses':
     return 'it reads the gradient of one task a step'
@@ -318,3 +350,29 @@ def _look(loss_fn, method, given, has_state, mode) -> _Looked:
   (forms, passes), (_, of_auto) = found
   leaves = [LeafEstimate(name=n, form=form, why=why) for n, form, why in forms]
   return _Looked(tuple(leaves), passes, of_auto)
+
+
+def _look_at_samples(sample_fn, method, params, batch) -> _Looked:
+  """Traces a sample's layer-wise pass."""
+  found: list[LeafEstimate] = []
+  base = _routes.base_of(method)
+
+  def look(params, batch):
+    def one(sample):
+      pullback = _samples.pass_of_one(sample_fn, params, watch=True)(sample)
+      passes = make_passes('auto')
+      layers = _samples.layers_of(pullback, passes, method.num_tasks)
+      names, _ = pullback.split.split(_labels.path_names(params))
+      marked = _gramian.marked_leaves(pullback, base.gramian_labels)
+      found[:] = [
+        LeafEstimate(name=name, form=form, why=why)
+        for i, name in enumerate(names)
+        for form, why in [layers.form(i)]
+        if marked[i]
+      ]
+      return pullback.losses
+
+    return jax.vmap(one)(batch)
+
+  jax.eval_shape(look, params, batch)
+  return _Looked(tuple(found), 2, 2)

@@ -166,3 +166,65 @@ def test_arguments_are_those_of_the_compiled_program():
   compiled = train.step.lower(state, X).compile().memory_analysis()
   size = compiled.argument_size_in_bytes
   assert abs(found.argument_bytes - size) <= 64
+
+
+def sample_loss(params, batch):
+  x, y = batch
+  x = jnp.tanh(x @ params['first'])
+  return jnp.mean((x @ params['last'] - y) ** 2)
+
+
+SAMPLES = ((64, 128), (64, 8))
+LAYERS = {'first': (128, 256), 'last': (256, 8)}
+
+
+def of_samples(method, batch=SAMPLES):
+  params = {name: array(*shape) for name, shape in LAYERS.items()}
+  given = tuple(array(*shape) for shape in batch)
+  return estimate(method, sample_loss, params, given, tasks='samples')
+
+
+def test_samples_as_tasks():
+  found = of_samples(mtl.upgrad(64))
+  assert (found.route, found.num_tasks) == ('layerwise', 64)
+  passes = {row.route: row.passes for row in found.rows if not row.refused}
+  assert passes == {'auto': 2, 'jacobian': 1, 'gramian': 2, 'layerwise': 2}
+  assert [(leaf.name, leaf.form) for leaf in found.leaves] == [
+    ('first', 'signals'),
+    ('last', 'signals'),
+  ]
+  forward = 2 * 64 * (128 * 256 + 256 * 8)
+  gradients = forward + 2 * 64 * (128 * 256 + 2 * 256 * 8)
+  products = 2 * 64 * 64 * (128 * 256 + 256 * 8)
+  row = found.row('jacobian')
+  assert gradients + products <= row.flops
+  # All samples' gradients, and their weighted sum.
+  assert row.bytes >= 4 * 64 * (128 * 256 + 256 * 8)
+  assert found.row('layerwise').bytes < row.bytes / 3
+
+
+@pytest.mark.parametrize('route', ['jacobian', 'layerwise'])
+def test_memory_of_samples_is_that_of_the_compiled_program(route):
+  key = jax.random.key(0)
+  params = {k: jax.random.normal(key, shape) for k, shape in LAYERS.items()}
+  batch = tuple(jnp.ones(shape) for shape in SAMPLES)
+  train = make_train_step(
+    mtl.mgda(64),
+    optax.sgd(0.1),
+    sample_loss,
+    tasks='samples',
+    route=route,
+  )
+  state = train.init(params, key=key)
+  compiled = train.step.lower(state, batch).compile().memory_analysis()
+  found = of_samples(mtl.mgda(64)).row(route)
+  assert abs(found.bytes / compiled.temp_size_in_bytes - 1) <= 0.25
+
+
+def test_samples_that_are_no_tasks_are_refused():
+  with pytest.raises(ValueError, match='num_tasks=8'):
+    of_samples(mtl.mgda(8))
+  with pytest.raises(ValueError, match="tasks='samples': modo reads"):
+    of_samples(mtl.modo(64))
+  with pytest.raises(ValueError, match="tasks='both'"):
+    estimate(mtl.mgda(2), sample_loss, array(2), X, tasks='both')
