@@ -81,6 +81,21 @@ def test_everything_is_written(finished):
     assert word in text
 
 
+def test_published_rows_stand_beside_ours(finished):
+  summary = json.loads((finished[0] / 'summary.json').read_text())
+  rows = {(r['kind'], r['name']): r for r in summary['beside']['rows']}
+  assert ('method', 'cagrad') in rows
+  found = rows['published', 'MMoE, PaddleRec']
+  assert found['metrics'] == {
+    'auc/income': 0.94465,
+    'auc/never_married': 0.99324,
+  }
+  # Against the shared bottom: (0.01345 / 0.9312 + 0.00068 / 0.99256) / 2.
+  assert found['delta_m'] == pytest.approx(-0.75645, abs=1e-4)
+  page = (finished[0] / 'report.html').read_text()
+  assert 'PLE, IJANMC (published)' in page
+
+
 def test_finished_runs_are_not_run_again(finished, data_dir, tmp_path):
   out = tmp_path / 'copy'
   shutil.copytree(finished[0], out)
