@@ -51,10 +51,12 @@ class _Encoder(nn.Module):
 
 
 class _Head(nn.Module):
+  num_outputs: int = 1
+
   @nn.compact
   def __call__(self, x, *, train=False):
     del train
-    return nn.Dense(1)(x)
+    return nn.Dense(self.num_outputs, name='out')(x)
 
 
 def make_case(name: str, quick: bool = False) -> _models.Case:

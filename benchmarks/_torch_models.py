@@ -19,18 +19,19 @@ import torch  # pyrefly: ignore[missing-import]
 import torch.nn.functional as F  # pyrefly: ignore[missing-import]
 from torch import nn  # pyrefly: ignore[missing-import]
 from torchjd import aggregation  # pyrefly: ignore[missing-import]
+from torchjd.autogram import Engine  # pyrefly: ignore[missing-import]
 from torchjd.autojac import (  # pyrefly: ignore[missing-import]
   jac_to_grad,
   mtl_backward,
 )
 
-# How TorchJD may be called: the tasks at once or in turns, and the combination
-# by the Gramian or by the Jacobian.
-FORMS = [
+# How TorchJD may be called: `autojac` with the tasks at once or in turns and
+# the combination by the Gramian or by the Jacobian, or `autogram`.
+FORMS: list[dict[str, Any]] = [
   {'parallel_chunk_size': chunk, 'optimize_gramian_computation': gramian}
   for chunk in (1, None)
   for gramian in (False, True)
-]
+] + [{'engine': True}]
 
 
 class _MultiLeNetTrunk(nn.Module):
@@ -175,6 +176,49 @@ class _SegNetHead(nn.Module):
     return self.out(F.relu(self.conv(x)))
 
 
+class _Attention(nn.Module):
+  def __init__(self, width, heads):
+    super().__init__()
+    self.heads = heads
+    for name in ('query', 'key', 'value', 'out'):
+      setattr(self, name, nn.Linear(width, width))
+
+  def forward(self, x):
+    split = lambda z: z.unflatten(-1, (self.heads, -1)).transpose(-3, -2)
+    mixed = F.scaled_dot_product_attention(
+      split(self.query(x)), split(self.key(x)), split(self.value(x))
+    )
+    return self.out(mixed.transpose(-3, -2).flatten(-2))
+
+
+class _EncoderLayer(nn.Module):
+  def __init__(self, width):
+    super().__init__()
+    self.LayerNorm_0 = nn.LayerNorm(width, eps=1e-6)
+    self.MultiHeadDotProductAttention_0 = _Attention(width, 8)
+    self.LayerNorm_1 = nn.LayerNorm(width, eps=1e-6)
+    self.Dense_0 = nn.Linear(width, 4 * width)
+    self.Dense_1 = nn.Linear(4 * width, width)
+
+  def forward(self, x):
+    x = x + self.MultiHeadDotProductAttention_0(self.LayerNorm_0(x))
+    z = F.gelu(self.Dense_0(self.LayerNorm_1(x)), approximate='tanh')
+    return x + self.Dense_1(z)
+
+
+class _EncoderTrunk(nn.Module):
+  def __init__(self, width, depth):
+    super().__init__()
+    self.depth = depth
+    for i in range(depth):
+      setattr(self, f'_Layer_{i}', _EncoderLayer(width))
+
+  def forward(self, x):
+    for i in range(self.depth):
+      x = getattr(self, f'_Layer_{i}')(x)
+    return x.mean(1)
+
+
 def _build(spec: dict[str, Any], shape) -> tuple[nn.Module, list[nn.Module]]:
   """Trunk and heads for inputs of a shape, in PyTorch's order of axes."""
   kind, outputs = spec['trunk'], spec['outputs']
@@ -190,6 +234,9 @@ def _build(spec: dict[str, Any], shape) -> tuple[nn.Module, list[nn.Module]]:
       shape[1], spec['stages'], spec['width'], spec['features']
     )
     return trunk, [_LinearHead('fc', spec['features'], n) for n in outputs]
+  if kind == '_Encoder':
+    trunk = _EncoderTrunk(spec['width'], spec['depth'])
+    return trunk, [_LinearHead('out', spec['width'], n) for n in outputs]
   trunk = _SegNetTrunk(shape[1], spec['widths'], spec['num_convs'])
   return trunk, [_SegNetHead(spec['widths'][0], n) for n in outputs]
 
@@ -219,7 +266,10 @@ def _nchw(x: np.ndarray) -> torch.Tensor:
 def _weight(path: str, value: np.ndarray, trunk: nn.Module) -> np.ndarray:
   """A parameter of flax in PyTorch's order of axes."""
   if not path.endswith('/kernel'):
-    return value
+    return value.reshape(-1)
+  if value.ndim == 3:  # of attention: (in, heads, each) or (heads, each, out)
+    last = path.endswith('/out/kernel')
+    value = value.reshape((-1, value.shape[-1]) if last else (len(value), -1))
   if value.ndim == 4:
     return value.transpose(3, 2, 0, 1)
   if path == 'trunk/fc/kernel' and isinstance(trunk, _MultiLeNetTrunk):
@@ -255,6 +305,7 @@ class Training:
     assert not own, sorted(own)
     self.optimizer = torch.optim.Adam(self.params, 1e-3, fused=True)
     self.form: dict[str, Any] = FORMS[0]
+    self.engine: Any = None
 
   def forward(self):
     """The features and the losses of the tasks."""
@@ -271,6 +322,10 @@ class Training:
     features, losses = self.forward()
     if aggregator is None:
       sum(losses).backward()
+    elif self.engine is not None:
+      losses = torch.stack(losses)
+      gramian = self.engine.compute_gramian(losses)
+      losses.backward(aggregator.gramian_weighting(gramian))
     else:
       chunk = self.form['parallel_chunk_size']
       mtl_backward(losses, features=features, parallel_chunk_size=chunk)
@@ -283,6 +338,9 @@ class Training:
 
   def time(self, aggregator, steps: int) -> float:
     """Milliseconds a step."""
+    # An engine hooks the modules, which must not slow the plain sum.
+    by_engine = aggregator is not None and 'engine' in self.form
+    self.engine = Engine(self.trunk) if by_engine else None
     start = time.perf_counter()
     for _ in range(steps):
       self.step(aggregator)
@@ -298,7 +356,7 @@ class Training:
         if ms < 2000:  # else the first step tells enough
           ms = self.time(aggregator, 1)
         times.append((ms, len(times), form))
-      except RuntimeError as error:
+      except (AttributeError, RuntimeError, ValueError) as error:
         print(f'{form}: {error!r}'[:300], file=sys.stderr)
     self.form = min(times)[2]
     return self.form

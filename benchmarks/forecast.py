@@ -17,7 +17,8 @@ import jax
 import optax
 
 import mtljax as mtl
-from benchmarks import _encoders, _models, _networks
+from benchmarks import _encoders, _networks
+from benchmarks._cases import make_case
 from mtljax.training import estimate, make_train_step
 
 NAMES = (
@@ -29,16 +30,6 @@ NAMES = (
   *_networks.NAMES,
 )
 ROUTES = ('jacobian', 'gramian', 'layerwise', 'auto')
-
-
-def make_case(name: str, quick: bool) -> Any:
-  """A case by its name, one of `NAMES`."""
-  if name == 'resnet18_3':
-    return _models.resnet18(3, quick)
-  for source in (_encoders, _networks):
-    if name in source.NAMES:
-      return source.make_case(name, quick)
-  return _models.make_case(name, quick)
 
 
 def compiled_bytes(

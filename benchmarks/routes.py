@@ -35,6 +35,7 @@ from jax.interpreters import partial_eval
 
 import mtljax as mtl
 from benchmarks import _encoders, _models, _networks
+from benchmarks._cases import make_case
 from mtljax.gradients import _work
 from mtljax.training import make_train_step
 from mtljax.training.step._turns import take_turns
@@ -221,14 +222,6 @@ def print_counts(case: _models.Case) -> None:
       f'{one.work / 1e9:9.2f}{one.work / plain.work:9.2f}',
       flush=True,
     )
-
-
-def make_case(name: str, quick: bool) -> Any:
-  """A case by its name, one of `NAMES`."""
-  for source in (_encoders, _networks):
-    if name in source.NAMES:
-      return source.make_case(name, quick)
-  return _models.make_case(name, quick)
 
 
 def main() -> None:

@@ -4,8 +4,9 @@
 
 Both train the same models from the same parameters on the same batch with Adam,
 in one run: `make_train_step` with ``route='auto'`` here; there ``mtl_backward``
-and ``jac_to_grad``, called in whichever of four ways a step of the first method
-finds fastest, with fused Adam and, for `sum_losses`, one plain ``backward``.
+and ``jac_to_grad`` in four ways or ``autogram.Engine``, whichever a step of the
+first method finds fastest, with fused Adam and, for `sum_losses`, one plain
+``backward``.
 Before anything is timed the numbers of parameters and the losses are compared.
 All methods of both sides take turns of a few steps, in an order that changes;
 the times are medians.
@@ -29,8 +30,10 @@ import optax
 
 import mtljax as mtl
 from benchmarks import _methods, _models, _torchjd
+from benchmarks._cases import make_case
 from mtljax.training import make_train_step
 
+NAMES = (*_models.NAMES, 'encoder')
 METHODS = ('sum_losses', 'upgrad', 'mgda', 'cagrad', 'pcgrad')
 PLAIN = METHODS[0]
 OPTIONS = {'cagrad': {'c': 0.5}}
@@ -166,9 +169,9 @@ def main() -> None:
     required=True,
     help='the interpreter of an environment with torch and torchjd[full]',
   )
-  parser.add_argument('--cases', nargs='*', default=_models.NAMES)
+  parser.add_argument('--cases', nargs='*', default=NAMES)
   parser.add_argument('--methods', nargs='*', default=METHODS)
-  parser.add_argument('--mode', default='unroll', help='of the backward passes')
+  parser.add_argument('--mode', default='auto', help='of the backward passes')
   parser.add_argument('--rounds', type=int, default=9)
   parser.add_argument('--seconds', type=float, default=60, help='a case')
   parser.add_argument('--threads', type=int, default=2, help="torch's")
@@ -182,7 +185,7 @@ def main() -> None:
   columns = ['ms', 'PyTorch or TorchJD, ms', 'ratio', '/ plain', '/ its plain']
   _methods.head(['case', 'method', 'route', *columns])
   for name in args.cases:
-    measure(_models.make_case(name, args.quick), peer, args)
+    measure(make_case(name, args.quick), peer, args)
   peer.close()
 
 
