@@ -340,7 +340,7 @@ class Training:
     """Milliseconds a step."""
     # An engine hooks the modules, which must not slow the plain sum.
     by_engine = aggregator is not None and 'engine' in self.form
-    self.engine = Engine(self.trunk) if by_engine else None
+    self.engine = Engine(self.trunk, batch_dim=None) if by_engine else None
     start = time.perf_counter()
     for _ in range(steps):
       self.step(aggregator)

@@ -209,6 +209,16 @@ def mtan_networks() -> dict[str, Network]:
     'cross_stitch_full': network(models.cross_stitch_segnet, **FULL),
     'deeplab_v3': network(models.deeplab_v3, **SMALL),
     'deeplab_v3_full': network(models.deeplab_v3),
+    **{
+      name + end: network(make, **options)
+      for name, make in (
+        ('mmoe', models.mmoe_resnet),
+        ('cgc', models.cgc_resnet),
+        ('ple', models.ple_resnet),
+        ('dselect_k', models.dselect_k_resnet),
+      )
+      for end, options in (('', SMALL), ('_full', {}))
+    },
   }
 
 

@@ -34,6 +34,14 @@ from mtljax.models._experts import (
   ExpertsTrunk,
   GatedHead,
 )
+from mtljax.models._image_experts import (
+  ImageExperts,
+  PLEResNetTrunk,
+  cgc_resnet,
+  dselect_k_resnet,
+  mmoe_resnet,
+  ple_resnet,
+)
 from mtljax.models._loss import staged_loss
 from mtljax.models._ltb import LTBTrunk, ltb
 from mtljax.models._mmoe import mmoe
@@ -61,6 +69,12 @@ from mtljax.models._transformers import TextTrunk, ViTTrunk, text_encoder, vit
 from mtljax.models.layers import Conv, max_pool_2x2
 
 __all__ = [
+  'ple_resnet',
+  'mmoe_resnet',
+  'dselect_k_resnet',
+  'cgc_resnet',
+  'PLEResNetTrunk',
+  'ImageExperts',
   'CELEBA_ATTRIBUTES',
   'CelebATrunk',
   'Conv',

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -102,41 +103,36 @@ class DSelectKHead(nn.Module):
   """Selectors of single experts, mixed, and a tower.
 
   Args:
-    num_outputs: size of the output.
+    tower: from the mixture of experts to the outputs.
     num_experts: E.
     num_selected: k, the number of selectors.
     per_example: whether selectors read the inputs.
     gamma: width of the smooth step.
     entropy_weight: of the selectors' entropy in `penalty`.
-    hidden_sizes: units of the tower's hidden layers; none: a linear one.
-    dropout_rate: of every hidden layer's units.
     raw_inputs: as in `GatedHead`.
   """
 
-  num_outputs: int
+  tower: nn.Module
   num_experts: int
   num_selected: int = 2
   per_example: bool = False
   gamma: float = 1.0
   entropy_weight: float = 1e-6
-  hidden_sizes: tuple[int, ...] = ()
-  dropout_rate: float = 0.0
   raw_inputs: bool = True
 
   def setup(self):
-    """The selectors and the tower."""
+    """The selectors."""
     self.gate = Selectors(
       self.num_experts, self.num_selected, self.per_example, self.gamma
     )
-    self.tower = MLPHead(self.num_outputs, self.hidden_sizes, self.dropout_rate)
 
   def __call__(
     self, features: _experts.ExpertFeatures, *, train: bool = False
   ) -> jax.Array:
-    """Maps `ExpertFeatures` to outputs ``(B, num_outputs)``."""
+    """Maps `ExpertFeatures` to the outputs of the tower."""
     selectors, shares = self.selectors(features)
     weights = jnp.einsum('...k,...ke->...e', shares, selectors)
-    form = 'be,beh->bh' if self.per_example else 'e,beh->bh'
+    form = 'be,be...->b...' if self.per_example else 'e,be...->b...'
     mixed = jnp.einsum(form, weights, features.experts)
     return self.tower(mixed, train=train)
 
@@ -147,7 +143,7 @@ class DSelectKHead(nn.Module):
 
     Per example ``(B, k, E)`` and ``(B, k)``.
     """
-    x = features.inputs
+    x = features.inputs.reshape(len(features.inputs), -1)
     return self.gate(jax.lax.stop_gradient(x) if self.raw_inputs else x)
 
   def penalty(self, features: _experts.ExpertFeatures) -> jax.Array:
@@ -270,26 +266,39 @@ def dselect_k(
     expert_sizes,
     head_sizes,
   )
+  gate = check_gate(
+    num_experts, num_selected, per_example, gamma, entropy_weight
+  )
+  experts = _experts.Experts(num_experts, tuple(expert_sizes), dropout_rate)
+  trunk = _experts.ExpertsTrunk(experts, encoder)
+  heads = [
+    DSelectKHead(
+      MLPHead(n, tuple(head_sizes), dropout_rate),
+      raw_inputs=encoder is None,
+      **gate,
+    )
+    for n in num_outputs
+  ]
+  return _base.MultiTaskModel(trunk, tuple(heads), tasks)
+
+
+def check_gate(
+  num_experts: int,
+  num_selected: int,
+  per_example: bool,
+  gamma: float,
+  entropy_weight: float,
+) -> dict[str, Any]:
+  """What a `DSelectKHead` takes besides its tower, or a ValueError."""
   num_experts = _validate.integer('num_experts', num_experts, 2)
   num_selected = _validate.integer('num_selected', num_selected, 1)
   _validate.flag('per_example', per_example)
   _validate.in_range('gamma', gamma, 0, open_low=True)
   _validate.in_range('entropy_weight', entropy_weight, 0)
-  trunk = _experts.ExpertsTrunk(
-    num_experts, tuple(expert_sizes), dropout_rate, encoder
-  )
-  heads = [
-    DSelectKHead(
-      num_outputs=n,
-      num_experts=num_experts,
-      num_selected=num_selected,
-      per_example=bool(per_example),
-      gamma=gamma,
-      entropy_weight=entropy_weight,
-      hidden_sizes=tuple(head_sizes),
-      dropout_rate=dropout_rate,
-      raw_inputs=encoder is None,
-    )
-    for n in num_outputs
-  ]
-  return _base.MultiTaskModel(trunk, tuple(heads), tasks)
+  return {
+    'num_experts': num_experts,
+    'num_selected': num_selected,
+    'per_example': bool(per_example),
+    'gamma': gamma,
+    'entropy_weight': entropy_weight,
+  }

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from mtljax.models import _embed
-from mtljax.models._multi_mlp import MLPHead, check_heads
+from mtljax.models._multi_mlp import check_heads
 
 _kernel_init = nn.initializers.lecun_normal(batch_axis=0)
 
@@ -19,8 +19,9 @@ class ExpertFeatures(NamedTuple):
   """What a trunk of experts hands to the heads.
 
   Attributes:
-    inputs: what gates and own experts read, ``(B, D)``.
-    experts: outputs of the shared experts, ``(B, E, H)``.
+    inputs: what gates and own experts read, ``(B, D)``, or images.
+    experts: outputs of the shared experts, ``(B, E, H)``, or of images
+      ``(B, E, H, W, C)``.
   """
 
   inputs: jax.Array
@@ -70,69 +71,52 @@ class ExpertsTrunk(nn.Module):
   """Experts that all tasks share, and the inputs for those that do not.
 
   Args:
-    num_experts: E.
-    hidden_sizes: units of the layers of each.
-    dropout_rate: of every layer's units.
-    encoder: from what the model takes to ``(B, D)``; None: examples flattened.
+    experts: from inputs to what an `ExpertFeatures` has.
+    encoder: from what the model takes to the inputs; None: examples flattened.
   """
 
-  num_experts: int
-  hidden_sizes: tuple[int, ...] = (64,)
-  dropout_rate: float = 0.0
+  experts: nn.Module
   encoder: nn.Module | None = None
 
   @nn.compact
   def __call__(self, x: Any, *, train: bool = False) -> ExpertFeatures:
     """Maps examples to `ExpertFeatures`."""
     x = _embed.encode(self.encoder, x, train=train)
-    experts = Experts(
-      self.num_experts, self.hidden_sizes, self.dropout_rate, name='experts'
-    )
-    return ExpertFeatures(x, experts(x, train=train))
+    return ExpertFeatures(x, self.experts(x, train=train))
 
 
 class GatedHead(nn.Module):
   """Experts of the task's own, a softmax gate over all experts, and a tower.
 
   Args:
-    num_outputs: size of the output.
-    num_own: experts of the task's own.
-    expert_sizes: units of the layers of each.
-    hidden_sizes: units of the tower's hidden layers; none: a linear one.
-    dropout_rate: of every layer's units.
+    tower: from the mixture of experts to the outputs.
+    experts: those of the task's own; None: there are none.
     raw_inputs: whether no parameter is read on the way to the inputs, so that
       nothing is gained by a gradient there.
   """
 
-  num_outputs: int
-  num_own: int = 0
-  expert_sizes: tuple[int, ...] = (64,)
-  hidden_sizes: tuple[int, ...] = ()
-  dropout_rate: float = 0.0
+  tower: nn.Module
+  experts: nn.Module | None = None
   raw_inputs: bool = True
 
   @nn.compact
   def __call__(
     self, features: ExpertFeatures, *, train: bool = False
   ) -> jax.Array:
-    """Maps `ExpertFeatures` to outputs ``(B, num_outputs)``."""
+    """Maps `ExpertFeatures` to the outputs of the tower."""
     x, experts = features
     x = jax.lax.stop_gradient(x) if self.raw_inputs else x
-    if self.num_own:
-      own = Experts(
-        self.num_own, self.expert_sizes, self.dropout_rate, name='experts'
-      )
-      experts = jnp.concatenate([own(x, train=train), experts], axis=1)
-    tower = MLPHead(
-      self.num_outputs, self.hidden_sizes, self.dropout_rate, name='tower'
-    )
-    return tower(gated(x, experts, 'gate'), train=train)
+    if self.experts is not None:
+      own = self.experts(x, train=train)
+      experts = jnp.concatenate([own, experts], axis=1)
+    return self.tower(gated(x, experts, 'gate'), train=train)
 
 
 def gated(x: jax.Array, experts: jax.Array, name: str) -> jax.Array:
-  """Experts ``(B, E, H)`` weighed by a softmax of a dense layer on x."""
-  weights = nn.softmax(nn.Dense(experts.shape[1], name=name)(x))
-  return jnp.einsum('be,beh->bh', weights, experts)
+  """Experts ``(B, E, ...)`` weighed by a softmax of a dense layer on x."""
+  flat = x.reshape(len(x), -1)
+  weights = nn.softmax(nn.Dense(experts.shape[1], name=name)(flat))
+  return jnp.einsum('be,be...->b...', weights, experts)
 
 
 def check(

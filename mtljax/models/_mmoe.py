@@ -8,6 +8,7 @@ import flax.linen as nn
 
 from mtljax import _validate
 from mtljax.models import _base, _experts
+from mtljax.models._multi_mlp import MLPHead
 
 
 def mmoe(
@@ -77,15 +78,11 @@ def mmoe(
     head_sizes,
   )
   num_experts = _validate.integer('num_experts', num_experts, 1)
-  trunk = _experts.ExpertsTrunk(
-    num_experts, tuple(expert_sizes), dropout_rate, encoder
-  )
+  experts = _experts.Experts(num_experts, tuple(expert_sizes), dropout_rate)
+  trunk = _experts.ExpertsTrunk(experts, encoder)
   heads = [
     _experts.GatedHead(
-      num_outputs=n,
-      hidden_sizes=tuple(head_sizes),
-      dropout_rate=dropout_rate,
-      raw_inputs=encoder is None,
+      MLPHead(n, tuple(head_sizes), dropout_rate), raw_inputs=encoder is None
     )
     for n in num_outputs
   ]

@@ -11,14 +11,15 @@ import jax.numpy as jnp
 
 from mtljax import _validate
 from mtljax.models import _base, _embed, _experts
+from mtljax.models._multi_mlp import MLPHead
 
 
 class PLEFeatures(NamedTuple):
   """What a trunk of several levels hands to the heads.
 
   Attributes:
-    inputs: of the level before the last, for each task ``(B, D)``.
-    own: outputs there of each task's experts, ``(B, E, H)``; none: ().
+    inputs: of the level before the last, for each task ``(B, D)``, or images.
+    own: outputs there of each task's experts, ``(B, E, ...)``; none: ().
     shared: outputs there of the shared experts.
     last: outputs of the shared experts of the last level.
   """
@@ -29,44 +30,48 @@ class PLEFeatures(NamedTuple):
   last: jax.Array
 
 
-class PLETrunk(nn.Module):
+class Levels(nn.Module):
   """All of the levels but what a single task's loss reads.
+
+  Subclasses say what experts are.
 
   Args:
     num_tasks: T.
     num_levels: at least two.
     num_shared: shared experts a level.
     num_own: experts a task and level.
-    hidden_sizes: units of the layers of each expert.
-    dropout_rate: of every layer's units.
     shared_gate: as in `ple`.
-    encoder: as in `ple`.
   """
 
   num_tasks: int
   num_levels: int = 2
   num_shared: int = 2
   num_own: int = 2
-  hidden_sizes: tuple[int, ...] = (64,)
-  dropout_rate: float = 0.0
   shared_gate: bool = True
-  encoder: nn.Module | None = None
+
+  def encode(self, x: Any, train: bool) -> jax.Array:
+    """What the first level reads."""
+    raise NotImplementedError
+
+  def experts(self, level: int, count: int, name: str) -> nn.Module:
+    """Some experts of a level."""
+    raise NotImplementedError
 
   @nn.compact
   def __call__(self, x: Any, *, train: bool = False) -> Any:
     """Maps examples to `PLEFeatures`, or to those of each task."""
-    x = _embed.encode(self.encoder, x, train=train)
+    x = self.encode(x, train)
     tasks, inputs, ours = range(self.num_tasks), (x,) * self.num_tasks, x
     for level in range(1, self.num_levels):
       name = f'level{level}'
-      own = self._own(name, inputs, train)
+      own = self._own(level, inputs, train)
       apart = level > 1 and not self.shared_gate
-      shared = self._shared(name, inputs if apart else [ours], train)
+      shared = self._shared(level, inputs if apart else [ours], train)
       if self.shared_gate:
         whole = jnp.concatenate([*own, shared[0]], axis=1)
         ours = _experts.gated(ours, whole, f'{name}_gate_shared')
         if level == self.num_levels - 1:
-          last = self._shared(f'level{self.num_levels}', [ours], train)
+          last = self._shared(self.num_levels, [ours], train)
           return PLEFeatures(inputs, own, shared[0], last[0])
       inputs = tuple(
         _experts.gated(
@@ -76,29 +81,47 @@ class PLETrunk(nn.Module):
         )
         for t in tasks
       )
-    last = self._shared(f'level{self.num_levels}', inputs, train)
+    last = self._shared(self.num_levels, inputs, train)
     return tuple(map(_experts.ExpertFeatures, inputs, last))
 
-  def _own(self, name, inputs, train):
+  def _own(self, level, inputs, train):
     """The outputs of each task's experts on its inputs."""
     if not self.num_own:
       return ()
     return tuple(
-      _experts.Experts(
-        self.num_own, self.hidden_sizes, self.dropout_rate, name=f'{name}_{t}'
-      )(x, train=train)
+      self.experts(level, self.num_own, f'level{level}_{t}')(x, train=train)
       for t, x in enumerate(inputs)
     )
 
-  def _shared(self, name, inputs, train):
+  def _shared(self, level, inputs, train):
     """The outputs of the shared experts on each of several inputs."""
-    experts = _experts.Experts(
-      self.num_shared,
-      self.hidden_sizes,
-      self.dropout_rate,
-      name=f'{name}_shared',
-    )
+    experts = self.experts(level, self.num_shared, f'level{level}_shared')
     return [experts(x, train=train) for x in inputs]
+
+
+class PLETrunk(Levels):
+  """Levels of dense layers.
+
+  Args:
+    hidden_sizes: units of the layers of each expert.
+    dropout_rate: of every layer's units.
+    encoder: as in `ple`.
+  """
+
+  hidden_sizes: tuple[int, ...] = (64,)
+  dropout_rate: float = 0.0
+  encoder: nn.Module | None = None
+
+  def encode(self, x: Any, train: bool) -> jax.Array:
+    """Vectors ``(B, D)``."""
+    return _embed.encode(self.encoder, x, train=train)
+
+  def experts(self, level: int, count: int, name: str) -> nn.Module:
+    """Dense layers, the same at every level."""
+    del level
+    return _experts.Experts(
+      count, self.hidden_sizes, self.dropout_rate, name=name
+    )
 
 
 class PLEHead(nn.Module):
@@ -263,28 +286,27 @@ def ple(
   num_own = _validate.integer('num_own', num_own, 0)
   _validate.flag('shared_gate', shared_gate)
   sizes, raw = tuple(expert_sizes), encoder is None
+  own = _experts.Experts(num_own, sizes, dropout_rate) if num_own else None
   last = [
     _experts.GatedHead(
-      num_outputs=n,
-      num_own=num_own,
-      expert_sizes=sizes,
-      hidden_sizes=tuple(head_sizes),
-      dropout_rate=dropout_rate,
+      MLPHead(n, tuple(head_sizes), dropout_rate),
+      own,
       raw_inputs=raw and num_levels == 1,
     )
     for n in num_outputs
   ]
   if num_levels == 1:
-    trunk = _experts.ExpertsTrunk(num_shared, sizes, dropout_rate, encoder)
+    experts = _experts.Experts(num_shared, sizes, dropout_rate)
+    trunk = _experts.ExpertsTrunk(experts, encoder)
     return _base.MultiTaskModel(trunk, tuple(last), tasks)
   trunk = PLETrunk(
     len(tasks),
     num_levels,
     num_shared,
     num_own,
+    bool(shared_gate),
     sizes,
     dropout_rate,
-    bool(shared_gate),
     encoder,
   )
   heads = [
