@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -27,6 +30,9 @@ MINUTES = ('dep_delay', 'arr_delay', 'air_time')
 #: code of a row that was not trained on is below 0.
 SIZES = (16, 3, 105, 12, 7, 20)
 UNITS = 8
+#: Minutes at which delays are cut in `by_carrier`: one flight of a day late
+#: would decide the fit of a carrier with few rows.
+LONGEST = 120.0
 
 
 def load(options: DataOptions, tasks: tuple[str, ...], say) -> Data:
@@ -123,6 +129,91 @@ def least_squares(found: Data) -> dict[str, dict[str, float]]:
         f'r2/{name}': float(1 - np.mean(error**2) / spread),
       }
   return errors_of
+
+
+class Carriers(NamedTuple):
+  """Flights with arrivals, each of the carrier that is its task.
+
+  Attributes:
+    names: of the carriers, T.
+    owner: of each flight its carrier, ``(N,)``, int32.
+    features: ``(N, 24)``, float32: distance, planned minute, and ones for
+      origin, month and weekday.
+    delay: on arrival in minutes, cut at `LONGEST`, ``(N,)``, float32.
+    deviation: of the delays of each carrier, ``(T,)``, float32.
+  """
+
+  names: tuple[str, ...]
+  owner: np.ndarray
+  features: np.ndarray
+  delay: np.ndarray
+  deviation: np.ndarray
+
+
+def by_carrier(options: DataOptions, say) -> Carriers:
+  """Reads all flights with arrivals, of the three splits together.
+
+  Args:
+    options: of which only ``dir`` is read.
+    say: prints a line before slow work.
+
+  Raises:
+    FileNotFoundError: the raw file has not been fetched.
+    ValueError: it is not in the raw format.
+  """
+  builder = data.prepare_flights(data_dir=options.dir, progress=say)
+  parts = [
+    data.load_flights(split=split, data_dir=options.dir) for split in SPLITS
+  ]
+  codes, numeric, delay = (
+    np.concatenate([part[name] for part in parts])
+    for name in ('categorical', 'numeric', 'arr_delay')
+  )
+  # A carrier that is in no train row has no name in the vocabulary.
+  known = codes[:, 0] >= 0
+  codes, numeric = codes[known], numeric[known]
+  delay = np.minimum(delay[known], np.float32(LONGEST))
+  ones = [
+    codes[:, column, None] == np.arange(SIZES[column]) for column in (1, 3, 4)
+  ]
+  owner = codes[:, 0]
+  names_ = builder.info.metadata['vocabularies']['carrier']
+  rows = [delay[owner == task] for task in range(len(names_))]
+  return Carriers(
+    tuple(names_),
+    owner,
+    np.concatenate([numeric, *ones], 1, dtype=np.float32),
+    delay,
+    np.stack([np.std(x) for x in rows]),
+  )
+
+
+def draw_rows(
+  owner: np.ndarray, counts: Mapping[str, np.ndarray], seed: int
+) -> dict[str, list[np.ndarray]]:
+  """Draws rows of every task for each split, none twice.
+
+  Args:
+    owner: of each row its task, ``(N,)``.
+    counts: of each split, how many rows of each task, ``(T,)``; together at
+      most those there are.
+    seed: of the draw.
+
+  Returns:
+    Of each split and task its rows, in random order.
+  """
+  rng = np.random.default_rng(seed)
+  drawn: dict[str, list[np.ndarray]] = {split: [] for split in counts}
+  for task in range(len(next(iter(counts.values())))):
+    rows = rng.permutation(np.flatnonzero(owner == task))
+    ends = np.cumsum([counts[split][task] for split in counts])
+    if ends[-1] > len(rows):
+      raise ValueError(
+        f'counts ask for {ends[-1]} rows of task {task}, which has {len(rows)}.'
+      )
+    for split, part in zip(counts, np.split(rows, ends)[:-1], strict=True):
+      drawn[split].append(part)
+  return drawn
 
 
 def multi_mlp(tasks, widths):

@@ -14,7 +14,12 @@ import mtljax as mtl
 from experiments import floors
 from experiments.lab.problem import make_problem
 from experiments.suites import DataOptions, Widths
-from experiments.suites.flights import MINUTES, SUITE
+from experiments.suites.flights import (
+  MINUTES,
+  SUITE,
+  by_carrier,
+  draw_rows,
+)
 from mtljax import data
 from mtljax.data import _flights_columns as raw
 
@@ -155,3 +160,33 @@ def test_floors_of_the_real_rows():
 def test_the_default_tasks_are_the_three_in_minutes():
   assert SUITE.default_tasks == MINUTES
   assert SUITE.task_names == data.FLIGHTS_TASKS
+
+
+def test_flights_by_carrier(data_dir):
+  found = by_carrier(DataOptions(dir=data_dir), print)
+  table = raw.read(raw.find(data_dir / 'downloads' / 'manual'))
+  kept = ~np.isnan(table['arr_delay'])
+  assert found.names == ('AA', 'B6', 'UA') and len(found.owner) == kept.sum()
+  late = np.minimum(table['arr_delay'][kept], 120)
+  for task, name in enumerate(found.names):
+    own = found.delay[found.owner == task]
+    expected = late[table['carrier'][kept] == name]
+    np.testing.assert_array_equal(np.sort(own), np.sort(expected))
+    np.testing.assert_allclose(found.deviation[task], expected.std(), rtol=1e-5)
+  # Ones for three origins, twelve months and seven weekdays.
+  assert found.features.shape == (kept.sum(), 24)
+  ones = np.split(found.features[:, 2:], [3, 15], 1)
+  assert all((x.sum(1) == 1).all() for x in ones)
+  months = np.bincount(table['month'][kept].astype(int), minlength=13)[1:]
+  np.testing.assert_array_equal(ones[1].sum(0), months)
+
+
+def test_rows_are_drawn_once():
+  owner = np.array([0, 1, 0, 1, 1, 0, 1])
+  counts = {'train': np.array([2, 1]), 'test': np.array([1, 3])}
+  drawn = draw_rows(owner, counts, 0)
+  parts = [np.r_[drawn['train'][t], drawn['test'][t]] for t in range(2)]
+  assert [len(x) for x in drawn['train']] == [2, 1]
+  assert sorted(parts[0]) == [0, 2, 5] and sorted(parts[1]) == [1, 3, 4, 6]
+  with pytest.raises(ValueError, match='4 rows of task 0, which has 3'):
+    draw_rows(owner, {'train': np.array([4, 1])}, 0)
