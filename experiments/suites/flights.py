@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import NamedTuple
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments.lab.owned import TaskRows, task_rows
 from experiments.suites import (
   SPLITS,
   Data,
@@ -131,27 +129,12 @@ def least_squares(found: Data) -> dict[str, dict[str, float]]:
   return errors_of
 
 
-class Carriers(NamedTuple):
-  """Flights with arrivals, each of the carrier that is its task.
+def by_carrier(options: DataOptions, say) -> TaskRows:
+  """Reads all flights with arrivals, each of the carrier that is its task.
 
-  Attributes:
-    names: of the carriers, T.
-    owner: of each flight its carrier, ``(N,)``, int32.
-    features: ``(N, 24)``, float32: distance, planned minute, and ones for
-      origin, month and weekday.
-    delay: on arrival in minutes, cut at `LONGEST`, ``(N,)``, float32.
-    deviation: of the delays of each carrier, ``(T,)``, float32.
-  """
-
-  names: tuple[str, ...]
-  owner: np.ndarray
-  features: np.ndarray
-  delay: np.ndarray
-  deviation: np.ndarray
-
-
-def by_carrier(options: DataOptions, say) -> Carriers:
-  """Reads all flights with arrivals, of the three splits together.
+  Features are distance, planned minute, and ones for origin, month and weekday,
+  24 in all; labels are delays on arrival in minutes, cut at `LONGEST`. The
+  three splits are together.
 
   Args:
     options: of which only ``dir`` is read.
@@ -178,42 +161,12 @@ def by_carrier(options: DataOptions, say) -> Carriers:
   ]
   owner = codes[:, 0]
   names_ = builder.info.metadata['vocabularies']['carrier']
-  rows = [delay[owner == task] for task in range(len(names_))]
-  return Carriers(
+  return task_rows(
     tuple(names_),
     owner,
     np.concatenate([numeric, *ones], 1, dtype=np.float32),
     delay,
-    np.stack([np.std(x) for x in rows]),
   )
-
-
-def draw_rows(
-  owner: np.ndarray, counts: Mapping[str, np.ndarray], seed: int
-) -> dict[str, list[np.ndarray]]:
-  """Draws rows of every task for each split, none twice.
-
-  Args:
-    owner: of each row its task, ``(N,)``.
-    counts: of each split, how many rows of each task, ``(T,)``; together at
-      most those there are.
-    seed: of the draw.
-
-  Returns:
-    Of each split and task its rows, in random order.
-  """
-  rng = np.random.default_rng(seed)
-  drawn: dict[str, list[np.ndarray]] = {split: [] for split in counts}
-  for task in range(len(next(iter(counts.values())))):
-    rows = rng.permutation(np.flatnonzero(owner == task))
-    ends = np.cumsum([counts[split][task] for split in counts])
-    if ends[-1] > len(rows):
-      raise ValueError(
-        f'counts ask for {ends[-1]} rows of task {task}, which has {len(rows)}.'
-      )
-    for split, part in zip(counts, np.split(rows, ends)[:-1], strict=True):
-      drawn[split].append(part)
-  return drawn
 
 
 def multi_mlp(tasks, widths):

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from experiments.lab.owned import draw_rows
 from experiments.suites import DataOptions, digits, flights, pool_images
 
 Arrays = Mapping[str, np.ndarray]
@@ -157,18 +158,16 @@ def carriers(
   share = lambda count: (count or 16_000) // len(total)
   train = np.minimum(share(options.num_train), 2 * total // 3)
   test = np.minimum(share(options.num_test), total - train)
-  rows = flights.draw_rows(
-    found.owner, {'train': train, 'test': test}, options.seed
-  )
+  rows = draw_rows(found.owner, {'train': train, 'test': test}, options.seed)
   fitted = found.features[np.concatenate(rows['train'])]
   mean, spread = fitted.mean(0), fitted.std(0)
-  middle = np.array([found.delay[x].mean() for x in rows['train']])
+  middle = np.array([found.labels[x].mean() for x in rows['train']])
 
   def take(split):
     own = np.concatenate(rows[split])
     owner = found.owner[own]
     x = (found.features[own] - mean) / np.where(spread > 0, spread, 1)
-    label = (found.delay[own] - middle[owner]) / found.deviation[owner]
+    label = (found.labels[own] - middle[owner]) / found.deviation[owner]
     return {'x': x, 'label': label.astype(np.float32), 'owner': owner}
 
   title = f'delays of {len(total)} carriers'

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
 
-from experiments.suites import flights
+from experiments.lab.owned import TaskRows, by_size, draw_rows, task_rows
 
 SIZE, TASKS, GROUPS = 24, 12, 3
 #: Correlation between any two features: what is shared wrongly has an effect.
@@ -17,11 +18,12 @@ NOISE = 1.0
 #: Tasks with weights of their own, and how much noisier their labels are.
 HARD, NOISIER = (3, 9), 3.0
 DRAWN = ('groups', 'one_group', 'hard')
-CARRIERS = 'carriers'
-PROBLEMS = (*DRAWN, CARRIERS)
-#: Of a carrier: the fewest flights to fit, and the most to test on.
+CARRIERS, SCHOOLS = 'carriers', 'schools'
+REAL = (CARRIERS, SCHOOLS)
+PROBLEMS = (*DRAWN, *REAL)
+#: Of a real task: the fewest rows to fit, and the most to test on.
 LEAST, MOST = 10, 2000
-#: The carriers with the fewest flights, which come last: under a thousand each.
+#: Tasks with the fewest rows, which come last; carriers with under a thousand.
 RARE = 5
 
 Examples = tuple[np.ndarray, ...]
@@ -81,33 +83,39 @@ def draw(name: str, seed: int, num_train: int, num_valid: int) -> LinearTasks:
   return LinearTasks(examples(num_train), examples(num_valid), weights)
 
 
-def by_size(owner: np.ndarray, num_tasks: int) -> np.ndarray:
-  """The tasks, those with the most rows first, ``(T,)``."""
-  return np.argsort(-np.bincount(owner, minlength=num_tasks), kind='stable')
+def schools(found: Mapping[str, np.ndarray]) -> TaskRows:
+  """What `mtljax.data.load_star` returns, a task a school: scores in maths."""
+  numbers, owner = np.unique(found['school'], return_inverse=True)
+  return task_rows(
+    tuple(map(str, numbers)),
+    owner.astype(np.int32),
+    found['x'],
+    found['maths'],
+  )
 
 
-def carriers(
-  found: flights.Carriers, seed: int, num_train: int, num_valid: int
+def divide(
+  found: TaskRows, seed: int, num_train: int, num_valid: int
 ) -> LinearTasks:
-  """Delays on arrival, a task a carrier, those with the most flights first.
+  """Real tasks of a seed, those with the most rows first.
 
-  Flights to fit are drawn in proportion to those that the carriers have,
+  Rows to fit are drawn in proportion to those that the tasks have,
   ``num_train`` in the mean and at least `LEAST`; then at most ``num_valid`` of
-  each to choose by, and at most `MOST` to test on. Delays are in deviations of
-  their carrier. Features have mean 0 and variance 1 over the flights to fit,
-  and those and delays then mean 0 over those of each carrier, so that none has
-  an intercept to be penalised.
+  each to choose by, and at most `MOST` to test on. Labels are in deviations of
+  their task. Features have mean 0 and variance 1 over the rows to fit, and
+  those and labels then mean 0 over those of each task, so that none has an
+  intercept to be penalised.
   """
   total = np.bincount(found.owner, minlength=len(found.names))
   share = np.round(num_train * len(total) * total / total.sum()).astype(int)
   counts = {'train': np.minimum(np.maximum(share, LEAST), total // 2)}
   counts['validation'] = np.minimum(num_valid, total // 4)
   counts['test'] = np.minimum(MOST, total - sum(counts.values()))
-  rows = flights.draw_rows(found.owner, counts, seed)
+  rows = draw_rows(found.owner, counts, seed)
   fitted = found.features[np.concatenate(rows['train'])]
   mean, spread = fitted.mean(0), fitted.std(0)
   features = (found.features - mean) / np.where(spread > 0, spread, 1)
-  labels = found.delay / found.deviation[found.owner]
+  labels = found.labels / found.deviation[found.owner]
   order = by_size(found.owner, len(total))
 
   def examples(split):

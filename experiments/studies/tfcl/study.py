@@ -4,12 +4,12 @@ r"""Do groups of tasks and features keep tasks from harming each other?
   python -m experiments.tfcl --problems carriers --num-train 100 \
     --strongest 100 --ridges 0.01 0.1 1 10
 
-Linear tasks, drawn ones or the delays of the carriers of flights, are fitted
+Linear tasks, drawn ones, delays by carrier or scores by school, are fitted
 alone, pooled, with penalties on the trace norm and on the norms of features,
 and by TFCL with and without its extension; each at the strength that is best on
 validation. To ``--out`` go ``config.json``, ``runs/<problem>/seed_<k>.npz``,
 ``results.csv``, ``summary.json`` and ``report.html`` with the verdicts on T3 to
-T6. The same command again goes on where it was stopped.
+T8. The same command again goes on where it was stopped.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from __future__ import annotations
 import dataclasses
 import pathlib
 import time
+from collections.abc import Mapping
 
 import numpy as np
 import rich.console
@@ -30,6 +31,7 @@ from experiments.lab.options import (
   check_distinct,
   free,
 )
+from experiments.lab.owned import TaskRows, by_size
 from experiments.report import files, write_report
 from experiments.report.console import print_end
 from experiments.report.seeds import path_of
@@ -39,11 +41,12 @@ from experiments.studies.tfcl.report import read_errors
 from experiments.suites import DataOptions, flights
 from mtljax import _validate
 from mtljax.contrib import tfcl
+from mtljax.data import load_star
 
 
 @dataclasses.dataclass(frozen=True)
 class Folder:
-  """Where the flights are."""
+  """Where the flights and the pupils are."""
 
   dir: pathlib.Path | None = between_runs(None)
   """Folder of tfds; its default is ~/tensorflow_datasets."""
@@ -56,11 +59,11 @@ class TFCLConfig(ForceOptions):
   out: pathlib.Path = free(pathlib.Path('results/tfcl'))
   """Folder for everything this run writes."""
   problems: tuple[str, ...] = free(problems.DRAWN)
-  """groups, one_group, hard and carriers, separated by spaces."""
+  """groups, one_group, hard, carriers and schools, separated by spaces."""
   num_train: int = 20
-  """Examples a task to fit; of carriers the mean, in proportion to flights."""
+  """Examples a task to fit; the mean where they are real, in proportion."""
   num_validation: int = 100
-  """Examples a task to choose strengths by; of carriers the most."""
+  """Examples a task to choose strengths by; the most where they are real."""
   strongest: float = 3.0
   """The largest of ten strengths, the least of which is 0.001."""
   ridges: tuple[float, ...] = (fits.RIDGE,)
@@ -70,7 +73,7 @@ class TFCLConfig(ForceOptions):
   min_seeds: int = free(3)
   """With fewer seeds no claim is decided."""
   data: Folder = dataclasses.field(default_factory=Folder)
-  """Of carriers."""
+  """Of carriers and schools."""
 
 
 def check(config: TFCLConfig) -> None:
@@ -88,24 +91,25 @@ def check(config: TFCLConfig) -> None:
 
 def prepare(
   config: TFCLConfig, console: rich.console.Console
-) -> flights.Carriers | None:
-  """Everything that can be refused; the flights, where they are asked for."""
+) -> dict[str, TaskRows]:
+  """Everything that can be refused; the rows of the real problems."""
   check(config)
-  if problems.CARRIERS not in config.problems:
-    return None
-  return flights.by_carrier(
-    DataOptions(dir=config.data.dir),
-    lambda text: console.print(text, markup=False),
-  )
+  folder = config.data.dir
+  say = lambda text: console.print(text, markup=False)
+  readers = {
+    problems.CARRIERS: lambda: flights.by_carrier(DataOptions(folder), say),
+    problems.SCHOOLS: lambda: problems.schools(load_star(data_dir=folder)),
+  }
+  return {x: readers[x]() for x in config.problems if x in readers}
 
 
 def run_seed(
-  config: TFCLConfig, name: str, seed: int, found: flights.Carriers | None
+  config: TFCLConfig, name: str, seed: int, rows: Mapping[str, TaskRows]
 ) -> dict[str, np.ndarray]:
   """Of each method the errors of the tasks, ``(T,)``, strength and ridge."""
   counts = config.num_train, config.num_validation
-  if found is not None and name == problems.CARRIERS:
-    tasks = problems.carriers(found, seed, *counts)
+  if name in rows:
+    tasks = problems.divide(rows[name], seed, *counts)
   else:
     tasks = problems.draw(name, seed, *counts)
   train = tfcl.squared_losses(*tasks.train)
@@ -122,7 +126,7 @@ def run_seed(
 
 def run(
   config: TFCLConfig,
-  found: flights.Carriers | None,
+  real: Mapping[str, TaskRows],
   console: rich.console.Console,
 ) -> None:
   """Runs the study, on what `prepare` has read."""
@@ -132,19 +136,20 @@ def run(
     'experiment': NAME,
     'tasks': [f'task{t}' for t in range(problems.TASKS)],
   }
-  data = {}
-  if found is not None:
-    order = problems.by_size(found.owner, len(found.names))
-    values['carriers'] = [found.names[task] for task in order]
-    data['flights'] = files.digest_arrays(
-      {'owner': found.owner, 'features': found.features, 'delay': found.delay}
-    )
+  for name, found in real.items():
+    order = by_size(found.owner, len(found.names))
+    values[name] = [found.names[task] for task in order]
   there = lambda problem, seed: path_of(config.out, problem, seed).exists()
   identity.open_study(
     config,
     values,
-    growing=('carriers',),
-    data=data,
+    growing=problems.REAL,
+    data=identity.digests(
+      {
+        name: {'x': x.features, 'y': x.labels, 'owner': x.owner}
+        for name, x in real.items()
+      }
+    ),
     finished=lambda: all(there(*x) for x in wanted),
   )
   for problem, seed in wanted:
@@ -152,7 +157,7 @@ def run(
     path.parent.mkdir(parents=True, exist_ok=True)
     if problem in read_errors(config.out, [(problem, seed)], [])[0]:
       continue
-    arrays = run_seed(config, problem, seed, found)
+    arrays = run_seed(config, problem, seed, real)
     files.write_arrays(path, arrays, name=path.stem, compressed=True)
   errors, choices = read_errors(config.out, wanted, [])
   rows = [

@@ -14,12 +14,7 @@ import mtljax as mtl
 from experiments import floors
 from experiments.lab.problem import make_problem
 from experiments.suites import DataOptions, Widths
-from experiments.suites.flights import (
-  MINUTES,
-  SUITE,
-  by_carrier,
-  draw_rows,
-)
+from experiments.suites.flights import MINUTES, SUITE, by_carrier
 from mtljax import data
 from mtljax.data import _flights_columns as raw
 
@@ -169,7 +164,7 @@ def test_flights_by_carrier(data_dir):
   assert found.names == ('AA', 'B6', 'UA') and len(found.owner) == kept.sum()
   late = np.minimum(table['arr_delay'][kept], 120)
   for task, name in enumerate(found.names):
-    own = found.delay[found.owner == task]
+    own = found.labels[found.owner == task]
     expected = late[table['carrier'][kept] == name]
     np.testing.assert_array_equal(np.sort(own), np.sort(expected))
     np.testing.assert_allclose(found.deviation[task], expected.std(), rtol=1e-5)
@@ -179,14 +174,3 @@ def test_flights_by_carrier(data_dir):
   assert all((x.sum(1) == 1).all() for x in ones)
   months = np.bincount(table['month'][kept].astype(int), minlength=13)[1:]
   np.testing.assert_array_equal(ones[1].sum(0), months)
-
-
-def test_rows_are_drawn_once():
-  owner = np.array([0, 1, 0, 1, 1, 0, 1])
-  counts = {'train': np.array([2, 1]), 'test': np.array([1, 3])}
-  drawn = draw_rows(owner, counts, 0)
-  parts = [np.r_[drawn['train'][t], drawn['test'][t]] for t in range(2)]
-  assert [len(x) for x in drawn['train']] == [2, 1]
-  assert sorted(parts[0]) == [0, 2, 5] and sorted(parts[1]) == [1, 3, 4, 6]
-  with pytest.raises(ValueError, match='4 rows of task 0, which has 3'):
-    draw_rows(owner, {'train': np.array([4, 1])}, 0)

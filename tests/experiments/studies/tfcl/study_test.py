@@ -6,15 +6,16 @@ import json
 
 import flight_rows
 import numpy as np
+import pupil_rows
 import pytest
 import rich.console
 
+from experiments.lab.owned import TaskRows
 from experiments.report import __main__ as report_command
 from experiments.report.seeds import path_of
 from experiments.report.verdicts import FAILS, HOLDS, UNDECIDED
 from experiments.studies.tfcl import claims, fits, problems
 from experiments.studies.tfcl import study as program
-from experiments.suites import flights
 from mtljax.contrib import tfcl
 
 QUIET = rich.console.Console(quiet=True, width=124)
@@ -47,7 +48,7 @@ def test_every_fit_is_there_and_goes_on(small):
   path_of(small.out, 'groups', 1).unlink()
   damaged = path_of(small.out, 'groups', 0)
   damaged.write_bytes(damaged.read_bytes()[:100])
-  program.run(small, None, QUIET)
+  program.run(small, {}, QUIET)
   with (small.out / 'results.csv').open() as file:
     assert list(csv.DictReader(file)) == rows
   report_command.main(small.out)
@@ -128,12 +129,12 @@ def made_up_flights():
   features = rng.normal(3, 2, size=(len(owner), 4)).astype(np.float32)
   delay = 10 * features[:, 0] + 5 * owner + rng.normal(size=len(owner))
   deviation = np.array([delay[owner == t].std() for t in range(3)])
-  return flights.Carriers(('A', 'B', 'C'), owner, features, delay, deviation)
+  return TaskRows(('A', 'B', 'C'), owner, features, delay, deviation)
 
 
 def test_carriers_are_tasks_with_rows_in_proportion():
   found = made_up_flights()
-  tasks = problems.carriers(found, 0, 50, 30)
+  tasks = problems.divide(found, 0, 50, 30)
   counts = lambda examples: examples[2].sum(1).tolist()
   # Of 150 in all; the smallest has the ten that are the fewest.
   assert counts(tasks.train) == [135, 14, 10]
@@ -152,7 +153,7 @@ def test_carriers_are_tasks_with_rows_in_proportion():
   nothing = problems.errors_of(tasks, np.zeros((4, 3)))
   np.testing.assert_allclose(nothing, 1, atol=0.5)
   np.testing.assert_allclose(nothing[0], 1, atol=0.1)
-  other = problems.carriers(found, 1, 50, 30)
+  other = problems.divide(found, 1, 50, 30)
   assert not np.array_equal(other.train[1], y)
 
 
@@ -177,6 +178,29 @@ def test_flights_go_through_the_study(tmp_path, monkeypatch):
   assert sorted(saved['carriers']) == ['AA', 'B6', 'UA']
   page = (config.out / 'report.html').read_text()
   assert 'Errors by carrier' in page and saved['carriers'][0] in page
+
+
+def test_pupils_go_through_the_study(tmp_path, monkeypatch):
+  monkeypatch.setattr(fits, 'STRENGTHS', 2)
+  pupil_rows.write(tmp_path, pupil_rows.make_rows([40, 60, 50]))
+  config = program.TFCLConfig(
+    out=tmp_path / 'out',
+    problems=('schools',),
+    num_validation=10,
+    seeds=1,
+    data=program.Folder(tmp_path),
+  )
+  rows = program.prepare(config, QUIET)
+  found = rows['schools']
+  assert found.names == ('1', '2', '3') and found.features.shape == (150, 7)
+  for school, labels in ((0, found.labels[:40]), (2, found.labels[100:])):
+    np.testing.assert_allclose(found.deviation[school], labels.std(), rtol=1e-6)
+    np.testing.assert_array_equal(found.labels[found.owner == school], labels)
+  program.run(config, rows, QUIET)
+  summary = json.loads((config.out / 'summary.json').read_text())
+  assert [x['claim'] for x in summary['verdicts']] == ['T7', 'T8']
+  saved = json.loads((config.out / 'config.json').read_text())
+  assert saved['schools'] == ['2', '3', '1']
 
 
 def test_errors_are_shares_of_the_variance():
@@ -221,6 +245,9 @@ def test_rules_on_errors_of_carriers():
   bad = {'carriers': planted(tfcl=0.2, trace=0.1)['groups']}
   assert outcomes(bad) == [FAILS, FAILS]
   assert outcomes(planted() | bad)[2:] == [FAILS, FAILS]
+  both = good | {'schools': bad['carriers']}
+  assert [x.claim for x in claims.claims(both, 3)] == ['T5', 'T6', 'T7', 'T8']
+  assert outcomes(both) == [HOLDS, HOLDS, FAILS, FAILS]
 
 
 def test_the_last_tasks_are_shown_by_themselves():
