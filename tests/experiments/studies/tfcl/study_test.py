@@ -10,6 +10,7 @@ import pupil_rows
 import pytest
 import rich.console
 
+from benchmarks import tfcl_ridge
 from experiments.lab.owned import TaskRows
 from experiments.report import __main__ as report_command
 from experiments.report.seeds import path_of
@@ -285,3 +286,24 @@ def test_flights_that_are_not_there_are_asked_for(tmp_path):
   )
   with pytest.raises(FileNotFoundError, match='fetch flights --data-dir'):
     program.prepare(config, QUIET)
+
+
+def test_parts_of_a_graph_against_the_planted():
+  blocks = tfcl_ridge.BLOCKS.astype(float)
+  assert tfcl_ridge.graph_of(blocks) == (3, 1 / 3, 1.0)
+  # A feature and a task cut off from the rest.
+  dense = np.ones_like(blocks)
+  dense[0], dense[:, -1] = 0, 0
+  parts, largest, f1 = tfcl_ridge.graph_of(dense)
+  kept = 23 * 11
+  assert (parts, largest) == (3, 34 / 36)
+  assert f1 == pytest.approx(2 * (96 - 4 - 8) / (kept + 96))
+
+
+def test_known_blocks_are_ridge_regression_on_them(losses):
+  found = tfcl_ridge.known_blocks(losses, 0.1)
+  assert np.array_equal(found != 0, tfcl_ridge.BLOCKS)
+  own = slice(8, 16)  # of the fifth task
+  a, b = (np.asarray(x[4], np.float64) for x in losses[:2])
+  expected = np.linalg.solve(a[own, own] + 0.1 * np.eye(8), b[own])
+  np.testing.assert_allclose(found[own, 4], expected, rtol=1e-4)
