@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments.lab.owned import TaskRows, task_rows
 from experiments.suites import (
   SPLITS,
   Data,
@@ -27,6 +28,9 @@ MINUTES = ('dep_delay', 'arr_delay', 'air_time')
 #: code of a row that was not trained on is below 0.
 SIZES = (16, 3, 105, 12, 7, 20)
 UNITS = 8
+#: Minutes at which delays are cut in `by_carrier`: one flight of a day late
+#: would decide the fit of a carrier with few rows.
+LONGEST = 120.0
 
 
 def load(options: DataOptions, tasks: tuple[str, ...], say) -> Data:
@@ -123,6 +127,46 @@ def least_squares(found: Data) -> dict[str, dict[str, float]]:
         f'r2/{name}': float(1 - np.mean(error**2) / spread),
       }
   return errors_of
+
+
+def by_carrier(options: DataOptions, say) -> TaskRows:
+  """Reads all flights with arrivals, each of the carrier that is its task.
+
+  Features are distance, planned minute, and ones for origin, month and weekday,
+  24 in all; labels are delays on arrival in minutes, cut at `LONGEST`. The
+  three splits are together.
+
+  Args:
+    options: of which only ``dir`` is read.
+    say: prints a line before slow work.
+
+  Raises:
+    FileNotFoundError: the raw file has not been fetched.
+    ValueError: it is not in the raw format.
+  """
+  builder = data.prepare_flights(data_dir=options.dir, progress=say)
+  parts = [
+    data.load_flights(split=split, data_dir=options.dir) for split in SPLITS
+  ]
+  codes, numeric, delay = (
+    np.concatenate([part[name] for part in parts])
+    for name in ('categorical', 'numeric', 'arr_delay')
+  )
+  # A carrier that is in no train row has no name in the vocabulary.
+  known = codes[:, 0] >= 0
+  codes, numeric = codes[known], numeric[known]
+  delay = np.minimum(delay[known], np.float32(LONGEST))
+  ones = [
+    codes[:, column, None] == np.arange(SIZES[column]) for column in (1, 3, 4)
+  ]
+  owner = codes[:, 0]
+  names_ = builder.info.metadata['vocabularies']['carrier']
+  return task_rows(
+    tuple(names_),
+    owner,
+    np.concatenate([numeric, *ones], 1, dtype=np.float32),
+    delay,
+  )
 
 
 def multi_mlp(tasks, widths):

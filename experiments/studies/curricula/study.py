@@ -1,6 +1,8 @@
-"""Do the order of tasks and the order of instances help?
+r"""Do the order of tasks and the order of instances help?
 
   python -m experiments.curricula
+  python -m experiments.curricula --problems carriers \
+    --data.num-train 16000 --data.num-test 16000
 
 A base model that has seen a little of all tasks says how alike they are and how
 difficult their instances. From it training goes on, on batches of one task
@@ -37,7 +39,7 @@ from experiments.lab.options import (
 from experiments.lab.runs import RunSpec
 from experiments.studies.curricula import orders
 from experiments.studies.curricula.claims import ARMS, BOTH, MIXED, NAME
-from experiments.studies.curricula.problems import PROBLEMS, BinaryTasks
+from experiments.studies.curricula.problems import PROBLEMS, OwnedRows
 from mtljax import _validate, data
 from mtljax.training import TrainStep, make_train_step
 
@@ -51,7 +53,7 @@ class CurriculaConfig(Options):
   out: pathlib.Path = free(pathlib.Path('results/curricula'))
   """Folder for everything this run writes."""
   problems: tuple[str, ...] = free(('planted', 'digit_pairs'))
-  """planted and digit_pairs, separated by spaces."""
+  """planted and digit_pairs, separated by spaces; or carriers, by itself."""
   num_tasks: int = 10
   """Tasks of planted, 8 to 12."""
   hidden_sizes: tuple[int, ...] = (32, 32)
@@ -124,19 +126,19 @@ class CurriculaSetting:
   """A problem, the network for it, and its train step."""
 
   config: CurriculaConfig
-  tasks: BinaryTasks
+  tasks: OwnedRows
   network: orders.PickedHeads
   step: TrainStep
 
   @functools.cached_property
   def predict(self) -> Any:
-    """Whether each row of an array is right, jitted."""
+    """The score of each row of arrays, jitted."""
 
-    def right(params, arrays):
-      logits, _ = self.network.apply(params, arrays['x'], arrays['owner'])
-      return (logits > 0) == (arrays['label'] == 1)
+    def score(params, arrays):
+      outputs, _ = self.network.apply(params, arrays['x'], arrays['owner'])
+      return self.tasks.kind.scores(outputs, arrays['label'])
 
-    return jax.jit(right)
+    return jax.jit(score)
 
   @functools.cache  # noqa: B019
   def base(self, seed: int) -> orders.Base:
@@ -174,14 +176,15 @@ class CurriculaSetting:
     )
     return found.batches(arrays, num_epochs=None)
 
-  def accuracies(self, state) -> Mapping[str, float]:
+  def scores(self, state) -> Mapping[str, float]:
     """On the test data: of each task, their mean and their least."""
     test = self.tasks.test
-    right = np.asarray(self.predict(state.params, dict(test)))
+    rows = np.asarray(self.predict(state.params, dict(test)))
     found = [
-      right[test['owner'] == t].mean() for t in range(self.tasks.num_tasks)
+      rows[test['owner'] == t].mean() for t in range(self.tasks.num_tasks)
     ]
-    return {'accuracy': np.mean(found), 'least_accuracy': np.min(found)}
+    name = self.tasks.kind.score
+    return {name: np.mean(found), f'least_{name}': np.min(found)}
 
   def costs(self, seed: int, state) -> tuple[Mapping[str, Any], dict[str, Any]]:
     """What the annealed order of a seed costs."""
@@ -207,7 +210,7 @@ def make_setting(
   step = make_train_step(
     mtl.sum_losses(1),
     optax.adam(config.learning_rate),
-    functools.partial(orders.loss_of, network),
+    functools.partial(orders.loss_of, network, tasks.kind),
   )
   return CurriculaSetting(config, tasks, network, step)
 
@@ -224,8 +227,8 @@ def make_specs(config: CurriculaConfig, setting: CurriculaSetting):
       step=setting.step,
       init_fn=functools.partial(setting.start, seed),
       batches_fn=functools.partial(setting.batches, arm, seed),
-      validate_fn=setting.accuracies,
-      test_fn=setting.accuracies,
+      validate_fn=setting.scores,
+      test_fn=setting.scores,
       measure_fn=functools.partial(setting.costs, seed)
       if arm == BOTH
       else None,
@@ -243,6 +246,12 @@ def prepare(
   """Everything that can be refused, before anything is written or trained."""
   check(config)
   settings = [make_setting(config, name, console) for name in config.problems]
+  kinds = {x.tasks.name: x.tasks.kind.score for x in settings}
+  if len(set(kinds.values())) > 1:
+    raise ValueError(
+      f'--problems={config.problems} cannot be averaged: they are scored by '
+      f'{kinds}. Take those of one score together.'
+    )
   return study.Study(
     name=NAME,
     tasks=('batch',),

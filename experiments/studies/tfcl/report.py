@@ -15,27 +15,31 @@ from experiments.report.seeds import read_seeds
 from experiments.report.statistics import interval
 from experiments.report.tables import Column, columns_of
 from experiments.studies.tfcl.claims import NAME, claims
+from experiments.studies.tfcl.fits import WEAKEST
+from experiments.studies.tfcl.problems import CARRIERS
 
-STRENGTH = '.strength'
+#: What was chosen on validation, of each method.
+CHOSEN = ('strength', 'ridge')
+#: By problem, method and seed.
+Choices = dict[tuple[str, str, int], dict[str, float]]
 
 
 def read_errors(
   directory: pathlib.Path, wanted: Sequence[tuple[str, int]], notes: list[str]
-) -> tuple[
-  dict[str, dict[str, dict[int, np.ndarray]]], dict[tuple[str, str, int], float]
-]:
-  """Errors of tasks and chosen strengths; ``notes`` says what is not there."""
+) -> tuple[dict[str, dict[str, dict[int, np.ndarray]]], Choices]:
+  """Errors of tasks and what was chosen; ``notes`` says what is not there."""
   errors: dict[str, dict[str, dict[int, np.ndarray]]] = {}
-  strengths: dict[tuple[str, str, int], float] = {}
+  choices: Choices = {}
   for problem, runs in read_seeds(directory, wanted, notes).items():
     for seed, found in runs.items():
       for name, value in found.items():
-        if name.endswith(STRENGTH):
-          method = name.removesuffix(STRENGTH)
-          strengths[problem, method, seed] = float(value)
+        method, _, chosen = name.partition('.')
+        if chosen:
+          place = choices.setdefault((problem, method, seed), {})
+          place[chosen] = float(value)
         else:
           errors.setdefault(problem, {}).setdefault(name, {})[seed] = value
-  return errors, strengths
+  return errors, choices
 
 
 def write_report(directory: pathlib.Path) -> dict[str, Any]:
@@ -54,7 +58,7 @@ def write_report(directory: pathlib.Path) -> dict[str, Any]:
   config = read_config(directory)
   notes = config_notes(config)
   wanted = [(p, s) for p in config['problems'] for s in range(config['seeds'])]
-  errors, strengths = read_errors(directory, wanted, notes)
+  errors, choices = read_errors(directory, wanted, notes)
   if not errors:
     raise ReportError(f'{directory} holds no results of the study of TFCL.')
   lines = [
@@ -64,9 +68,12 @@ def write_report(directory: pathlib.Path) -> dict[str, Any]:
       'error': verdicts_.plain_interval(
         interval([100 * float(np.mean(x)) for x in runs.values()])
       ),
-      'strength': float(
-        np.median([strengths[problem, method, seed] for seed in runs])
-      ),
+      **{
+        name: float(
+          np.median([choices[problem, method, seed][name] for seed in runs])
+        )
+        for name in CHOSEN
+      },
     }
     for problem, found in errors.items()
     for method, runs in found.items()
@@ -84,10 +91,13 @@ def write_report(directory: pathlib.Path) -> dict[str, Any]:
     title='linear tasks in groups',
     lead=f'{config["num_train"]} examples a task, {config["seeds"]} seeds.',
     how=[
-      'An error is the share of the variance of a task that its fit leaves, '
-      'exact from the true weights, in percent, mean over tasks.',
+      'An error is the share of the variance of a task that its fit leaves, in '
+      'percent, mean over tasks: exact from the true weights where they are '
+      'known, else on flights that nothing was fitted to or chosen by.',
       'The strength of each method is that of the least validation loss, of '
-      'ten from 0.001 to 3; the extension has no more choices than the rest.',
+      f'ten from {WEAKEST:g} to {config["strongest"]:g}. That of alone and '
+      'pooled is their ridge; of the others the ridge is chosen with it, of '
+      f'{", ".join(f"{x:g}" for x in config["ridges"])}.',
       "Intervals are the wider of bootstrap and Student's t over seeds, those "
       'of the claims at the level of Bonferroni for the three compared.',
     ],
@@ -95,11 +105,12 @@ def write_report(directory: pathlib.Path) -> dict[str, Any]:
       {
         'title': f'Errors on {problem}',
         'text': 'Percent, with intervals of 95 % over seeds, and the median '
-        'strength.',
+        'strength and ridge.',
         'columns': _columns([x for x in lines if x['problem'] == problem]),
       }
       for problem in errors
-    ],
+    ]
+    + _by_carrier(errors.get(CARRIERS, {}), config),
     sections=[],
     config=config,
   )
@@ -112,18 +123,39 @@ def _columns(lines: Sequence[Mapping[str, Any]]) -> list[Column]:
     return f'[{found["low"]:.2f}, {found["high"]:.2f}]'
 
   return columns_of(
-    ('method', 'seeds', 'error', 'interval', 'strength'),
+    ('method', 'seeds', 'error', 'interval', *CHOSEN),
     [
       (
         x['method'],
         str(x['error']['n']),
         f'{x["error"]["mean"]:.2f}',
         ends(x['error']),
-        f'{x["strength"]:.2g}',
+        *(f'{x[name]:.2g}' for name in CHOSEN),
       )
       for x in lines
     ],
   )
+
+
+def _by_carrier(
+  errors: Mapping[str, Mapping[int, np.ndarray]], config: Mapping[str, Any]
+) -> list[dict[str, Any]]:
+  if not errors:
+    return []
+  means = [100 * np.mean(list(runs.values()), 0) for runs in errors.values()]
+  return [
+    {
+      'title': 'Errors by carrier',
+      'text': 'Percent, means over seeds; those with the most flights first.',
+      'columns': columns_of(
+        ('carrier', *errors),
+        [
+          (name, *(f'{x[task]:.1f}' for x in means))
+          for task, name in enumerate(config['carriers'])
+        ],
+      ),
+    }
+  ]
 
 
 def print_tables(

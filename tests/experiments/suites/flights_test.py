@@ -14,7 +14,7 @@ import mtljax as mtl
 from experiments import floors
 from experiments.lab.problem import make_problem
 from experiments.suites import DataOptions, Widths
-from experiments.suites.flights import MINUTES, SUITE
+from experiments.suites.flights import MINUTES, SUITE, by_carrier
 from mtljax import data
 from mtljax.data import _flights_columns as raw
 
@@ -155,3 +155,22 @@ def test_floors_of_the_real_rows():
 def test_the_default_tasks_are_the_three_in_minutes():
   assert SUITE.default_tasks == MINUTES
   assert SUITE.task_names == data.FLIGHTS_TASKS
+
+
+def test_flights_by_carrier(data_dir):
+  found = by_carrier(DataOptions(dir=data_dir), print)
+  table = raw.read(raw.find(data_dir / 'downloads' / 'manual'))
+  kept = ~np.isnan(table['arr_delay'])
+  assert found.names == ('AA', 'B6', 'UA') and len(found.owner) == kept.sum()
+  late = np.minimum(table['arr_delay'][kept], 120)
+  for task, name in enumerate(found.names):
+    own = found.labels[found.owner == task]
+    expected = late[table['carrier'][kept] == name]
+    np.testing.assert_array_equal(np.sort(own), np.sort(expected))
+    np.testing.assert_allclose(found.deviation[task], expected.std(), rtol=1e-5)
+  # Ones for three origins, twelve months and seven weekdays.
+  assert found.features.shape == (kept.sum(), 24)
+  ones = np.split(found.features[:, 2:], [3, 15], 1)
+  assert all((x.sum(1) == 1).all() for x in ones)
+  months = np.bincount(table['month'][kept].astype(int), minlength=13)[1:]
+  np.testing.assert_array_equal(ones[1].sum(0), months)

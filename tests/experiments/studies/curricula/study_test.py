@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 import json
 
+import flight_rows
 import jax
 import numpy as np
 import pytest
@@ -17,8 +18,12 @@ from experiments.report.verdicts import FAILS, HOLDS, UNDECIDED
 from experiments.studies.curricula import claims, orders
 from experiments.studies.curricula import study as program
 from experiments.studies.curricula.claims import ARMS, BOTH, RANDOM, REVERSED
-from experiments.studies.curricula.problems import planted
-from experiments.suites import DataOptions
+from experiments.studies.curricula.problems import (
+  REGRESSION,
+  carriers,
+  planted,
+)
+from experiments.suites import DataOptions, flights
 
 QUIET = rich.console.Console(quiet=True, width=124)
 
@@ -54,7 +59,7 @@ def test_every_arm_has_a_row(small):
 def test_the_page_has_the_accuracies(small):
   report_command.main(small.out)
   summary = json.loads((small.out / 'summary.json').read_text())
-  accuracy = {x['arm']: x['accuracy']['mean'] for x in summary['arms']}
+  accuracy = {x['arm']: x['score']['mean'] for x in summary['arms']}
   for row in rows(small):
     arm = row['method'].partition('.')[2]
     assert accuracy[arm] == float(row['test/accuracy'])
@@ -188,6 +193,71 @@ def test_claims_on_planted_scores():
   assert set(outcomes({}, {}).values()) == {UNDECIDED}
   gains = claims.gains(found, BOTH, RANDOM)
   np.testing.assert_allclose(np.mean(list(gains.values())), 5, atol=0.2)
+
+
+@pytest.fixture(scope='module')
+def flights_dir(tmp_path_factory):
+  folder = tmp_path_factory.mktemp('flights')
+  flight_rows.write(folder, flight_rows.make_rows(300))
+  return folder
+
+
+def test_carriers_are_tasks(flights_dir):
+  options = DataOptions(dir=flights_dir, num_train=150, num_test=60)
+  found = carriers(10, options, print)
+  assert found.num_tasks == 3
+  assert [len(rows) for rows in found.rows()] == [50, 50, 50]
+  np.testing.assert_array_equal(np.bincount(found.test['owner']), [20, 20, 20])
+  for own in found.rows():
+    np.testing.assert_allclose(found.train['label'][own].mean(), 0, atol=1e-4)
+    np.testing.assert_allclose(found.train['label'][own].std(), 1, atol=0.3)
+  x = found.train['x']
+  np.testing.assert_allclose(x.mean(0), 0, atol=1e-4)
+  assert set(np.round(x.std(0), 3)) <= {0.0, 1.0}
+  # Two thirds of what there is, where more is asked for.
+  most = carriers(10, dataclasses.replace(options, num_train=9000), print)
+  kept = np.bincount(carriers_of(flights_dir))
+  np.testing.assert_array_equal(np.bincount(most.train['owner']), 2 * kept // 3)
+
+
+def carriers_of(folder):
+  return flights.by_carrier(DataOptions(dir=folder), print).owner
+
+
+def test_difficult_is_what_is_far_off():
+  outputs, labels = np.array([0.0, 1.0, 3.0]), np.array([0.5, 1.0, 1.0])
+  np.testing.assert_allclose(
+    REGRESSION.margins(outputs, labels), [-0.25, 0, -4]
+  )
+  np.testing.assert_allclose(REGRESSION.scores(outputs, labels), [0.75, 1, -3])
+  np.testing.assert_allclose(REGRESSION.losses(outputs, labels), [0.25, 0, 4])
+
+
+def test_carriers_go_through_the_study(flights_dir, tmp_path):
+  config = program.CurriculaConfig(
+    out=tmp_path / 'out',
+    problems=('carriers',),
+    hidden_sizes=(4,),
+    base_steps=5,
+    passes=1,
+    batch_size=4,
+    seeds=1,
+    data=DataOptions(dir=flights_dir, num_train=60, num_test=60),
+    progress=False,
+  )
+  assert lab_study.run(config, program.prepare(config, QUIET), QUIET) == 0
+  report_command.main(config.out)
+  summary = json.loads((config.out / 'summary.json').read_text())
+  assert summary['score'] == 'explained variance'
+  explained = {x['arm']: x['score']['mean'] for x in summary['arms']}
+  for row in rows(config):
+    arm = row['method'].partition('.')[2]
+    assert explained[arm] == float(row['test/explained']) < 1
+  labels = [x['label'] for x in summary['verdicts'][1]['measured']]
+  assert labels[0] == 'points of explained variance, both less random'
+  both = dataclasses.replace(config, problems=('planted', 'carriers'))
+  with pytest.raises(ValueError, match='cannot be averaged.*explained'):
+    program.prepare(both, QUIET)
 
 
 @pytest.mark.parametrize(
