@@ -83,7 +83,7 @@ def cons_mtl(
   info = dataclasses.replace(
     inner.info,
     name='cons_mtl',
-    paper='ConsMTL, 2025, https://github.com/jianke0604/MTLlib',
+    paper='Qin et al., 2025, https://github.com/jianke0604/MTLlib',
   )
   return inner._replace(
     info=info, alignment=Alignment(strength, max_ratio=max_ratio)

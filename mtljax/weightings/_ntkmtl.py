@@ -110,10 +110,12 @@ def ntkmtl_sr(*, power: ArrayLike = 0.5, chunks: int = 4) -> Weighting:
     largest = jnp.where(mask, jnp.max(norms, axis=1), 0)
     finite = jnp.all(jnp.isfinite(largest))
     top = jnp.max(largest)
-    shares = largest / jnp.where(top > 0, top, 1)
-    used = shares > 0
-    ratios = jnp.sum(shares) / jnp.where(used, shares, 1)
-    weights = jnp.where(used, ratios ** jnp.asarray(power, norms.dtype), 0)
+    total = jnp.sum(largest / jnp.where(top > 0, top, 1))
+    # Powers first: the eigenvalues themselves may be too far apart.
+    p = jnp.asarray(power, norms.dtype)
+    used = largest > 0
+    weights = (total**p * top**p) / jnp.where(used, largest, 1) ** p
+    weights = jnp.where(used, weights, 0)
     return jnp.where(mask, jnp.where(finite, weights, jnp.nan), 0), state
 
   is_root = isinstance(power, (int, float)) and power == 0.5
