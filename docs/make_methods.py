@@ -37,8 +37,8 @@ BOTTOM = """
   gradients on two independent batches (`mtl.cross_gramian`). *hypergradient*:
   the derivatives of validation losses after a step by the weights in it
   (`mtl.hypergradient`). *feature-norms*: how long the tasks' gradients at the
-  features are (`mtl.value_and_feature_norms`). *alignment*: how the agreement of
-  these gradients answers to each head (`mtl.alignment_fn`). *gradients*: the
+  features are (`mtl.value_and_feature_norms`). *alignment*: how the agreement
+  of these gradients answers to each head (`mtl.alignment_fn`). *gradients*: the
   update is made of the gradients themselves.
 - **routes**: how `mtljax.training.make_train_step` can get it, its default
   first; see [routes](routes.md). `features` is an approximation for methods

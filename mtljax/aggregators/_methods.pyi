@@ -3702,8 +3702,9 @@ def cons_mtl(
   r"""ConsMTL: heads moved so that their gradients at the features agree.
 
   The shared parameters get `fairgrad`'s update with :math:`\alpha = 2`. The
-  parameters :math:`\psi_t` of each head descend, beside their loss, the negative
-  inner product of its gradient at the features z with the weighted sum of all:
+  parameters :math:`\psi_t` of each head descend, beside their loss, the
+  negative inner product of its gradient at the features z with the weighted sum
+  of all tasks':
 
   .. math:: d_{\psi_t} = \nabla_{\psi_t} L_t
      - \lambda \min\left(1, \frac{c \|\nabla_{\psi_t} L_t\|}

@@ -189,11 +189,11 @@ def _check(weightings: tuple[Weighting, ...], index: ArrayLike) -> None:
         f'weightings: {weighting.info.name} moves heads by more than weights; '
         'use it without select.'
       )
-  chunks = {w.info.name: w.chunks for w in weightings if w.chunks is not None}
-  if len(set(chunks.values())) > 1:
+  chunks = {w.chunks for w in weightings if w.chunks is not None}
+  if len(chunks) > 1:
     raise ValueError(
-      f'weightings: they cut the batch into different chunks ({chunks}); '
-      'select among rules with the same.'
+      f'weightings: they cut the batch into {sorted(chunks)} chunks; select '
+      'among rules with the same number.'
     )
   crosses = {w.info.name: 'cross_gramian' in w.needs for w in weightings}
   if len(set(crosses.values())) > 1:

@@ -39,11 +39,12 @@ STAGED = mtl.Staged(
 )
 
 
-def written_out(params, anchor, norm=np.linalg.norm, log=np.log, exp=np.exp):
+def written_out(params, anchor):
   """The objective by loops, the saliencies by one gradient a task."""
   z = trunk(params, BATCH)
   saliencies = [
-    jax.grad(lambda z, t=t: head(params, z, BATCH, t))(z) for t in range(T)
+    np.asarray(jax.grad(lambda z, t=t: head(params, z, BATCH, t))(z))
+    for t in range(T)
   ]
   losses = [head(params, z, BATCH, t) for t in range(T)]
   entropy = 0.0
@@ -52,7 +53,7 @@ def written_out(params, anchor, norm=np.linalg.norm, log=np.log, exp=np.exp):
       sizes = [abs(sum(s[b, i, c] for c in range(3)) / 3) for s in saliencies]
       for size in sizes:
         share = size / sum(sizes)
-        entropy -= share * log(share) / (B * 5)
+        entropy -= share * np.log(share) / (B * 5)
   units = {}
   for t in range(T):
     for b in range(B):
@@ -60,18 +61,18 @@ def written_out(params, anchor, norm=np.linalg.norm, log=np.log, exp=np.exp):
         saliencies[t][b, i][:, None] * saliencies[t][b, i][None]
         for i in range(5)
       )
-      units[t, b] = affinity / norm(affinity)
+      units[t, b] = affinity / np.linalg.norm(affinity)
   contrast = 0.0
   for t in range(T):
     of = [s for s in range(T) if anchor == 'mean' or s != t]
     anchors = []
     for b in range(B):
       mean = sum(units[s, b] for s in of) / len(of)
-      anchors.append(mean / norm(mean))
+      anchors.append(mean / np.linalg.norm(mean))
     for b in range(B):
       logits = [(units[t, b] * a).sum() / 0.3 for a in anchors]
-      partition = sum(exp(x) for x in logits)
-      contrast -= (logits[b] - log(partition)) / (T * B)
+      partition = sum(np.exp(x) for x in logits)
+      contrast -= (logits[b] - np.log(partition)) / (T * B)
   return sum(losses) + 0.7 * entropy + 0.4 * contrast
 
 

@@ -100,7 +100,7 @@ def test_a_step_is_the_authors_formula(strength, max_ratio, x64):
   assert (clipped > 0) == (max_ratio is not None)
 
 
-def test_optax_face_and_every_k_agree_with_the_step():
+def test_optax_face_and_every_k_agree_with_the_step(x64):
   params = jax.tree.map(jnp.asarray, PARAMS)
   tx = mtl.every_k(mtl.cons_mtl(T, labels=LABELS), 2)
   made = make_train_step(tx, optax.sgd(1e-2), STAGED)

@@ -74,7 +74,9 @@ def test_batch_statistics_behind_the_features_are_refused():
 
 
 def norms_of(trunk, batch=BATCH):
-  fun = mtl.Staged(trunk, [lambda params, z, x: jnp.sum(jax.tree.leaves(z)[0])])
+  fun = mtl.Staged(
+    trunk, [lambda params, z, x: 1.0 * jnp.sum(jax.tree.leaves(z)[0])]
+  )
   return mtl.value_and_feature_norms(fun)(PARAMS, batch)
 
 
@@ -127,7 +129,7 @@ def norms_of(trunk, batch=BATCH):
     (
       lambda: mtl.select([build('ntkmtl_sr'), build('ntkmtl_sr', chunks=2)], 0),
       ValueError,
-      'different chunks',
+      r'into \[2, 4\] chunks',
     ),
     (
       lambda: build('ntkmtl_sr').update(
