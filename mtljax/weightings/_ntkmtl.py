@@ -55,9 +55,9 @@ def ntkmtl_sr(*, power: ArrayLike = 0.5, chunks: int = 4) -> Weighting:
   break that: a head that returns such a state is refused.
 
   The weights have no fixed sum. Heads are weighted: the method weights losses.
-  For a power of 1/2 scaling a task's loss changes the length of the update only
-  (invariance ``'direction'``), else its direction (``'none'``). Costs in
-  `mtljax.training.make_train_step`, of a `mtljax.Staged` loss, one backward
+  Scaling a task's loss changes the length of the update only for ``power=0.5``
+  (invariance ``'direction'``), and its direction otherwise (``'none'``). Costs
+  in `mtljax.training.make_train_step`, of a `mtljax.Staged` loss, one backward
   pass and the sum of T squares over the features. On the optax face
   ``feature_norms=`` is an argument of ``update``, see
   `mtljax.value_and_feature_norms`. The method without features (NTKMTL), with
