@@ -17,5 +17,6 @@ from mtljax.contrib._rep_mtl import rep_mtl_losses as rep_mtl_losses
 __all__ = [
   'emtl',
   'gcond',
+  'rep_mtl_losses',
   'son_goku',
 ]

@@ -95,8 +95,8 @@ def rep_mtl_losses(
     >>> fn = mtl.contrib.rep_mtl_losses(
     ...   loss, entropy_strength=1.0, alignment_strength=0.0)
     >>> losses = fn(2.0, jnp.ones((2, 3)))
-    >>> print(losses.round(4))  # 12 and 36, and half of the entropy each
-    [12.2812 36.2812]
+    >>> [round(float(x), 4) for x in losses]  # half of the entropy in each
+    [12.2812, 36.2812]
 
   References:
     Wang et al., `Rep-MTL: Unleashing the Power of Representation-level Task
