@@ -85,6 +85,12 @@ def run(name: str) -> Trajectory:
       extra['cross_gramian'] = mtl.cross_gramian(grads, grads)
     if 'hypergradient' in method.needs:
       extra['hypergradient'] = hypergradient(method, point, state)
+    if 'feature_norms' in method.needs:  # the point as a batch of equal parts
+      chunks = method.weighting.chunks
+      squares = jnp.sum(grads**2, axis=1, keepdims=True)
+      extra['feature_norms'] = jnp.tile(squares / chunks, (1, chunks))
+    if 'alignment' in method.needs:  # there are no heads
+      extra['alignment_fn'] = jnp.zeros_like
     updates, state = tx.update(grads, state, point, losses=losses, **extra)
     point = optax.apply_updates(point, updates)
     weights = mtl.get_weights(state) if has_weights else jnp.zeros(2)

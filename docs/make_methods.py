@@ -36,8 +36,10 @@ BOTTOM = """
   the tasks' gradients on the shared parameters, or the cross-Gramian of their
   gradients on two independent batches (`mtl.cross_gramian`). *hypergradient*:
   the derivatives of validation losses after a step by the weights in it
-  (`mtl.hypergradient`). *gradients*: the update is made of the gradients
-  themselves.
+  (`mtl.hypergradient`). *feature-norms*: how long the tasks' gradients at the
+  features are (`mtl.value_and_feature_norms`). *alignment*: how the agreement
+  of these gradients answers to each head (`mtl.alignment_fn`). *gradients*: the
+  update is made of the gradients themselves.
 - **routes**: how `mtljax.training.make_train_step` can get it, its default
   first; see [routes](routes.md). `features` is an approximation for methods
   that read the Gramian, and needs a `mtl.Staged` loss.
@@ -56,6 +58,10 @@ BOTTOM = """
 return the step itself, and nothing comes after them. `signsgd` is a plain
 optimizer, to the right of a method.
 
+Methods of other papers that are ones of these: NTKMTL (of one sample) and
+DiBS-MTL (of one step) have the direction of `slw`; PSMGD is `every_k` around
+`mgda`, up to a short average (`cr_mogm`).
+
 The facts are those of the default arguments. `fairgrad(alpha=1.0)` has full
 invariance, and `mgda(normalize='loss')` and `'loss+'` read the losses too.
 
@@ -65,10 +71,10 @@ over steps (Zhou et al., 2022, <https://openreview.net/forum?id=ScwfQ7hdwyP>),
 keeps them constant after some steps. `mtl.select` takes one of several methods
 by a number, for [sweeps](sweeps.md) over methods.
 
-Around any but `auto_lambda`, `moml`, `modo`, `sdmgrad` and the optimizers:
-`mtl.sam` takes all gradients at one point that is worst for the summed loss
-(Foret et al., 2021, <https://arxiv.org/abs/2010.01412>), by any route of the
-method inside;
+Around any but `auto_lambda`, `moml`, `modo`, `sdmgrad`, `ntkmtl_sr`, `cons_mtl`
+and the optimizers: `mtl.sam` takes all gradients at one point that is worst for
+the summed loss (Foret et al., 2021, <https://arxiv.org/abs/2010.01412>), by any
+route of the method inside;
 `mtl.flat_regions` perturbs each task by itself and aggregates losses and
 flatness apart (F-MTL; Phan et al., 2022, <https://arxiv.org/abs/2211.13723>),
 by the jacobian route; `mtl.samo` perturbs each task between the mean's

@@ -37,6 +37,8 @@ NAMED_IN = {
     PACKAGE / 'contrib' / 'weightings.py',
   ),
 }
+# What a package exports beside its methods.
+BESIDE = {_contrib_methods: ['rep_mtl_losses']}
 # Rules about rules: no methods, but exported with them.
 WRAPPERS = {
   'mtljax.weightings._select': ['select'],
@@ -138,6 +140,7 @@ def render_face(module: ModuleType, text: str) -> str:
   text = old.sub(lambda _: imports, text, count=1)
   if module is _methods:
     return text
+  names = sorted([*names, *BESIDE.get(module, [])])
   names = ''.join(f'  {name!r},\n' for name in names)
   return re.sub(r'__all__ = \[[^]]*\]', f'__all__ = [\n{names}]', text)
 

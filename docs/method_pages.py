@@ -25,6 +25,8 @@ READS = {
   'gramian': 'the Gramian of the gradients',
   'cross_gramian': 'the Gramian of the gradients of two batches',
   'hypergradient': 'how validation losses answer to the weights of a step',
+  'feature_norms': 'the norms of the gradients at the features',
+  'alignment': "how gradients at the features answer to the tasks' heads",
   'gradients': 'the gradients themselves',
 }
 PASSES = {
@@ -54,6 +56,10 @@ def facts(method: mtl.MethodSummary) -> list[tuple[str, str]]:
   cost = PASSES[method.routes[0]]
   if 'hypergradient' in method.needs:
     cost += ', beside those of a step ahead and of a validation batch'
+  if 'alignment' in method.needs:
+    cost += (
+      ', beside a forward pass of the trunk and two back through each head'
+    )
   others = ', '.join(f'`{route}`' for route in method.routes[1:])
   found = [
     ('reads', reads),

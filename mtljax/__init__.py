@@ -49,6 +49,7 @@ from mtljax.aggregators._methods import cagrad as cagrad
 from mtljax.aggregators._methods import coba as coba
 from mtljax.aggregators._methods import conflict_free as conflict_free
 from mtljax.aggregators._methods import conic_grad as conic_grad
+from mtljax.aggregators._methods import cons_mtl as cons_mtl
 from mtljax.aggregators._methods import cosmos as cosmos
 from mtljax.aggregators._methods import db_mtl as db_mtl
 from mtljax.aggregators._methods import dual_proj as dual_proj
@@ -78,6 +79,7 @@ from mtljax.aggregators._methods import moco as moco
 from mtljax.aggregators._methods import modo as modo
 from mtljax.aggregators._methods import moml as moml
 from mtljax.aggregators._methods import nash_mtl as nash_mtl
+from mtljax.aggregators._methods import ntkmtl_sr as ntkmtl_sr
 from mtljax.aggregators._methods import pbi as pbi
 from mtljax.aggregators._methods import pcd as pcd
 from mtljax.aggregators._methods import pcgrad as pcgrad
@@ -98,8 +100,12 @@ from mtljax.aggregators._methods import uw_o as uw_o
 from mtljax.aggregators._methods import uw_so as uw_so
 from mtljax.gradients import HeadAux as HeadAux
 from mtljax.gradients import Staged as Staged
+from mtljax.gradients import alignment_fn as alignment_fn
 from mtljax.gradients import hypergradient as hypergradient
 from mtljax.gradients import task_grad_fn as task_grad_fn
+from mtljax.gradients import (
+  value_and_feature_norms as value_and_feature_norms,
+)
 from mtljax.gradients import value_and_gramian as value_and_gramian
 from mtljax.gradients import value_and_sample_grads as value_and_sample_grads
 from mtljax.gradients import (

@@ -48,8 +48,8 @@ class MethodSummary:
     name: that of the function in `mtljax`, or in `mtljax.contrib`.
     contrib: whether it is in `mtljax.contrib`, so a reconstruction.
     needs: what it reads: ``'losses'``, ``'gramian'``, ``'cross_gramian'``,
-      ``'hypergradient'``, ``'gradients'``; none of them for constant and random
-      weights.
+      ``'hypergradient'``, ``'feature_norms'``, ``'alignment'``,
+      ``'gradients'``; none of them for constant and random weights.
     routes: how `mtljax.training.make_train_step` can get that, its default
       first.
     invariance: what a change of a task's loss scale does to the update:
@@ -187,6 +187,7 @@ def _stateful(method: Aggregator) -> bool:
     return True
 
   ahead = None if method.weighting is None else method.weighting.lookahead
+  chunks = None if method.weighting is None else method.weighting.chunks
   shape = (2, 2) if ahead is not None and ahead.separate else (2,)
 
   def update(state, grads, losses, cross):
@@ -197,6 +198,8 @@ def _stateful(method: Aggregator) -> bool:
       losses=losses,
       cross_gramian=cross,
       hypergradient=jnp.broadcast_to(losses, shape),
+      feature_norms=jnp.ones((2, chunks or 1)),
+      alignment_fn=lambda weights: params,
     )[1]
 
   state = method.init(params)

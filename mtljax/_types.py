@@ -19,6 +19,8 @@ Need = Literal[
   'gramian',
   'cross_gramian',
   'hypergradient',
+  'feature_norms',
+  'alignment',
   'gradients',
   'task_grads',
 ]
@@ -42,6 +44,8 @@ class TaskStats:
     hypergradient: derivatives of validation losses after a step ahead by the
       tasks' weights in it: of their sum ``(T,)`` or of each of P losses
       ``(P, T)``, as the method asks for them.
+    feature_norms: squared norms of the tasks' gradients at the features of n
+      chunks of the batch, shape ``(T, n)``.
     mask: true for the tasks present in this step, shape ``(T,)``; None means
       that all are.
   """
@@ -50,6 +54,7 @@ class TaskStats:
   gramian: jax.Array | None = None
   cross_gramian: jax.Array | None = None
   hypergradient: jax.Array | None = None
+  feature_norms: jax.Array | None = None
   mask: jax.Array | None = None
 
 
@@ -137,6 +142,10 @@ class Weighting(NamedTuple):
       they are due; None for the others.
     lookahead: what a rule that reads the hypergradient asks for; None for the
       others.
+    chunks: into how many the batch is cut for a rule that reads the norms at
+      the features; None for the others.
+    alignment: what the heads' gradients get beside their own; None for the
+      rules that leave them to themselves.
   """
 
   init: Callable[..., WeightingState]
@@ -146,6 +155,22 @@ class Weighting(NamedTuple):
   info: MethodInfo = MethodInfo(name='custom', paper='')
   reuse: Reuse | None = None
   lookahead: Lookahead | None = None
+  chunks: int | None = None
+  alignment: Alignment | None = None
+
+
+class Alignment(NamedTuple):
+  """How a head is moved so that its gradient at the features agrees.
+
+  Attributes:
+    strength: of the inner product with the weighted sum of all tasks', which
+      its own parameters then descend the negative of.
+    max_ratio: bound on that part's norm, over that of the gradient of the
+      task's loss; None: not bounded.
+  """
+
+  strength: Any
+  max_ratio: Any = None
 
 
 class Lookahead(NamedTuple):

@@ -30,14 +30,15 @@ def plain_names() -> tuple[str, ...]:
 def wrappable_names() -> tuple[str, ...]:
   """Those that can be made sharpness-aware.
 
-  Neither what compares two batches nor what steps can.
+  Neither what reads two batches or features nor what steps can.
   """
   # `mtl.methods` would trace them all, which takes seconds.
   built = {name: _catalog.example_method(name) for name in plain_names()}
   return tuple(
     name
     for name, method in built.items()
-    if 'cross_gramian' not in method.needs and not method.info.is_optimizer
+    if not {'cross_gramian', 'feature_norms', 'alignment'} & method.needs
+    and not method.info.is_optimizer
   )
 
 

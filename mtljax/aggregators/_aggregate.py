@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import operator
 from typing import Any, Literal, NamedTuple
 
@@ -17,7 +18,7 @@ from mtljax._types import (
   TaskStats,
   Weighting,
 )
-from mtljax.aggregators import _checks, _counting
+from mtljax.aggregators import _alignment, _checks, _counting
 
 
 class AggregateState(NamedTuple):
@@ -199,6 +200,7 @@ def apply(
   mask: jax.Array | None,
   state: AggregateState,
   hypergradient: jax.Array | None = None,
+  feature_norms: jax.Array | None = None,
 ) -> tuple[list[jax.Array], AggregateState]:
   """Gradients to statistics to weights to one update, on checked leaves."""
   if conventions.nonfinite == 'drop_task':
@@ -209,6 +211,8 @@ def apply(
     if hypergradient is not None:
       rows = hypergradient.reshape(-1, len(finite))
       finite = finite & jnp.all(jnp.isfinite(rows), axis=0)
+    if feature_norms is not None:
+      finite = finite & jnp.all(jnp.isfinite(feature_norms), axis=1)
     mask = finite if mask is None else mask & finite
   gramian = None
   if 'gramian' in weighting.needs:
@@ -220,6 +224,7 @@ def apply(
     gramian=gramian,
     cross_gramian=cross_gramian,
     hypergradient=hypergradient,
+    feature_norms=feature_norms,
     mask=mask,
   )
   state = decide(weighting, stats, state)
@@ -285,17 +290,19 @@ def aggregate(
   optimizer after it brings the minus.
 
   ``update(grads, state, params=None, *, losses=None, cross_gramian=None,
-  hypergradient=None, task_mask=None)`` takes the gradients that
-  `mtljax.value_and_task_grads` returns: shared leaves ``(T, *p.shape)``, leaves
-  of a task ``p.shape``. ``losses`` ``(T,)``, ``cross_gramian`` ``(T, T)``, of
-  two further batches (see `mtljax.cross_gramian`), and ``hypergradient`` (see
-  `mtljax.hypergradient`) are required where the method reads them.
-  ``task_mask`` ``(T,)`` is true for the tasks present; the others get weight 0
-  and the rest the answer of the smaller problem, whatever the absent ones'
-  losses and gradients hold (but a NaN of theirs reaches the gradients of all in
-  the plain form of `mtljax.value_and_task_grads`). Unknown keywords are
-  ignored, as optax asks. Sums are in float32 or wider; each leaf of the update
-  has the dtype of its gradient.
+  hypergradient=None, feature_norms=None, alignment_fn=None, task_mask=None)``
+  takes the gradients that `mtljax.value_and_task_grads` returns: shared leaves
+  ``(T, *p.shape)``, leaves of a task ``p.shape``. ``losses`` ``(T,)``,
+  ``cross_gramian`` ``(T, T)``, of two further batches (see
+  `mtljax.cross_gramian`), ``hypergradient`` (see `mtljax.hypergradient`),
+  ``feature_norms`` ``(T, n)`` (see `mtljax.value_and_feature_norms`) and
+  ``alignment_fn`` (see `mtljax.alignment_fn`) are required where the method
+  reads them. ``task_mask`` ``(T,)`` is true for the tasks present; the others
+  get weight 0 and the rest the answer of the smaller problem, whatever the
+  absent ones' losses and gradients hold (but a NaN of theirs reaches the
+  gradients of all in the plain form of `mtljax.value_and_task_grads`). Unknown
+  keywords are ignored, as optax asks. Sums are in float32 or wider; each leaf
+  of the update has the dtype of its gradient.
 
   Args:
     weighting: the rule, for example `mtljax.weightings.cagrad`.
@@ -375,7 +382,7 @@ def build(
 ) -> Aggregator:
   """`aggregate`, with conventions that are known to be good."""
   info = weighting.info
-  known = {'losses', 'gramian', 'cross_gramian', 'hypergradient'}
+  known = {field.name for field in dataclasses.fields(TaskStats)} - {'mask'}
   if weighting.needs - known:
     raise ValueError(
       f'{info.name} needs {sorted(weighting.needs - known)}, which aggregate '
@@ -405,6 +412,8 @@ def build(
     losses=None,
     cross_gramian=None,
     hypergradient=None,
+    feature_norms=None,
+    alignment_fn=None,
     task_mask=None,
     losses_after_follow=False,
     **extra_args,
@@ -420,6 +429,10 @@ def build(
     hypergradient = _checks.checked_hypergradient(
       info.name, weighting.lookahead, hypergradient, num_tasks
     )
+    feature_norms = _checks.checked_feature_norms(
+      info.name, weighting.chunks, feature_norms, num_tasks
+    )
+    _checks.check_alignment_fn(info.name, weighting.alignment, alignment_fn)
     task_mask = _checks.checked_mask(task_mask, num_tasks)
     if state.count is not None and not losses_after_follow:
       # The optax face sees the losses after a step only at the next call.
@@ -445,14 +458,20 @@ def build(
       task_mask,
       state,
       hypergradient,
+      feature_norms,
     )
+    if weighting.alignment is not None:
+      pulls = alignment_fn(state.weights)
+      leaves = _alignment.moved(
+        weighting.alignment, flat, leaves, jax.tree.leaves(pulls), num_tasks
+      )
     return jax.tree.unflatten(treedef, leaves), state
 
   return Aggregator(
     init_fn,
     update_fn,
     num_tasks=num_tasks,
-    needs=weighting.needs,
+    needs=weighting.needs | ({'alignment'} if weighting.alignment else set()),
     info=info,
     labels=labels,
     weighting=weighting,

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from mtljax import _labels, _tree
-from mtljax._types import Lookahead
+from mtljax._types import Alignment, Lookahead
 
 
 def check_gradients(
@@ -144,3 +144,35 @@ def checked_hypergradient(
       f'{lookahead.primary}).'
     )
   return value
+
+
+def checked_feature_norms(
+  name: str, chunks: int | None, value: Any, num_tasks: int
+) -> jax.Array | None:
+  """The norms at the features as an array, or None if there is no need."""
+  if chunks is None:
+    return None
+  fix = f'mtl.value_and_feature_norms(loss, chunks={chunks})'
+  if value is None:
+    raise TypeError(
+      f'{name} reads the norms of the gradients at the features: pass '
+      f'update(..., feature_norms=norms), from {fix}.'
+    )
+  value = _real('feature_norms', value)
+  if value.shape != (num_tasks, chunks):
+    raise ValueError(
+      f'feature_norms has shape {value.shape}; {name} reads (num_tasks, chunks)'
+      f' = ({num_tasks}, {chunks}), from {fix}.'
+    )
+  return value
+
+
+def check_alignment_fn(
+  name: str, alignment: Alignment | None, value: Any
+) -> None:
+  """Raises TypeError where the heads' part is read and missing."""
+  if alignment is not None and not callable(value):
+    raise TypeError(
+      f'{name} moves heads by how their gradients at the features agree: pass '
+      'update(..., alignment_fn=mtl.alignment_fn(loss, params, batch)).'
+    )

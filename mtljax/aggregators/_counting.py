@@ -24,11 +24,15 @@ def masked_stats(stats: TaskStats) -> TaskStats:
   columns = mask
   if stats.hypergradient is not None:
     columns = jnp.broadcast_to(mask, stats.hypergradient.shape)
+  rows = mask
+  if stats.feature_norms is not None:
+    rows = jnp.broadcast_to(mask[:, None], stats.feature_norms.shape)
   return TaskStats(
     losses=clean(stats.losses, mask),
     gramian=clean(stats.gramian, both),
     cross_gramian=clean(stats.cross_gramian, both),
     hypergradient=clean(stats.hypergradient, columns),
+    feature_norms=clean(stats.feature_norms, rows),
     mask=mask,
   )
 

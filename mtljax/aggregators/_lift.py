@@ -38,6 +38,8 @@ _PLACES = {
     'mtl.contrib',
   ),
 }
+ALIGNED = "\n  ...   alignment_fn=lambda weights: {'w': jnp.zeros(3)}"
+NORMS = '\n  ...   feature_norms=jnp.ones((2, 4))'
 AHEAD = '\n  ...   hypergradient=jnp.ones(2)'
 AHEAD_EACH = '\n  ...   hypergradient=jnp.eye(2)'
 CROSS = '\n  ...   cross_gramian=mtl.cross_gramian(grads, grads)'

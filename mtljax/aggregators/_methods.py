@@ -15,7 +15,15 @@ from mtljax.aggregators import (
   _moco,
   _trimmed_mean,
 )
-from mtljax.aggregators._lift import AHEAD, AHEAD_EACH, CROSS, lift, lift_rule
+from mtljax.aggregators._lift import (
+  AHEAD,
+  AHEAD_EACH,
+  ALIGNED,
+  CROSS,
+  NORMS,
+  lift,
+  lift_rule,
+)
 from mtljax.weightings import (
   _aligned,
   _auto_lambda,
@@ -25,6 +33,7 @@ from mtljax.weightings import (
   _coba,
   _conflict_free,
   _conic_grad,
+  _cons_mtl,
   _cosmos,
   _dwa,
   _epo,
@@ -45,6 +54,7 @@ from mtljax.weightings import (
   _modo,
   _moml,
   _nash,
+  _ntkmtl,
   _pbi,
   _pcd,
   _pcgrad,
@@ -109,6 +119,8 @@ modo = lift(_modo.modo, _reads=CROSS)
 sdmgrad = lift(_sdmgrad.sdmgrad, _reads=CROSS)
 auto_lambda = lift(_auto_lambda.auto_lambda, _reads=AHEAD)
 moml = lift(_moml.moml, _reads=AHEAD_EACH)
+ntkmtl_sr = lift(_ntkmtl.ntkmtl_sr, _reads=NORMS)
+cons_mtl = lift(_cons_mtl.cons_mtl, _reads=ALIGNED)
 graddrop = lift_rule(_graddrop.graddrop)
 trimmed_mean = lift_rule(_trimmed_mean.trimmed_mean)
 excess_mtl = lift_rule(_excess_mtl.excess_mtl)

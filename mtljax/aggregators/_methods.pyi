@@ -3604,6 +3604,173 @@ def moml(
   """
 
 
+def ntkmtl_sr(
+  num_tasks: int,
+  *,
+  power: ArrayLike = 0.5,
+  chunks: int = 4,
+  labels: _labels.Labels | None = None,
+  gramian_labels: Any | None = None,
+  weight_heads: bool | None = None,
+  scale: ArrayLike = 1.0,
+  max_norm: ArrayLike | None = None,
+  key: jax.Array | int = 0,
+  nonfinite: Literal['propagate', 'drop_task'] = 'propagate',
+) -> Aggregator:
+  r"""NTKMTL-SR: equal speed of convergence, at the shared representation.
+
+  Along the eigenvectors of its neural tangent kernel a task converges at the
+  speed of the eigenvalues. Of the batch cut into n chunks, with losses
+  :math:`L_{tc}` and features z,
+
+  .. math:: \lambda_t = \lambda_{\max}(J_t J_t^\top), \quad
+     J_t = \left(\frac{\partial L_{tc}}{\partial z}\right)_{c = 1..n},
+     \qquad w_t = \left(\frac{\sum_s \lambda_s}{\lambda_t}\right)^p
+
+  A chunk's loss depends on the features of its own samples alone, so the kernel
+  is diagonal and no eigenproblem is left: :math:`\lambda_t` is the largest of
+  the n squared norms. Of a loss that is a mean over the samples (or a sum)
+  these are the squared norms of the rows of its gradient, up to one factor for
+  all tasks, which the quotient drops. Batch statistics behind the features
+  break that: a head that returns such a state is refused.
+
+  The weights have no fixed sum. Heads are weighted: the method weights losses.
+  Scaling a task's loss changes the length of the update only for ``power=0.5``
+  (invariance ``'direction'``), and its direction otherwise (``'none'``). Costs
+  in `mtljax.training.make_train_step`, of a `mtljax.Staged` loss, one backward
+  pass and the sum of T squares over the features. On the optax face
+  ``feature_norms=`` is an argument of ``update``, see
+  `mtljax.value_and_feature_norms`. The method without features (NTKMTL), with
+  the kernel of one loss on the whole batch, is `slw`, heads unweighted.
+
+  ========================  ==================================================
+  input                     weights
+  ========================  ==================================================
+  one task                  1
+  no gradient at features   0 for such a task, the smaller problem's answer for
+                            the rest; its head is not trained in that step
+  none for any task         zeros
+  absent tasks              0, the smaller problem's answer for the rest
+  NaN or infinity           NaN
+  ========================  ==================================================
+
+  Args:
+    num_tasks: T, a Python int.
+    **options: the options of `mtljax.aggregate`, where they are explained:
+      ``labels``, ``gramian_labels``, ``weight_heads``, ``scale``,
+      ``max_norm``, ``key``, ``nonfinite``.
+    power: p, at least 0: 0 is the sum of the losses, 1/2 the paper's, and the
+      authors had better results with 3/4 at times.
+    chunks: n, which must divide the batch.
+
+  Returns:
+    The `mtljax.Aggregator`. Reads the norms at the features; it has no state.
+
+  Raises:
+    ValueError: an argument is out of range.
+
+  References:
+    Qin et al., `NTKMTL: Mitigating Task Imbalance in Multi-Task Learning from
+    Neural Tangent Kernel Perspective <https://arxiv.org/abs/2510.18258>`_, 2025
+
+  The optax face of `mtljax.weightings.ntkmtl_sr`: see `mtljax.aggregate`.
+
+  Examples:
+    >>> import jax.numpy as jnp, mtljax as mtl
+    >>> tx = mtl.ntkmtl_sr(num_tasks=2)
+    >>> grads = {'w': jnp.array([[1.0, 0.0, 0.0], [0.0, 2.0, 0.0]])}
+    >>> update, state = tx.update(grads, tx.init(None),
+    ...   feature_norms=jnp.ones((2, 4)))
+    >>> update['w'].shape, mtl.get_weights(state).shape
+    ((3,), (2,))
+  """
+
+
+def cons_mtl(
+  num_tasks: int,
+  *,
+  strength: ArrayLike = 1.0,
+  max_ratio: ArrayLike | None = 0.1,
+  labels: _labels.Labels | None = None,
+  gramian_labels: Any | None = None,
+  weight_heads: bool | None = None,
+  scale: ArrayLike = 1.0,
+  max_norm: ArrayLike | None = None,
+  key: jax.Array | int = 0,
+  nonfinite: Literal['propagate', 'drop_task'] = 'propagate',
+) -> Aggregator:
+  r"""ConsMTL: heads moved so that their gradients at the features agree.
+
+  The shared parameters get `fairgrad`'s update with :math:`\alpha = 2`. The
+  parameters :math:`\psi_t` of each head descend, beside their loss, the
+  negative inner product of its gradient at the features z with the weighted sum
+  of all tasks':
+
+  .. math:: d_{\psi_t} = \nabla_{\psi_t} L_t
+     - \lambda \min\left(1, \frac{c \|\nabla_{\psi_t} L_t\|}
+     {\lambda \|a_t\|}\right) a_t, \qquad
+     a_t = \nabla_{\psi_t} \left\langle \frac{\partial L_t}{\partial z},
+     \sum_s w_s \frac{\partial L_s}{\partial z} \right\rangle
+
+  with the sum held fixed and :math:`(G w)_t = w_t^{-1/2}`. The weights have no
+  fixed sum. Heads' losses are not weighted. As the authors' code has it, which
+  also multiplies the shared update by T and then clips its norm to 1
+  (``scale=num_tasks, max_norm=1.0``), and adds up tasks' gradients at features
+  of their own, where a network has such; here only features that two heads read
+  make them agree.
+
+  Scaling a task's loss changes the update's direction (invariance ``'none'``).
+  Costs `fairgrad` and, in `mtljax.training.make_train_step`, of a
+  `mtljax.Staged` loss, two passes back through each head and one forward
+  through the trunk. On the optax face ``alignment_fn=`` is an argument of
+  ``update``, see `mtljax.alignment_fn`.
+
+  ========================  ==================================================
+  input                     result
+  ========================  ==================================================
+  no parameters of a task   `fairgrad`
+  zero rows                 weight 0, the smaller problem's answer for the rest;
+                            such a head learns by its loss alone
+  :math:`a_t = 0`           the head learns by its loss alone
+  0 in the hull             as `fairgrad`: no solution, finite weights
+  absent tasks              0, the smaller problem's answer for the rest
+  NaN or infinity           NaN
+  ========================  ==================================================
+
+  Args:
+    num_tasks: T, a Python int.
+    **options: the options of `mtljax.aggregate`, where they are explained:
+      ``labels``, ``gramian_labels``, ``weight_heads``, ``scale``,
+      ``max_norm``, ``key``, ``nonfinite``.
+    strength: :math:`\lambda`, at least 0; the authors': 1 (NYUv2), 50
+      (Cityscapes, CelebA), 1e-3 (QM9).
+    max_ratio: c, at least 0; the authors' code has 0.1, and 0.05 for
+      Cityscapes. None: not bounded.
+
+  Returns:
+    The `mtljax.Aggregator`. Reads the Gramian; the heads' part is what an
+    aggregator or a train step makes of it.
+
+  Raises:
+    ValueError: an argument is out of range.
+
+  References:
+    ConsMTL (CVPR 2025), as in the authors' `MTLlib
+    <https://github.com/jianke0604/MTLlib>`_
+
+  The optax face of `mtljax.weightings.cons_mtl`: see `mtljax.aggregate`.
+
+  Examples:
+    >>> import jax.numpy as jnp, mtljax as mtl
+    >>> tx = mtl.cons_mtl(num_tasks=2)
+    >>> grads = {'w': jnp.array([[1.0, 0.0, 0.0], [0.0, 2.0, 0.0]])}
+    >>> update, state = tx.update(grads, tx.init(None),
+    ...   alignment_fn=lambda weights: {'w': jnp.zeros(3)})
+    >>> update['w'].shape, mtl.get_weights(state).shape
+    ((3,), (2,))
+  """
+
+
 def graddrop(
   num_tasks: int,
   *,

@@ -20,6 +20,7 @@ import numpy as np
 from mtljax import _labels, _params, _tree
 from mtljax.gradients import (
   _dependence,
+  _feature_norms,
   _outputs,
   _owners,
   _patterns,
@@ -50,6 +51,8 @@ class Pullback:
     combined: ``combined(weights)``: the shared leaves of the weighted sum.
     features: the gradients at the shared features, leaves ``(T, ...)``; None
       unless the loss is staged.
+    feature_norms: ``feature_norms(chunks)``: their squared norms ``(T,
+      chunks)`` over chunks of the batch; None unless the loss is staged.
     layers: the same for the layers' inputs and signals; None unless the
       pass was watched.
     gramian: ``gramian(gramian_labels, chunk_size)``, where samples are the
@@ -63,6 +66,7 @@ class Pullback:
   own: _owners.Own
   combined: Callable[[jax.Array], list[jax.Array]]
   features: Callable[[], list[jax.Array]] | None = None
+  feature_norms: Callable[[int], jax.Array] | None = None
   layers: Callable[..., Layers] | None = None
   gramian: Callable[..., jax.Array] | None = None
 
@@ -296,6 +300,11 @@ def _staged(
     through = passed.pull.reach(of_leaves[-len(features) :], num_tasks)[1]
     return list(map(_patterns.union, at_heads, through))
 
+  def feature_norms(chunks):
+    _feature_norms.check_no_statistics(head_aux)
+    leaves = parts.check(stacked)
+    return _feature_norms.squared_norms(leaves, parts.names, chunks)
+
   def together(shared, own):
     features, (_, rest) = trunk(shared, own)
     return jnp.stack(
@@ -322,6 +331,7 @@ def _staged(
     ),
     combined=combined,
     features=lambda: parts.check(stacked),
+    feature_norms=feature_norms,
     layers=make_layers(
       passed,
       shared,
@@ -402,6 +412,15 @@ def _sequence(funs, split, shared, own, args, has_aux, mask) -> Pullback:
 def has_one_pass(fun: LossFn) -> bool:
   """Whether all tasks share a batch and its forward pass."""
   return isinstance(fun, Staged) or callable(fun)
+
+
+def check_staged(fun: LossFn, what: str) -> None:
+  """Raises ValueError for losses that do not name their features."""
+  if not isinstance(fun, Staged):
+    raise ValueError(
+      f'{what}, which only the staged form of the losses names; pass an '
+      'mtl.Staged.'
+    )
 
 
 def check_one_pass(fun: LossFn, what: str) -> None:

@@ -9,6 +9,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from mtljax import _labels
+
 
 @dataclasses.dataclass(frozen=True)
 class Staged:
@@ -86,6 +88,13 @@ class Features:
     self._treedef = None
     self._floating: list[bool] = []
 
+  @property
+  def names(self) -> list[str]:
+    """The paths of the floating leaves, once they are split."""
+    whole = jax.tree.unflatten(self._treedef, range(len(self._floating)))
+    names = _labels.path_names(whole)
+    return [x for x, use in zip(names, self._floating, strict=True) if use]
+
   def split(self, features: Any) -> tuple[list[Any], list[Any]]:
     """The floating leaves, and all others; never none of the former."""
     leaves, self._treedef = jax.tree.flatten(features)
@@ -106,8 +115,8 @@ class Features:
     """The gradients at the features; ValueError if there are none."""
     if not any(self._floating):
       raise ValueError(
-        'the trunk returns no floating-point features, at which a Gramian '
-        'could be taken; use another route.'
+        'the trunk returns no floating-point features, at which gradients '
+        'could be taken; use another route or method.'
       )
     return grads
 

@@ -208,6 +208,71 @@ def value_and_gramian(
   return value_and_gramian_fn
 
 
+def value_and_feature_norms(
+  fun: Staged,
+  *,
+  chunks: int = 4,
+  has_aux: bool = False,
+) -> Callable[..., tuple[Any, jax.Array]]:
+  r"""Task losses, and how long their gradients at the features are.
+
+  .. math:: s_{tc} = \sum_{b \in c} \|\partial L_t / \partial z_b\|^2
+
+  over the samples b of chunk c of the batch. What `mtljax.ntkmtl_sr` reads;
+  `mtljax.training.make_train_step` takes it itself. Where :math:`L_t` is a mean
+  over n chunks of losses that each depend on the features of their own chunk,
+  these have gradients :math:`J_t` at all features with disjoint supports, so
+  that :math:`J_t J_t^\top = n^2 \operatorname{diag}(s_t)` is the task's kernel.
+  No trunk is pulled back: it costs a forward pass and one of each head back.
+
+  Args:
+    fun: the losses; the batch is axis 0 of every array among the features.
+    chunks: n, which must divide the batch; the samples of a chunk follow each
+      other.
+    has_aux: whether the functions return ``(loss, aux)``, as for
+      `mtljax.value_and_task_grads`.
+
+  Returns:
+    A function with the arguments of the losses that returns ``(losses,
+    norms)`` or ``((losses, aux), norms)``; ``norms`` has shape ``(T, n)``,
+    float32 or wider.
+
+  Raises:
+    ValueError: ``fun`` is not staged or ``chunks`` is not above 0; or, when
+      called, ``chunks`` does not divide the batch, or a head returns a
+      `mtljax.HeadAux`: batch statistics behind the features tie the chunks
+      together. Of such statistics that are not returned it cannot know.
+
+  Examples:
+    >>> import jax.numpy as jnp, mtljax as mtl
+    >>> loss = mtl.Staged(
+    ...   trunk=lambda w, x: w * x,
+    ...   heads=[lambda w, z, x: jnp.mean(z), lambda w, z, x: jnp.mean(z**2)],
+    ... )
+    >>> fn = mtl.value_and_feature_norms(loss, chunks=2)
+    >>> losses, norms = fn(2.0, jnp.array([0.0, 1.0]))
+    >>> print(norms)
+    [[0.25 0.25]
+     [0.   4.  ]]
+
+  References:
+    Qin et al., `NTKMTL: Mitigating Task Imbalance in Multi-Task Learning from
+    Neural Tangent Kernel Perspective <https://arxiv.org/abs/2510.18258>`_, 2025
+  """
+  _pullback.check_staged(fun, 'feature norms are taken at the features')
+  chunks = _validate.integer('chunks', chunks, 1)
+  pullback_fn = _pullback_fn(fun, None, 0, has_aux)
+
+  def value_and_norms(*args, **kwargs):
+    pullback = pullback_fn(*args, **kwargs)
+    norms = pullback.feature_norms(chunks)
+    if has_aux:
+      return (pullback.losses, pullback.aux), norms
+    return pullback.losses, norms
+
+  return value_and_norms
+
+
 def task_grad_fn(
   fun: LossFn, *args: Any, has_aux: bool = False
 ) -> Callable[[Any, int], tuple[jax.Array, Any]]:

@@ -37,6 +37,11 @@ def check_inner(name: str, method: Any) -> None:
       f'{name}: {method.info.name} learns its weights by a step ahead, which '
       'would have to be taken at perturbed parameters too; use it without.'
     )
+  if {'feature_norms', 'alignment'} & method.needs:
+    raise TypeError(
+      f'{name}: {method.info.name} reads gradients at the features, which '
+      'would have to be taken at perturbed parameters too; use it without.'
+    )
   if 'cross_gramian' in method.needs:
     raise TypeError(
       f'{name}: {method.info.name} compares the gradients of two further '

@@ -8,6 +8,7 @@ from mtljax.weightings._cagrad import cagrad
 from mtljax.weightings._coba import coba
 from mtljax.weightings._conflict_free import conflict_free
 from mtljax.weightings._conic_grad import conic_grad
+from mtljax.weightings._cons_mtl import cons_mtl
 from mtljax.weightings._cosmos import cosmos
 from mtljax.weightings._dwa import dwa
 from mtljax.weightings._epo import epo
@@ -28,6 +29,7 @@ from mtljax.weightings._mgda import mgda
 from mtljax.weightings._modo import modo
 from mtljax.weightings._moml import moml
 from mtljax.weightings._nash import nash_mtl
+from mtljax.weightings._ntkmtl import ntkmtl_sr
 from mtljax.weightings._pbi import pbi
 from mtljax.weightings._pcd import pcd
 from mtljax.weightings._pcgrad import pcgrad
@@ -55,6 +57,7 @@ __all__ = [
   'coba',
   'conflict_free',
   'conic_grad',
+  'cons_mtl',
   'cosmos',
   'cr_mogm',
   'dual_proj',
@@ -80,6 +83,7 @@ __all__ = [
   'modo',
   'moml',
   'nash_mtl',
+  'ntkmtl_sr',
   'pbi',
   'pcd',
   'pcgrad',

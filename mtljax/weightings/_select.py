@@ -134,6 +134,7 @@ def of_any_heads(
     return state._replace(inner_states=states)
 
   infos = [w.info for w in weightings]
+  chunks = [w.chunks for w in weightings if w.chunks is not None]
   return Weighting(
     init_fn,
     update_fn,
@@ -149,6 +150,7 @@ def of_any_heads(
       signed=any(info.signed for info in infos),
       random=any(info.random for info in infos),
     ),
+    chunks=chunks[0] if chunks else None,
   )
 
 
@@ -182,6 +184,17 @@ def _check(weightings: tuple[Weighting, ...], index: ArrayLike) -> None:
         f'weightings: {weighting.info.name} reads a hypergradient of its own, '
         'which is taken once a step; use it without select.'
       )
+    if weighting.alignment is not None:
+      raise ValueError(
+        f'weightings: {weighting.info.name} moves heads by more than weights; '
+        'use it without select.'
+      )
+  chunks = {w.chunks for w in weightings if w.chunks is not None}
+  if len(chunks) > 1:
+    raise ValueError(
+      f'weightings: they cut the batch into {sorted(chunks)} chunks; select '
+      'among rules with the same number.'
+    )
   crosses = {w.info.name: 'cross_gramian' in w.needs for w in weightings}
   if len(set(crosses.values())) > 1:
     raise ValueError(

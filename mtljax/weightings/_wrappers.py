@@ -159,6 +159,8 @@ def cr_mogm(
       invariance=invariance,
     ),
     lookahead=_looks_ahead(weighting),
+    chunks=weighting.chunks,
+    alignment=weighting.alignment,
   )
 
 
@@ -202,6 +204,8 @@ def _reusing(
     ),
     reuse=Reuse(weighting, due),
     lookahead=_looks_ahead(weighting),
+    chunks=weighting.chunks,
+    alignment=weighting.alignment,
   )
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 import mtljax as mtl
+from mtljax import _labels, _tree
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,6 +53,8 @@ def fill(tx):
   """The method, for which one batch stands for all that it reads."""
   if 'hypergradient' in tx.needs:
     return _fill_hypergradient(tx)
+  if at_features(tx):
+    return _fill_features(tx)
   if 'cross_gramian' not in tx.needs:
     return tx
 
@@ -76,6 +79,43 @@ def _fill_hypergradient(tx):
   def update(updates, state, params=None, **extra_args):
     rows = hypergradient(tx, updates, extra_args.get('task_mask'))
     return tx.update(updates, state, params, hypergradient=rows, **extra_args)
+
+  return tx._replace(update=update)
+
+
+def at_features(tx):
+  return {'feature_norms', 'alignment'} & tx.needs
+
+
+def features(tx, grads):
+  """What is read there, of parameters that are the features themselves."""
+  squares = jnp.diagonal(mtl.gramian(grads, labels=tx.labels))
+  chunks = (tx.inner or tx).weighting.chunks or 1
+  return {
+    'feature_norms': jnp.broadcast_to(
+      squares[:, None] / chunks, (tx.num_tasks, chunks)
+    ),
+    'alignment_fn': lambda weights: some_of_heads(tx, grads, weights),
+  }
+
+
+def some_of_heads(tx, grads, weights):
+  leaves, treedef = jax.tree.flatten(grads)
+  labels = _labels.flatten_labels(tx.labels, grads, tx.num_tasks)
+  here = weights != 0
+  found = [
+    leaf
+    if label == 'shared'
+    else 0.3 * _tree.present(here if label == 'stacked' else here[label], leaf)
+    for leaf, label in zip(leaves, labels, strict=True)
+  ]
+  return jax.tree.unflatten(treedef, found)
+
+
+def _fill_features(tx):
+  def update(updates, state, params=None, **extra_args):
+    found = features(tx, updates)
+    return tx.update(updates, state, params, **found, **extra_args)
 
   return tx._replace(update=update)
 
@@ -231,6 +271,10 @@ METHODS = [
   method('auto_lambda', 'equivariant', learning_rate=0.03),
   method('auto_lambda', 'equivariant', projection='softmax', learning_rate=0.3),
   method('moml', 'equivariant'),
+  method('ntkmtl_sr', 'equivariant linear'),
+  method('ntkmtl_sr', 'equivariant linear', power=0.75, chunks=2),
+  method('cons_mtl', 'equivariant non_conflicting'),
+  method('cons_mtl', 'equivariant non_conflicting', max_ratio=None),
   method('modo', 'equivariant'),
   method('sdmgrad', 'equivariant'),
   method('sdmgrad', 'equivariant linear', normalize=True),

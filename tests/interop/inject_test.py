@@ -136,6 +136,8 @@ def test_numbers_of_optax_are_those_of_a_constant_or_refused(m):
   method, extra = mtl.get_method(m.name)(2, labels=battery.LABELS, **kwargs), {}
   if 'hypergradient' in method.needs:
     extra['hypergradient'] = battery.hypergradient(method, grads)
+  if battery.at_features(method):
+    extra |= battery.features(method, grads)
   _, state = tx.update(
     grads,
     state,

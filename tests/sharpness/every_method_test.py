@@ -8,10 +8,9 @@ from battery import FIRST, weights_of
 
 import mtljax as mtl
 
-# Those that read more than one batch are refused.
-METHODS = [
-  m for m in FIRST if not {'cross_gramian', 'hypergradient'} & m(2).needs
-]
+# Those that read more than one batch, or features, are refused.
+REFUSED = {'cross_gramian', 'hypergradient', 'feature_norms', 'alignment'}
+METHODS = [m for m in FIRST if not REFUSED & m(2).needs]
 LABELS = {'trunk': 'shared', 'heads': [0, 1]}
 PARAMS = {
   'trunk': jnp.array([0.5, -1.0, 2.0]),

@@ -16,6 +16,7 @@ from mtljax.gradients import _gramian, _pullback, _samples, _task_grads
 from mtljax.gradients._pullback import Pullback
 from mtljax.training.step import (
   _absent,
+  _at_features,
   _lookahead,
   _microbatch,
   _model_state,
@@ -113,10 +114,14 @@ def _of_batch(plan, state, part, held, base_state, batch, key):
     extra['task_grad_fn'] = _task_grads.task_grad_fn(
       plan.loss_fn, *args, has_aux=plan.has_state
     )
+  pulls = _at_features.pulls(plan, state.params, args)
+  if pulls is not None and plan.base.weighting is None:
+    extra['alignment_fn'] = pulls
   update, base_state = _of_pass(
     plan,
     pullback,
     base_state,
+    pulls=pulls,
     params=state.params,
     held=held,
     cross=part.cross,
@@ -239,6 +244,7 @@ def _of_pass(
   pullback: Pullback,
   state: Any,
   *,
+  pulls: Callable[..., Any] | None,
   params: Any,
   held: bool,
   cross: Cross | None,
@@ -252,6 +258,8 @@ def _of_pass(
     plan: of the step.
     pullback: the pass to step on.
     state: the base's state.
+    pulls: what the heads' gradients get beside their own is made of; None if
+      the method does not read it.
     params: the parameters.
     held: whether the weights are those of the step before.
     cross: gives the cross-Gramian, called only where the weights are computed;
@@ -274,15 +282,20 @@ def _of_pass(
     )
     grads = pullback.split.merge(pullback.combined(alone), pullback.own())
     return update(grads, state, params, losses=pullback.losses, **extra)
+  if method.weighting is not None:
+    aligned = _at_features.aligned(plan, pullback, pulls)
   if held:
     weights = _tree.present(mask, state.weights)
-    return (
-      _weighted_update(method, pullback, pullback.combined, weights, mask),
-      state,
+    update = _weighted_update(
+      method, pullback, pullback.combined, weights, mask
     )
+    return aligned(update, weights), state
   if method.weighting is None:
     if cross is not None:
       extra = {**extra, 'cross_gramian': cross()}
+    norms = _at_features.feature_norms(plan, pullback)
+    if norms is not None:
+      extra = {**extra, 'feature_norms': norms}
     return method.update(
       pullback.task_grads(plan.passes),
       state,
@@ -295,7 +308,7 @@ def _of_pass(
   update, new = by_route(plan, pullback, state, cross, hypergradient, mask)
   if plan.due is not None:
     new = _aggregate.hold(new, state, mask)
-  return update, new
+  return aligned(update, new.weights), new
 
 
 def _by_rows(plan, pullback, state, cross, hypergradient, mask):
@@ -314,6 +327,7 @@ def _by_rows(plan, pullback, state, cross, hypergradient, mask):
     mask,
     state,
     hypergradient,
+    _at_features.feature_norms(plan, pullback),
   )
   return jax.tree.unflatten(pullback.split.treedef, leaves), new
 
@@ -326,6 +340,7 @@ def _by_weights(plan, pullback, state, cross, hypergradient, mask):
     gramian=gramian,
     cross_gramian=None if cross is None else cross(),
     hypergradient=hypergradient,
+    feature_norms=_at_features.feature_norms(plan, pullback),
     mask=mask,
   )
   new = _aggregate.decide(plan.base.weighting, stats, state)

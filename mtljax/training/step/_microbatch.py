@@ -52,6 +52,11 @@ def check(
     )
   if accumulate == 'updates':
     return size
+  if {'feature_norms', 'alignment'} & method.needs:
+    raise ValueError(
+      f'microbatch_size={size}: {name} reads gradients at the features, which '
+      "are those of each part alone; use accumulate='updates'."
+    )
   if 'task_grads' in method.needs and method.perturb is None:
     raise ValueError(
       f'microbatch_size={size}: {name} takes gradients at points that depend '

@@ -70,6 +70,8 @@ def choose_route(
   _validate.one_of('route', route, ROUTES)
   base = base_of(method)
   name = method.info.name
+  if {'feature_norms', 'alignment'} & base.needs:
+    _pullback.check_staged(fun, f'{name} reads gradients at the features')
   needs_rows = only_jacobian(base)
   if base.one_task is not None and route in ('auto', 'losses'):
     return 'losses'
@@ -104,10 +106,9 @@ def choose_route(
       "route='features' takes the Gramian over the features, not over "
       'parameters; build the method without gramian_labels.'
     )
-  if route == 'features' and not isinstance(fun, _pullback.Staged):
-    raise ValueError(
-      "route='features' takes gradients at the shared features, which only "
-      'the staged form of the losses names; pass an mtl.Staged.'
+  if route == 'features':
+    _pullback.check_staged(
+      fun, "route='features' takes gradients at the shared features"
     )
   return route
 

@@ -44,6 +44,11 @@ def check(method: Aggregator, route: str, **options: Any) -> None:
         f"tasks='samples': {name} reads {need}, of several batches or at "
         'several points, where a sample is no longer one task.'
       )
+  if {'feature_norms', 'alignment'} & method.needs:
+    raise ValueError(
+      f"tasks='samples': {name} reads gradients at the features of all "
+      'samples, where a sample is no longer one task.'
+    )
   owned = [x for x in jax.tree.leaves(method.labels) if x != _labels.SHARED]
   if owned:
     raise ValueError(

@@ -312,6 +312,8 @@ def _reason(base: Aggregator, route: str) -> str:
     return 'it reads the gradient of one task a step'
   if _routes.only_jacobian(base):
     return "it needs the tasks' gradients themselves"
+  if 'feature_norms' in base.needs:
+    return 'it reads gradients at the features, which the heads give anyway'
   return {
     'losses': 'it reads no gradients',
     'layerwise': 'it reads the Gramian alone and all tasks share a pass',

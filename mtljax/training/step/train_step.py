@@ -20,6 +20,7 @@ from mtljax.gradients._passes import Mode, make_passes
 from mtljax.gradients._pullback import LossFn
 from mtljax.training.step import (
   _absent,
+  _at_features,
   _directions,
   _lookahead,
   _microbatch,
@@ -114,6 +115,9 @@ def make_train_step(
   first two parts decide the weights and the update is that of the third, and so
   are model state and metrics. That is the work of the other methods; for parts
   of full size make the batch three times larger. The keys of the parts differ.
+
+  A method that reads gradients at the features (`mtljax.ntkmtl_sr`,
+  `mtljax.cons_mtl`) takes the staged form of the losses alone.
 
   A method that learns its weights on validation data (`mtljax.auto_lambda`,
   `mtljax.moml`) gets a batch of it at every step, ``step(state, batch,
@@ -223,6 +227,7 @@ def make_train_step(
   microbatch_size = _microbatch.check(microbatch_size, accumulate, route, base)
   base, due = _routes.amortised(base, every)
   _lookahead.check(base, layout)
+  _at_features.check(base, layout)
   optimizer = _optimizer.checked(optimizer)
   if layout is not None:
     layout.check_tasks(method.num_tasks, passes.mode, loss_fn)
