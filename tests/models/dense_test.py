@@ -6,43 +6,27 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from small_nets import (
+  KEY,
+  MODELS,
+  SEGNET,
+  TASKS,
+  TEN,
+  count,
+  counts,
+  quick_jit,
+  shapes_of,
+  start,
+)
 
 import mtljax as mtl
 from mtljax import models
 from mtljax.models import layers
 
-KEY = jax.random.key(0)
 PAPER = {'widths': (64, 128, 256, 512, 512), 'num_convs': (2, 2, 3, 3, 3)}
 #: The three log-variances of uncertainty weighting, in the counts of mtan's
 #: code; here they are the weighting's.
 LOG_SIGMAS = 3
-
-
-#: Compiles in less time, to slower programs.
-quick_jit = functools.partial(
-  jax.jit,
-  compiler_options={
-    'xla_backend_optimization_level': 0,
-    'xla_llvm_disable_expensive_passes': True,
-  },
-)
-
-
-def count(tree):
-  return sum(leaf.size for leaf in jax.tree.leaves(tree))
-
-
-def shapes_of(model, side=64, channels=3):
-  x = jax.ShapeDtypeStruct((1, side, side, channels), jnp.float32)
-  return jax.eval_shape(lambda key: model.init(key, x), KEY)[0]
-
-
-def counts(model, side=64):
-  """Of all parameters, and of those of each convention's Gramian."""
-  shapes = shapes_of(model, side)
-  return count(shapes), [
-    model.sharings(shapes, name).num_gramian for name in model.conventions
-  ]
 
 
 def test_resnets_have_the_published_sizes():
@@ -109,77 +93,9 @@ def test_streams_have_the_published_sizes():
   assert counts(models.ltb()) == (118_904_821, [70_524_132])
 
 
-def test_mixtures_of_resnets_have_the_published_sizes():
-  shared, experts = 23_508_032, 4 * 23_508_032
-  pixels = 64 * 64 * 3 + 1
-  assert counts(models.mmoe_resnet()) == (95_470_487, [2 * shared])
-  assert counts(models.cgc_resnet()) == (142_486_551, [shared])
-  per_example = models.dselect_k_resnet(per_example=True)
-  assert counts(per_example) == (142_634_019, [experts])
-  whole, over = counts(models.dselect_k_resnet())
-  assert (whole, over) == (142_634_019 - 18 * pixels + 18, [experts])
-  whole, over = counts(models.ple_resnet(definition='libmtl'))
-  assert (whole, over[0]) == (143_567_919, shared)
-  # The paper's has a gate over all four experts at every level but the last.
-  read = [64 * 64 * 3, 16 * 16 * 64, 16 * 16 * 256, 8 * 8 * 512]
-  whole, (trunk, only_shared) = counts(models.ple_resnet())
-  assert whole == 143_567_919 + sum(4 * (size + 1) for size in read)
-  assert only_shared == shared
-  # In the trunk: all but the tasks' last stages, the gates that mix what these
-  # read and give, and the towers.
-  last_stage = 14_964_736
-  want = 4 * (shared - last_stage) + last_stage
-  want += sum(4 * (size + 1) for size in read)
-  want += sum(6 * (size + 1) for size in read[:-1])
-  assert trunk == want
-
-
 def test_celeba_has_the_published_size():
   assert counts(models.celeba_cnn()) == (5_197_160, [5_176_640])
   assert 5_197_160 == 5_176_640 + 40 * 513
-
-
-SMALL = {'width': 2, 'head_features': 2, 'norm': 'group', 'conv_impl': 'lax'}
-TEN = SMALL | {'depth': 10}
-# With fewer features the ReLUs of a task's attention are all dead.
-ALIVE = SMALL | {'depth': 18, 'head_features': 8}
-SEGNET = {'widths': (2, 4), 'num_convs': (2, 2), 'conv_impl': 'lax'}
-TASKS = {'tasks': ('a', 'b'), 'num_outputs': (2, 1)}
-TOY = {'features': 4, 'depth': 1, 'num_heads': 2, 'hidden': 6}
-MODELS = {
-  'deeplab_v3': models.deeplab_v3(**TASKS, **ALIVE),
-  'deeplab_v3_plus': models.deeplab_v3_plus(**TASKS, **TEN),
-  'segnet_of_mtan': models.segnet(**TASKS, **SEGNET, definition='mtan'),
-  'mtan_segnet': models.mtan_segnet(**TASKS, **SEGNET),
-  'mtan_resnet': models.mtan_resnet(**TASKS, **ALIVE),
-  'cross_stitch': models.cross_stitch(**TASKS, **TEN),
-  'cross_stitch_segnet': models.cross_stitch_segnet(**TASKS, **SEGNET),
-  'ltb': models.ltb(**TASKS, **TEN),
-  'mmoe_resnet': models.mmoe_resnet(**TASKS, **TEN),
-  'cgc_resnet': models.cgc_resnet(**TASKS, **TEN),
-  'ple_resnet': models.ple_resnet(**TASKS, **TEN),
-  'ple_resnet_of_libmtl': models.ple_resnet(
-    **TASKS, **TEN, definition='libmtl'
-  ),
-  'dselect_k_resnet': models.dselect_k_resnet(**TASKS, **TEN, per_example=True),
-  'celeba_cnn': models.celeba_cnn(('a', 'b'), width=2, conv_impl='lax'),
-  'vit': models.vit(**TOY, num_classes=2),
-  'text_encoder': models.text_encoder(('a', 'b'), **TOY, vocabulary=9),
-}
-IMAGE = np.random.default_rng(8).uniform(size=(2, 16, 16, 3))
-TOKENS = np.array([[3, 1, 8, 0, 0], [2, 2, 7, 4, 5]])
-
-
-def start(name, dtype=jnp.float32):
-  """Parameters drawn here, a state before any step, and an example."""
-  x = jnp.asarray(TOKENS if name == 'text_encoder' else IMAGE.astype(dtype))
-  params, state = jax.eval_shape(lambda: MODELS[name].init(KEY, x))
-  rng = np.random.default_rng(0)
-  draw = lambda s: jnp.asarray(rng.normal(scale=0.5, size=s.shape), dtype)
-  ones = lambda s: jnp.ones(
-    s.shape, dtype if jnp.issubdtype(s.dtype, jnp.floating) else s.dtype
-  )
-  return jax.tree.map(draw, params), jax.tree.map(ones, state), x
 
 
 def loss_of(model):
@@ -342,65 +258,6 @@ def test_cross_stitched_segnets_with_identity_units_are_independent():
   for a, b, c in zip(got, want, together, strict=True):
     np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
     assert not np.allclose(a, c, rtol=1e-3)
-
-
-def gather(params, t):
-  """Of a mixture: the tower of a task, for a network without gates."""
-  head = params[f'heads_{t}']
-  return head.get('last', head)['tower']
-
-
-@pytest.mark.parametrize('definition', ['paper', 'libmtl'])
-def test_levels_of_one_expert_are_a_shared_network(definition):
-  """Nothing is mixed where each gate has one expert."""
-  options = {'num_own': 0, 'definition': definition}
-  model = models.ple_resnet(**TASKS, **TEN, **options)
-  plain = models.deeplab_v3(**TASKS, **TEN)
-  x = jnp.asarray(IMAGE, jnp.float32)
-  params, _ = quick_jit(model.init)(KEY, x)
-  parts = ['stem', *(f'stage{i}' for i in range(4))]
-  trunk = {
-    part: params['trunk'][f'level{i}_shared']['expert0']
-    for i, part in enumerate(parts, start=1)
-  }
-  heads = {f'heads_{t}': gather(params, t) for t in range(2)}
-  got = quick_jit(model.apply)(params, {}, x)
-  want = quick_jit(plain.apply)({'trunk': trunk, **heads}, {}, x)
-  for a, b in zip(got, want, strict=True):
-    np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
-
-
-def test_cgc_on_images_without_own_experts_is_mmoe():
-  params, state, x = start('mmoe_resnet')
-  cgc = models.cgc_resnet(**TASKS, **TEN, num_shared=2, num_own=0)
-  got = quick_jit(cgc.apply)(params, state, x)
-  want = quick_jit(MODELS['mmoe_resnet'].apply)(params, state, x)
-  for a, b in zip(got, want, strict=True):
-    np.testing.assert_array_equal(a, b)
-
-
-def test_gates_mix_experts_on_images():
-  """Outputs of the towers on the mixtures of whole networks, by hand."""
-  params, _, x = start('mmoe_resnet')
-  plain = models.deeplab_v3(**TASKS, **TEN)
-  experts = [
-    quick_jit(functools.partial(plain.apply_trunk, train=False))(
-      {'trunk': params['trunk']['experts'][f'expert{e}']}, {}, x
-    )[0]
-    for e in range(2)
-  ]
-  got = quick_jit(MODELS['mmoe_resnet'].apply)(params, {}, x)
-  for t in range(2):
-    gate = params[f'heads_{t}']['gate']
-    logits = x.reshape(2, -1) @ gate['kernel'] + gate['bias'][None]
-    weights = jax.nn.softmax(logits)
-    mixed = sum(
-      weights[:, e].reshape(-1, 1, 1, 1) * expert
-      for e, expert in enumerate(experts)
-    )
-    own = {f'heads_{t}': gather(params, t)}
-    want = quick_jit(functools.partial(plain.apply_head, t))(own, mixed)
-    np.testing.assert_allclose(got[t], want, rtol=1e-4, atol=1e-5)
 
 
 def test_branches_read_the_source_of_the_best_score():
