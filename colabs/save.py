@@ -68,14 +68,19 @@ def code_hash(notebook: NotebookNode) -> str:
 
 
 def run(
-  notebook: NotebookNode, folder: pathlib.Path, *, fast: bool, **env: str
+  notebook: NotebookNode,
+  folder: pathlib.Path,
+  *,
+  fast: bool,
+  timeout: int | None = None,  # seconds a cell
+  **env: str,
 ) -> NotebookNode:
   """A copy of the notebook after a run in a folder; raises as a cell does."""
   notebook = copy.deepcopy(notebook)
   helpers = str(ROOT / 'tests' / 'helpers')  # raw data for the fast forms
   client = nbclient.NotebookClient(
     notebook,
-    timeout=120 if fast else None,
+    timeout=timeout,
     kernel_name='python3',
     resources={'metadata': {'path': str(folder)}},
     coalesce_streams=True,

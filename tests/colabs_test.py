@@ -52,6 +52,7 @@ def test_runs_in_fast_mode(path, tmp_path, save):
     read(path),
     tmp_path,
     fast=True,
+    timeout=120,
     TFDS_DATA_DIR=str(tfds),
     PYTHONWARNINGS='default',
   )

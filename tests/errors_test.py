@@ -43,8 +43,10 @@ def updated(tx, *args, **kwargs):
   return tx.update(*args, **kwargs)
 
 
-def stepped(method=METHOD, loss=task_losses, batch=BATCH, state=None):
-  init, step, _ = make_train_step(method, optax.adam(1e-3), loss)
+def stepped(
+  method=METHOD, loss=task_losses, batch=BATCH, state=None, **options
+):
+  init, step, _ = make_train_step(method, optax.adam(1e-3), loss, **options)
   return step(
     init(PARAMS, key=jax.random.key(0)) if state is None else state, batch
   )
@@ -166,15 +168,13 @@ CALLS = {
     ('the parameters first, then the batch', 'float32[8,2]', 'has_state=True'),
   ),
   'metrics forgotten': (
-    lambda: make_train_step(
-      METHOD,
-      optax.adam(1e-3),
-      lambda params, batch, model_state, key: (
+    lambda: stepped(
+      loss=lambda params, batch, model_state, key: (
         task_losses(params, batch),
         model_state,
       ),
       has_state=True,
-    ).init(PARAMS, key=jax.random.key(0)),
+    ),
     ('has_state=True', '(model_state, metrics)', 'a dict'),
   ),
   'parameters for the state': (
