@@ -117,7 +117,10 @@ def small(picture: str) -> str:
   """A PNG in 256 colours, which is a third of its size."""
   whole = Image.open(io.BytesIO(base64.b64decode(picture))).convert('RGB')
   kept = io.BytesIO()
-  reduced = whole.quantize(256, dither=Image.Dither.NONE)
+  # Rare colours, such as those of a legend, stay as they are.
+  reduced = whole.quantize(
+    256, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE
+  )
   reduced.save(kept, format='png', optimize=True)
   return base64.b64encode(kept.getvalue()).decode()
 
