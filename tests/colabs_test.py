@@ -74,9 +74,8 @@ def test_cells_have_outputs(path, save):
     kinds = {output.output_type for output in cell.outputs}
     assert kinds <= {'stream', 'display_data', 'execute_result'}
     assert not save.printed(cell, 'stderr')
-    assert bool(pictures(cell)) == bool(
-      re.search(r'^plt.show|^draw', cell.source, re.M)
-    )
+    draws = re.search(r'^ *(plt\.show|draw)\(', cell.source, re.M)
+    assert bool(pictures(cell)) == bool(draws)
     if re.search(r'^( {2})?print\(', cell.source, re.M):
       assert save.printed(cell)
 
