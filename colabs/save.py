@@ -38,7 +38,7 @@ NOTE = '\n\nThe outputs saved here are '
 #: How the first cell ends, by the form of a notebook that ran.
 FORMS = {
   'full': f'{NOTE}those of a whole run on a CPU (`python colabs/save.py`).',
-  'fast': f'{NOTE}those of a few steps, and no results (`--fast`).',
+  'fast': f'{NOTE}those of a few steps on little data, no results (`--fast`).',
 }
 
 
