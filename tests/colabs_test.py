@@ -1,13 +1,15 @@
-"""Every notebook runs in its fast mode, and is as Colab wants it."""
+"""Every notebook runs in its fast mode, and is as Colab and readers want it."""
 
-import os
+import base64
+import importlib
+import io
 import pathlib
 import re
-import sys
 
-import nbclient
 import nbformat
+import numpy as np
 import pytest
+from PIL import Image
 
 ROOT = pathlib.Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / 'colabs').glob('*.ipynb'))
@@ -15,8 +17,28 @@ BADGE = 'https://colab.research.google.com/github/mtljax/mtljax/blob/main/'
 EACH = pytest.mark.parametrize('path', NOTEBOOKS, ids=lambda p: p.name)
 
 
+@pytest.fixture(scope='module')
+def save():
+  """The command beside the notebooks, which are no package."""
+  with pytest.MonkeyPatch.context() as patch:
+    patch.syspath_prepend(str(ROOT / 'colabs'))
+    yield importlib.import_module('save')
+
+
 def read(path):
   return nbformat.read(path, as_version=4)
+
+
+def code_of(path):
+  return [cell for cell in read(path).cells if cell.cell_type == 'code']
+
+
+def pictures(cell):
+  return [
+    np.asarray(Image.open(io.BytesIO(base64.b64decode(x.data['image/png']))))
+    for x in cell.outputs
+    if 'image/png' in x.get('data', {})
+  ]
 
 
 def test_there_are_notebooks():
@@ -24,42 +46,103 @@ def test_there_are_notebooks():
 
 
 @EACH
-def test_runs_in_fast_mode(path, tmp_path):
-  environment = {
-    **os.environ,
-    'MTLJAX_FAST': '1',
-    'TFDS_DATA_DIR': str(tmp_path / 'tfds'),
-    'IPYTHONDIR': str(tmp_path / 'ipython'),
-    'PYTHONPATH': os.pathsep.join([str(ROOT), *filter(None, sys.path)]),
-    'PYTHONWARNINGS': 'default',
-  }
-  notebook = read(path)
-  client = nbclient.NotebookClient(
-    notebook,
+def test_runs_in_fast_mode(path, tmp_path, save):
+  tfds = tmp_path / 'tfds'
+  notebook = save.run(
+    read(path),
+    tmp_path,
+    fast=True,
     timeout=120,
-    kernel_name='python3',
-    resources={'metadata': {'path': str(tmp_path)}},
+    TFDS_DATA_DIR=str(tfds),
+    PYTHONWARNINGS='default',
   )
-  client.execute(env=environment)
-  code = [cell for cell in notebook.cells if cell.cell_type == 'code']
+  code = save.code_of(notebook)
   assert all(cell.execution_count for cell in code)
-  errors = ''.join(
-    output.text
-    for cell in code
-    for output in cell.outputs
-    if output.output_type == 'stream' and output.name == 'stderr'
-  )
+  errors = ''.join(save.printed(cell, 'stderr') for cell in code)
   assert not re.search(r'\w+Warning: ', errors), errors
   reads = any('data.load_' in cell.source for cell in code)
-  assert (tmp_path / 'tfds').exists() == reads
+  assert tfds.exists() == reads
 
 
 @EACH
-def test_is_committed_without_outputs(path):
-  for cell in read(path).cells:
-    if cell.cell_type == 'code':
-      assert not cell.outputs
-      assert cell.execution_count is None
+def test_cells_have_outputs(path, save):
+  code = code_of(path)
+  assert [cell.execution_count for cell in code] == list(
+    range(1, len(code) + 1)
+  )
+  for cell in code:
+    kinds = {output.output_type for output in cell.outputs}
+    assert kinds <= {'stream', 'display_data', 'execute_result'}
+    assert not save.printed(cell, 'stderr')
+    draws = re.search(r'^ *(plt\.show|draw)\(', cell.source, re.M)
+    assert bool(pictures(cell)) == bool(draws)
+    if re.search(r'^( {2})?print\(', cell.source, re.M):
+      assert save.printed(cell)
+
+
+@EACH
+def test_outputs_are_those_of_this_code(path, save):
+  notebook = read(path)
+  found = notebook.metadata['mtljax']
+  again = 'run python colabs/save.py'
+  assert found['code'] == save.code_hash(notebook), again
+  assert notebook.cells[0].source.endswith(save.FORMS[found['form']]), again
+
+
+@EACH
+def test_outputs_are_small_and_name_no_place(path, save):
+  assert path.stat().st_size <= save.LIMIT
+  for cell in code_of(path):
+    assert not save.places(save.shown(cell))
+    assert not re.search(r'/(home|root|tmp|Users|usr|opt)/', save.shown(cell))
+    assert 'execution' not in cell.metadata
+
+
+@EACH
+def test_pictures_show_something(path):
+  found = [picture for cell in code_of(path) for picture in pictures(cell)]
+  assert found
+  for picture in found:
+    height, width = picture.shape[:2]
+    assert 150 <= height <= 800 and 250 <= width <= 1600
+    assert len(np.unique(picture.reshape(height * width, -1), axis=0)) > 10
+
+
+def test_only_what_is_printed_and_drawn_is_saved(save):
+  source = nbformat.v4.new_notebook(
+    cells=[
+      nbformat.v4.new_markdown_cell('# Title'),
+      nbformat.v4.new_code_cell('print(1)'),
+    ]
+  )
+  done = nbformat.v4.new_notebook(
+    cells=[
+      nbformat.v4.new_code_cell(
+        'print(1)',
+        execution_count=1,
+        metadata={'execution': {'iopub.status.idle': '2026-01-01'}},
+        outputs=[
+          nbformat.v4.new_output('stream', name='stdout', text='1\n'),
+          nbformat.v4.new_output('stream', name='stderr', text='logged\n'),
+        ],
+      )
+    ]
+  )
+  for form in ('fast', 'full'):
+    kept = save.saved(source, done, form)
+    title, cell = kept.cells
+    assert title.source == '# Title' + save.FORMS[form]
+    assert kept.metadata['mtljax']['form'] == form
+    assert [output.text for output in cell.outputs] == ['1\n']
+    assert cell.metadata == {}
+  place = nbformat.v4.new_output('stream', name='stdout', text=f'at {ROOT}/x')
+  done.cells[0].outputs = [place]
+  with pytest.raises(ValueError, match='places of this machine'):
+    save.saved(source, done, 'full')
+  big = nbformat.v4.new_output('stream', name='stdout', text='x' * 400_000)
+  done.cells[0].outputs = [big]
+  with pytest.raises(ValueError, match='of at most 400,000'):
+    save.saved(source, done, 'full')
 
 
 @EACH

@@ -1,4 +1,4 @@
-"""Ten calls that are wrong, each of which ends in a sentence with the fix."""
+"""Calls that are wrong, each of which ends in a sentence with the fix."""
 
 import jax
 import jax.numpy as jnp
@@ -43,8 +43,10 @@ def updated(tx, *args, **kwargs):
   return tx.update(*args, **kwargs)
 
 
-def stepped(method=METHOD, loss=task_losses, batch=BATCH, state=None):
-  init, step, _ = make_train_step(method, optax.adam(1e-3), loss)
+def stepped(
+  method=METHOD, loss=task_losses, batch=BATCH, state=None, **options
+):
+  init, step, _ = make_train_step(method, optax.adam(1e-3), loss, **options)
   return step(
     init(PARAMS, key=jax.random.key(0)) if state is None else state, batch
   )
@@ -154,6 +156,26 @@ CALLS = {
   'optimizer last': (
     lambda: make_train_step(METHOD, task_losses, optax.adam(1e-3)),
     ('optimizer=<function task_losses', 'optax.adam(1e-3)', 'the order is'),
+  ),
+  'a number for the key': (
+    lambda: make_train_step(METHOD, optax.adam(1e-3), task_losses).init(
+      PARAMS, key=0
+    ),
+    ('key=0', 'jax.random.key(0)'),
+  ),
+  'a loss with a key, and no has_state': (
+    lambda: stepped(loss=lambda params, batch, key: task_losses(params, batch)),
+    ('the parameters first, then the batch', 'float32[8,2]', 'has_state=True'),
+  ),
+  'metrics forgotten': (
+    lambda: stepped(
+      loss=lambda params, batch, model_state, key: (
+        task_losses(params, batch),
+        model_state,
+      ),
+      has_state=True,
+    ),
+    ('has_state=True', '(model_state, metrics)', 'a dict'),
   ),
   'parameters for the state': (
     lambda: stepped(state=PARAMS),

@@ -21,9 +21,15 @@ def called(what: str, params: Any, args: tuple[Any, ...]) -> Iterator[None]:
     yield
   except Exception as error:
     given = ', '.join(_shapes(arg) for arg in (params, *args))
+    more = ''
+    if isinstance(error, TypeError) and 'missing' in str(error):
+      more = (
+        ' With has_state=True a train step gives it the state of the model and '
+        'a key too.'
+      )
     error.add_note(
       f'{what} was called with the parameters first, then the batch: {given}; '
-      'it must take them in that order and in these shapes.'
+      f'it must take them in that order and in these shapes.{more}'
     )
     raise
 

@@ -184,7 +184,7 @@ def make_train_step(
   Raises:
     TypeError: ``method`` is neither a weighting nor an aggregator; or, from
       ``init``, the parameters are a whole ``nnx.Module``, or wider than
-      jax keeps them.
+      jax keeps them, or the key is none.
     ValueError: the method cannot take the route, or an argument is not valid;
       or, when traced, as `mtljax.value_and_task_grads`, or the model's state
       changes its form.
@@ -267,6 +267,10 @@ def _init(plan: Plan, params: Any, model_state: Any, key: Any) -> TrainState:
   _params.check_no_module(params)
   _params.check_no_module(model_state, 'model_state')
   _params.check_width(params)
+  if not hasattr(key, 'dtype'):
+    raise TypeError(
+      f'key={key!r} must be a random key, such as jax.random.key(0).'
+    )
   key, method_key = jax.random.split(key)
   # The step donates the state; what the caller passed in stays theirs.
   params, model_state = jax.tree.map(
