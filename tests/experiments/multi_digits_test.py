@@ -261,8 +261,8 @@ def test_results_without_their_configuration_are_not_taken_over(
   assert 'no config.json' in err
 
 
-def test_out_that_cannot_be_written(data_dir):
-  code, _, err = call('/proc/out', data_dir)
+def test_out_that_cannot_be_written(run_here):
+  code, _, err = run_here('/proc/out')
   assert code == 1
   assert '--out /proc/out cannot be written to' in err
   assert 'Traceback' not in err
