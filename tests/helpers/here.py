@@ -24,7 +24,10 @@ def run(main, *args):
 
 
 def call(capsys, main, *args) -> Ended:
-  """The same, until it ends, however it ends."""
+  """The same, until it ends, however it ends.
+
+  A sentence about a file needs an output that is one: `capfd`, not `capsys`.
+  """
   said = None
   try:
     run(main, *args)

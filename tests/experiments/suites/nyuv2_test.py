@@ -218,9 +218,9 @@ def test_a_comparison_end_to_end_by_the_protocol(data_dir, tmp_path, capsys):
     assert text in page
 
 
-def test_missing_data_is_one_sentence(tmp_path, capsys):
+def test_missing_data_is_one_sentence(tmp_path, capfd):
   args = ('--suite', 'nyuv2', '--data.dir', tmp_path, '--out', tmp_path / 'out')
-  found = here.call(capsys, compare.main, *args)
+  found = here.call(capfd, compare.main, *args)
   assert found.returncode == 1
   assert found.stderr.startswith('error: ')
   assert 'https://github.com/lorenmt/mtan' in found.stderr
