@@ -48,7 +48,9 @@ def lines(out):
   return [p.read_bytes() for p in sorted(out.glob('runs/*/*/metrics.jsonl'))]
 
 
-def test_results_of_another_run_or_without_a_digest(finished, out, capsys):
+def test_results_of_another_run_or_without_a_digest(
+  finished, out, capsys, caplog
+):
   """Their ends are done again, and no line of the metrics is doubled."""
   folders = [out / 'runs' / 'mgda' / f'seed_{seed}' for seed in range(2)]
   shutil.copy(folders[1] / 'result.json', folders[0] / 'result.json')
@@ -58,7 +60,7 @@ def test_results_of_another_run_or_without_a_digest(finished, out, capsys):
   (folders[1] / 'result.json').write_text(json.dumps(result))
   found = here.call(capsys, multi_digits.main, *options(out))
   assert found.returncode == 0, found.stderr
-  said = ' '.join((found.stdout + found.stderr).split())
+  said = ' '.join((found.stdout + found.stderr + caplog.text).split())
   assert 'it is of mgda, seed 1' in said and 'it has no digest' in said
   assert 'Traceback' not in said
   assert numbers(out) == numbers(finished)
