@@ -57,11 +57,11 @@ def test_one_trace(m):
   tx = m(2, labels=LABELS)
   traces = []
 
-  def counted(*args, **kwargs):
+  def update(*args, **kwargs):  # of that name it is a program of other tests
     traces.append(1)
     return tx.update(*args, **kwargs)
 
-  run(tx, update=jax.jit(counted))
+  run(tx, update=jax.jit(update))
   assert len(traces) == 1
 
 

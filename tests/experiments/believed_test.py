@@ -2,14 +2,13 @@
 
 import csv
 import json
-import pathlib
 import shutil
-import subprocess
-import sys
 
+import here
 import pytest
 
-ROOT = pathlib.Path(__file__).parents[2]
+from experiments import multi_digits
+
 SMALL = (
   '--data.num-train 64 --data.num-validation 32 --data.num-test 32 --seeds 2 '
   '--batch-size 32 --epochs 2 --log-every 1 --no-progress --no-tensorboard '
@@ -17,22 +16,14 @@ SMALL = (
 ).split()
 
 
-def call(out, *args):
-  command = [sys.executable, '-m', 'experiments.multi_digits', '--out', out]
-  return subprocess.run(
-    [*map(str, command), '--data.dir', str(out.parent / 'data'), *SMALL, *args],
-    capture_output=True,
-    text=True,
-    cwd=ROOT,
-    check=False,
-  )
+def options(out):
+  return '--out', out, '--data.dir', out.parent / 'data', *SMALL
 
 
 @pytest.fixture(scope='module')
 def finished(tmp_path_factory):
   out = tmp_path_factory.mktemp('believed') / 'run'
-  found = call(out)
-  assert found.returncode == 0, found.stderr
+  here.run(multi_digits.main, *options(out))
   return out
 
 
@@ -57,7 +48,9 @@ def lines(out):
   return [p.read_bytes() for p in sorted(out.glob('runs/*/*/metrics.jsonl'))]
 
 
-def test_results_of_another_run_or_without_a_digest(finished, out):
+def test_results_of_another_run_or_without_a_digest(
+  finished, out, capsys, caplog
+):
   """Their ends are done again, and no line of the metrics is doubled."""
   folders = [out / 'runs' / 'mgda' / f'seed_{seed}' for seed in range(2)]
   shutil.copy(folders[1] / 'result.json', folders[0] / 'result.json')
@@ -65,9 +58,9 @@ def test_results_of_another_run_or_without_a_digest(finished, out):
   del result['digest']
   result['test/accuracy/left'] = 1.0
   (folders[1] / 'result.json').write_text(json.dumps(result))
-  found = call(out)
+  found = here.call(capsys, multi_digits.main, *options(out))
   assert found.returncode == 0, found.stderr
-  said = ' '.join((found.stdout + found.stderr).split())
+  said = ' '.join((found.stdout + found.stderr + caplog.text).split())
   assert 'it is of mgda, seed 1' in said and 'it has no digest' in said
   assert 'Traceback' not in said
   assert numbers(out) == numbers(finished)

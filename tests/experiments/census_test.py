@@ -11,11 +11,13 @@ import subprocess
 import sys
 
 import census_rows
+import here
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from experiments import census
 from experiments.lab import comparison
 from experiments.lab.problem import make_problem
 from experiments.suites import DataOptions, Widths
@@ -37,9 +39,12 @@ def data_dir(tmp_path_factory):
   return folder
 
 
-def call(out, data_dir, *args):
-  command = [sys.executable, '-m', 'experiments.census', '--out', out]
-  command += ['--data.dir', data_dir, *SMALL, *args]
+def options(out, data_dir, *args):
+  return '--out', out, '--data.dir', data_dir, *SMALL, *args
+
+
+def call(*args):
+  command = [sys.executable, '-m', 'experiments.census', *options(*args)]
   return subprocess.run(
     [str(part) for part in command],
     capture_output=True,
@@ -96,19 +101,22 @@ def test_published_rows_stand_beside_ours(finished):
   assert 'PLE, IJANMC (published)' in page
 
 
-def test_finished_runs_are_not_run_again(finished, data_dir, tmp_path):
+def test_finished_runs_are_not_run_again(finished, data_dir, tmp_path, capsys):
   out = tmp_path / 'copy'
   shutil.copytree(finished[0], out)
   before = {p: p.stat().st_mtime_ns for p in out.glob('runs/**/metrics.jsonl')}
-  found = call(out, data_dir, '--methods', 'cagrad')
+  args = options(out, data_dir, '--methods', 'cagrad')
+  found = here.call(capsys, census.main, *args)
   assert found.returncode == 0, found.stderr[-2000:]
   assert ', seed' not in found.stdout
   assert before == {p: p.stat().st_mtime_ns for p in before}
   assert rows_of(out) == rows_of(finished[0])
 
 
-def test_a_bad_option_gets_one_sentence(data_dir, tmp_path):
-  found = call(tmp_path / 'out', data_dir, '--tasks', 'incme', 'education')
+def test_a_bad_option_gets_one_sentence(data_dir, tmp_path, capsys):
+  args = ('--tasks', 'incme', 'education')
+  args = options(tmp_path / 'out', data_dir, *args)
+  found = here.call(capsys, census.main, *args)
   assert found.returncode == 1
   assert "Did you mean 'income'?" in found.stderr
   assert 'Traceback' not in found.stderr

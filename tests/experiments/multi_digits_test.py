@@ -261,8 +261,9 @@ def test_results_without_their_configuration_are_not_taken_over(
   assert 'no config.json' in err
 
 
-def test_out_that_cannot_be_written(data_dir):
-  code, _, err = call('/proc/out', data_dir)
+def test_out_that_cannot_be_written(data_dir, capfd):
+  args = ('--out', '/proc/out', '--data.dir', data_dir, *SMALL)
+  code, _, err = here.compare(capfd, SUITE, 'multi_digits', *args)
   assert code == 1
   assert '--out /proc/out cannot be written to' in err
   assert 'Traceback' not in err

@@ -1,17 +1,16 @@
 """The suite of QM9: labels, units, floors, and a comparison end to end."""
 
 import json
-import os
 import pathlib
-import subprocess
-import sys
 
+import here
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import qm9_rows
 import tensorflow_datasets as tfds
 
+from experiments import compare
 from experiments.lab import comparison
 from experiments.suites import DataOptions, qm9
 from experiments.suites.qm9 import SUITE, TASKS
@@ -144,22 +143,13 @@ def test_facts_are_of_the_tasks_at_hand(data_dir):
   assert 'floors' not in suite.facts()
 
 
-def test_a_comparison_end_to_end(data_dir, tmp_path):
+def test_a_comparison_end_to_end(data_dir, tmp_path, capsys):
   out = tmp_path / 'out'
-  command = [sys.executable, '-m', 'experiments.compare', '--suite', 'qm9']
-  command += ['--data.dir', data_dir, '--out', out, '--tasks', 'mu', 'u0']
-  command += '--methods sum_losses --epochs 2 --batch-size 16'.split()
-  command += '--no-progress --no-tensorboard --log-every 2'.split()
-  command += '--data.num-train 64 --data.num-test 20'.split()
-  found = subprocess.run(
-    [str(part) for part in command],
-    capture_output=True,
-    text=True,
-    cwd=pathlib.Path(__file__).parents[2],
-    env={**os.environ, 'JAX_PLATFORMS': 'cpu'},
-    timeout=300,
-    check=False,
-  )
+  args = ['--suite', 'qm9', '--data.dir', data_dir, '--out', out]
+  args += '--tasks mu u0 --methods sum_losses --epochs 2'.split()
+  args += '--batch-size 16 --log-every 2 --no-progress --no-tensorboard'.split()
+  args += '--data.num-train 64 --data.num-test 20'.split()
+  found = here.call(capsys, compare.main, *args)
   assert found.returncode == 0, found.stderr[-2000:]
   summary = json.loads((out / 'summary.json').read_text())
   rows = {(r['kind'], r['name']): r for r in summary['beside']['rows']}

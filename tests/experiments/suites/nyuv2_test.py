@@ -2,10 +2,6 @@
 
 import dataclasses
 import json
-import os
-import pathlib
-import subprocess
-import sys
 
 import dense_files
 import here
@@ -14,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from experiments import compare
 from experiments.lab import comparison, dense
 from experiments.lab.options import override
 from experiments.lab.problem import make_problem, over_batches
@@ -221,18 +218,9 @@ def test_a_comparison_end_to_end_by_the_protocol(data_dir, tmp_path, capsys):
     assert text in page
 
 
-def test_missing_data_is_one_sentence(tmp_path):
-  command = [sys.executable, '-m', 'experiments.compare', '--suite', 'nyuv2']
-  command += ['--data.dir', str(tmp_path), '--out', str(tmp_path / 'out')]
-  found = subprocess.run(
-    command,
-    capture_output=True,
-    text=True,
-    cwd=pathlib.Path(__file__).parents[3],
-    env={**os.environ, 'JAX_PLATFORMS': 'cpu'},
-    timeout=300,
-    check=False,
-  )
+def test_missing_data_is_one_sentence(tmp_path, capfd):
+  args = ('--suite', 'nyuv2', '--data.dir', tmp_path, '--out', tmp_path / 'out')
+  found = here.call(capfd, compare.main, *args)
   assert found.returncode == 1
   assert found.stderr.startswith('error: ')
   assert 'https://github.com/lorenmt/mtan' in found.stderr

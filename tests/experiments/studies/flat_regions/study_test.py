@@ -12,6 +12,7 @@ import sys
 import time
 
 import census_rows
+import here
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -48,9 +49,12 @@ def data_dir(tmp_path_factory):
   return tmp_path_factory.mktemp('data')
 
 
-def start(out, data_dir, *args):
-  command = [sys.executable, '-m', 'experiments.flat_regions', '--out', out]
-  command += ['--data.dir', data_dir, *SMALL, *args]
+def options(out, data_dir, *args):
+  return '--out', out, '--data.dir', data_dir, *SMALL, *args
+
+
+def start(*args):
+  command = [sys.executable, '-m', 'experiments.flat_regions', *options(*args)]
   return subprocess.Popen(
     [str(part) for part in command],
     stdout=subprocess.PIPE,
@@ -157,8 +161,9 @@ def test_two_seeds_decide_nothing_about_accuracy(killed):
   assert found['n'] == 2
 
 
-def test_bad_option_on_the_command_line(data_dir, tmp_path):
-  code, _, err = call(tmp_path / 'out', data_dir, '--rho', '-1')
+def test_bad_option_on_the_command_line(data_dir, tmp_path, capsys):
+  args = options(tmp_path / 'out', data_dir, '--rho', '-1')
+  code, _, err = here.call(capsys, program.main, *args)
   assert code == 1
   assert '--rho=-1' in err
   assert 'Traceback' not in err
