@@ -42,8 +42,7 @@ def compile_quickly():
 def _compile_alike_once(config):
   """Here and in the commands: many tests compile what others have compiled.
 
-  A folder a worker, since programs are not written at one stroke: a command
-  would say on its standard error that it read one that was not there yet.
+  A folder a worker, since programs are not written at one stroke.
   """
   folder = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
   config.add_cleanup(folder.cleanup)
