@@ -4,7 +4,6 @@ import os
 import pathlib
 import subprocess
 import sys
-import tempfile
 
 import jax
 import numpy as np
@@ -22,14 +21,8 @@ QUICK_TO_COMPILE = (
 GOLDEN = pathlib.Path(__file__).parent / 'golden'
 
 
-def pytest_configure(config):
-  """Sets up XLA before its first use."""
-  compile_quickly()
-  _compile_alike_once(config)
-
-
-def compile_quickly():
-  """Here, in the workers, and in the commands that tests start."""
+def pytest_configure():
+  """Sets XLA's flags before its first use, here and for the workers."""
   if 'XLA_FLAGS' in os.environ:
     return
   env = {**os.environ, 'XLA_FLAGS': QUICK_TO_COMPILE}
@@ -37,22 +30,6 @@ def compile_quickly():
   # XLA ends the process on a flag that it does not know.
   if not subprocess.run(command, env=env, capture_output=True).returncode:
     os.environ['XLA_FLAGS'] = QUICK_TO_COMPILE
-
-
-def _compile_alike_once(config):
-  """Here and in the commands: many tests compile what others have compiled.
-
-  A folder a worker, since programs are not written at one stroke.
-  """
-  folder = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
-  config.add_cleanup(folder.cleanup)
-  for name, value in {
-    'jax_compilation_cache_dir': folder.name,
-    'jax_persistent_cache_min_compile_time_secs': 0,
-    'jax_persistent_cache_min_entry_size_bytes': -1,
-  }.items():
-    jax.config.update(name, value)
-    os.environ[name.upper()] = str(value)
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -45,13 +45,7 @@ def start(out, processes=1, layout='data', extra=()):
     stderr=subprocess.PIPE,
     text=True,
     cwd=ROOT,
-    env={
-      **os.environ,
-      'JAX_PLATFORMS': 'cpu',
-      'NPROC': '16',
-      # Processes of one run do not write their programs into one folder.
-      'JAX_ENABLE_COMPILATION_CACHE': 'false',
-    },
+    env={**os.environ, 'JAX_PLATFORMS': 'cpu', 'NPROC': '16'},
   )
 
 
