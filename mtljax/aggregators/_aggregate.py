@@ -471,7 +471,7 @@ def build(
     init_fn,
     update_fn,
     num_tasks=num_tasks,
-    needs=weighting.needs | ({'alignment'} if weighting.alignment else set()),
+    needs=_alignment.needs_of(weighting),
     info=info,
     labels=labels,
     weighting=weighting,

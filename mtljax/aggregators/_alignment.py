@@ -8,7 +8,14 @@ import jax
 import jax.numpy as jnp
 
 from mtljax import _labels, _tree
-from mtljax._types import Alignment
+from mtljax._types import Alignment, Need, Weighting
+
+
+def needs_of(weighting: Weighting) -> frozenset[Need]:
+  """What an aggregator of the rule reads."""
+  if weighting.alignment is None:
+    return weighting.needs
+  return weighting.needs | {'alignment'}
 
 
 def _square(leaf: jax.Array, axes: tuple[int, ...] | None = None) -> jax.Array:
