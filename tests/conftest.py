@@ -18,8 +18,8 @@ QUICK_TO_COMPILE = (
   '--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true '
   '--xla_cpu_use_fusion_emitters=false'
 )
-#: A quarter of what Linux allows a process.
-MOST_MAPS = 16_000
+#: An eighth of what Linux allows a process.
+MOST_MAPS = 8_000
 GOLDEN = pathlib.Path(__file__).parent / 'golden'
 
 
