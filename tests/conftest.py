@@ -18,8 +18,6 @@ QUICK_TO_COMPILE = (
   '--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true '
   '--xla_cpu_use_fusion_emitters=false'
 )
-#: An eighth of what Linux allows a process.
-MOST_MAPS = 8_000
 GOLDEN = pathlib.Path(__file__).parent / 'golden'
 
 
@@ -51,19 +49,11 @@ def pytest_ignore_collect(collection_path, config):
   return None if smoke.holds_any(collection_path) else True
 
 
-def _num_maps():
-  """Pieces of memory that this process has mapped; None: not known."""
-  maps = pathlib.Path('/proc/self/maps')
-  return len(maps.read_bytes().splitlines()) if maps.exists() else None
-
-
 @pytest.fixture(scope='module', autouse=True)
-def _programs_end_before_they_are_too_many():
+def _programs_end_with_their_module():
   """Each compiled program maps memory, of which a process may have so many."""
   yield
-  found = _num_maps()
-  if found is None or found > MOST_MAPS:
-    jax.clear_caches()
+  jax.clear_caches()
 
 
 @pytest.fixture(scope='session', autouse=True)
