@@ -219,10 +219,12 @@ def stays_finite(new: Any, old: Any) -> jax.Array:
 
 def norm(leaves: Sequence[jax.Array]) -> jax.Array:
   """The Euclidean norm over all leaves, in the accumulator's dtype."""
-  real = [as_real(x) for x in leaves]
-  return jnp.sqrt(
-    sum(jnp.sum(jnp.square(x.astype(accumulator(x.dtype)))) for x in real)
-  )
+  return jnp.sqrt(sum(squared_norm(as_real(x)) for x in leaves))
+
+
+def squared_norm(real: jax.Array, axis: int | None = None) -> jax.Array:
+  """The sum of squares over an axis or all, in the accumulator's dtype."""
+  return jnp.sum(jnp.square(real.astype(accumulator(real.dtype))), axis)
 
 
 def _check_rows(grads: Any, labels: Sequence[Any], what: str) -> None:

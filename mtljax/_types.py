@@ -24,6 +24,8 @@ Need = Literal[
   'gradients',
   'task_grads',
 ]
+#: What is read at the features, which the staged form of a loss names.
+AT_FEATURES: frozenset[Need] = frozenset({'feature_norms', 'alignment'})
 Hypergradient = Literal['exact', 'finite_difference']
 HYPERGRADIENTS: tuple[Hypergradient, ...] = ('exact', 'finite_difference')
 

@@ -11,6 +11,7 @@ import optax
 
 import mtljax as mtl
 from mtljax import _catalog, _validate
+from mtljax._types import AT_FEATURES
 
 WRAPPERS = {'flat': mtl.flat_regions, 'sam': mtl.sam}
 ALL = 'all'
@@ -37,7 +38,7 @@ def wrappable_names() -> tuple[str, ...]:
   return tuple(
     name
     for name, method in built.items()
-    if not {'cross_gramian', 'feature_norms', 'alignment'} & method.needs
+    if not (AT_FEATURES | {'cross_gramian'}) & method.needs
     and not method.info.is_optimizer
   )
 

@@ -18,22 +18,18 @@ def needs_of(weighting: Weighting) -> frozenset[Need]:
   return weighting.needs | {'alignment'}
 
 
-def _square(leaf: jax.Array, axes: tuple[int, ...] | None = None) -> jax.Array:
-  real = _tree.as_real(leaf)
-  return jnp.sum(jnp.square(real.astype(_tree.accumulator(real.dtype))), axes)
-
-
 def _norms(
   labels: Sequence[_labels.Label], leaves: Sequence[jax.Array], num_tasks: int
 ) -> jax.Array:
   """The norms of what each task owns, shape ``(T,)``."""
   squares = jnp.zeros((num_tasks,), float)
   for label, leaf in zip(labels, leaves, strict=True):
+    real = _tree.as_real(leaf)
     if label == _labels.STACKED:
-      rows = _tree.as_real(leaf).reshape(num_tasks, -1)
-      squares = squares + _square(rows, (1,))
+      rows = real.reshape(num_tasks, -1)
+      squares = squares + _tree.squared_norm(rows, 1)
     elif label != _labels.SHARED:
-      squares = squares.at[label].add(_square(leaf))
+      squares = squares.at[label].add(_tree.squared_norm(real))
   return jnp.sqrt(squares)
 
 

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from mtljax import _tree
 from mtljax.gradients._staged import HeadAux
@@ -51,4 +50,4 @@ def squared_norms(
 
 def _of_leaf(leaf: jax.Array, chunks: int) -> jax.Array:
   rows = _tree.as_real(leaf).reshape(len(leaf), chunks, -1)
-  return jnp.sum(jnp.square(rows.astype(_tree.accumulator(rows.dtype))), -1)
+  return _tree.squared_norm(rows, -1)

@@ -154,10 +154,8 @@ def mmoe_resnet(
   )
   num_experts = _validate.integer('num_experts', num_experts, 1)
   heads = [_experts.GatedHead(tower) for tower in towers]
-  trunk = _experts.ExpertsTrunk(
-    ImageExperts(num_experts, depth, width, norm, conv_impl), Images()
-  )
-  return _base.MultiTaskModel(trunk, tuple(heads), tuple(tasks))
+  experts = ImageExperts(num_experts, depth, width, norm, conv_impl)
+  return _mixture(experts, heads, tasks)
 
 
 def cgc_resnet(
@@ -212,8 +210,7 @@ def cgc_resnet(
   kind = depth, width, norm, conv_impl
   own = ImageExperts(num_own, *kind) if num_own else None
   heads = [_experts.GatedHead(tower, own) for tower in towers]
-  trunk = _experts.ExpertsTrunk(ImageExperts(num_shared, *kind), Images())
-  return _base.MultiTaskModel(trunk, tuple(heads), tuple(tasks))
+  return _mixture(ImageExperts(num_shared, *kind), heads, tasks)
 
 
 def ple_resnet(
@@ -364,9 +361,13 @@ def dselect_k_resnet(
     num_experts, num_selected, per_example, gamma, entropy_weight
   )
   heads = [DSelectKHead(tower, **gate) for tower in towers]
-  trunk = _experts.ExpertsTrunk(
-    ImageExperts(gate['num_experts'], depth, width, norm, conv_impl), Images()
-  )
+  experts = ImageExperts(gate['num_experts'], depth, width, norm, conv_impl)
+  return _mixture(experts, heads, tasks)
+
+
+def _mixture(experts, heads, tasks):
+  """The model of whole networks that read the images."""
+  trunk = _experts.ExpertsTrunk(experts, Images())
   return _base.MultiTaskModel(trunk, tuple(heads), tuple(tasks))
 
 

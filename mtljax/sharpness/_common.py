@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from mtljax import _labels, _tree
-from mtljax._types import Aggregator
+from mtljax._types import AT_FEATURES, Aggregator
 from mtljax.aggregators import _checks
 
 
@@ -37,7 +37,7 @@ def check_inner(name: str, method: Any) -> None:
       f'{name}: {method.info.name} learns its weights by a step ahead, which '
       'would have to be taken at perturbed parameters too; use it without.'
     )
-  if {'feature_norms', 'alignment'} & method.needs:
+  if AT_FEATURES & method.needs:
     raise TypeError(
       f'{name}: {method.info.name} reads gradients at the features, which '
       'would have to be taken at perturbed parameters too; use it without.'

@@ -282,8 +282,7 @@ def _of_pass(
     )
     grads = pullback.split.merge(pullback.combined(alone), pullback.own())
     return update(grads, state, params, losses=pullback.losses, **extra)
-  if method.weighting is not None:
-    aligned = _at_features.aligned(plan, pullback, pulls)
+  aligned = _at_features.aligned(plan, pullback, pulls)
   if held:
     weights = _tree.present(mask, state.weights)
     update = _weighted_update(

@@ -17,7 +17,7 @@ import optax
 
 from mtljax import _labels, _tree, _validate
 from mtljax._jaxprs import canonical_convolutions
-from mtljax._types import Aggregator
+from mtljax._types import AT_FEATURES, Aggregator
 from mtljax.gradients import _owners, _pullback
 from mtljax.gradients._passes import Passes
 from mtljax.gradients._pullback import LossFn, Pullback
@@ -52,7 +52,7 @@ def check(
     )
   if accumulate == 'updates':
     return size
-  if {'feature_norms', 'alignment'} & method.needs:
+  if AT_FEATURES & method.needs:
     raise ValueError(
       f'microbatch_size={size}: {name} reads gradients at the features, which '
       "are those of each part alone; use accumulate='updates'."

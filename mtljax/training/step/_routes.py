@@ -8,7 +8,7 @@ from typing import Literal
 import jax
 
 from mtljax import _validate
-from mtljax._types import Aggregator, Weighting
+from mtljax._types import AT_FEATURES, Aggregator, Weighting
 from mtljax.aggregators import _aggregate
 from mtljax.gradients import _pullback
 from mtljax.gradients._passes import Passes
@@ -70,7 +70,7 @@ def choose_route(
   _validate.one_of('route', route, ROUTES)
   base = base_of(method)
   name = method.info.name
-  if {'feature_norms', 'alignment'} & base.needs:
+  if AT_FEATURES & base.needs:
     _pullback.check_staged(fun, f'{name} reads gradients at the features')
   needs_rows = only_jacobian(base)
   if base.one_task is not None and route in ('auto', 'losses'):

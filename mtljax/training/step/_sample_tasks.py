@@ -8,8 +8,8 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 
-from mtljax import _labels
-from mtljax._types import Aggregator
+from mtljax import _labels, _validate
+from mtljax._types import AT_FEATURES, Aggregator
 from mtljax.gradients import _outputs, _pullback, _samples
 from mtljax.gradients._pullback import LossFn
 
@@ -44,7 +44,7 @@ def check(method: Aggregator, route: str, **options: Any) -> None:
         f"tasks='samples': {name} reads {need}, of several batches or at "
         'several points, where a sample is no longer one task.'
       )
-  if {'feature_norms', 'alignment'} & method.needs:
+  if AT_FEATURES & method.needs:
     raise ValueError(
       f"tasks='samples': {name} reads gradients at the features of all "
       'samples, where a sample is no longer one task.'
@@ -56,6 +56,21 @@ def check(method: Aggregator, route: str, **options: Any) -> None:
       'owns any; build the method without labels, and narrow the Gramian by '
       'gramian_labels.'
     )
+
+
+def split(
+  fun: LossFn, tasks: Tasks
+) -> tuple[LossFn, Callable[..., jax.Array] | None]:
+  """The losses of the tasks; and where these are samples, that of one.
+
+  Raises:
+    ValueError: ``tasks`` is not known, or the losses have no one pass.
+  """
+  _validate.one_of('tasks', tasks, TASKS)
+  if tasks == 'losses':
+    return fun, None
+  sample_fn = as_sample_fn(fun)
+  return as_loss_fn(sample_fn), sample_fn
 
 
 def as_sample_fn(fun: LossFn) -> Callable[..., jax.Array]:

@@ -10,7 +10,7 @@ import jax
 import optax
 from jax.interpreters import partial_eval
 
-from mtljax import _labels, _validate
+from mtljax import _labels
 from mtljax._types import Aggregator, Weighting
 from mtljax.gradients import _gramian, _layerwise, _pullback, _samples, _work
 from mtljax.gradients._passes import Mode, make_passes
@@ -194,12 +194,8 @@ def estimate(
     >>> [(leaf.name, leaf.form, leaf.why) for leaf in found.leaves]
     [('bias', 'rows', 'enters add'), ('kernel', 'signals', '')]
   """
-  _validate.one_of('tasks', tasks, _sample_tasks.TASKS)
   of_losses = loss_fn
-  sample_fn = None
-  if tasks == 'samples':
-    sample_fn = _sample_tasks.as_sample_fn(loss_fn)
-    loss_fn = _sample_tasks.as_loss_fn(sample_fn)
+  loss_fn, sample_fn = _sample_tasks.split(loss_fn, tasks)
   method = as_aggregator(method, loss_fn, labels, num_tasks)
   if sample_fn is not None:
     _sample_tasks.check(method, 'auto', has_state=has_state)

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mtljax import _labels, _params, _tree, _validate
+from mtljax import _labels, _params, _tree
 from mtljax._types import Aggregator, Weighting
 from mtljax.aggregators import _aggregate, get_stats
 from mtljax.aggregators._reading import find_weights
@@ -203,11 +203,7 @@ def make_train_step(
   """
   if loss_fn is None:
     raise TypeError(_optimizer.missing(optimizer))
-  _validate.one_of('tasks', tasks, _sample_tasks.TASKS)
-  sample_fn = None
-  if tasks == 'samples':
-    sample_fn = _sample_tasks.as_sample_fn(loss_fn)
-    loss_fn = _sample_tasks.as_loss_fn(sample_fn)
+  loss_fn, sample_fn = _sample_tasks.split(loss_fn, tasks)
   method = as_aggregator(method, loss_fn, labels, num_tasks)
   if sample_fn is not None:
     _sample_tasks.check(
