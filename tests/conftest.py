@@ -16,7 +16,8 @@ jax.config.update('jax_numpy_rank_promotion', 'raise')
 # XLA_FLAGS, if to nothing, has the tests run with those.
 QUICK_TO_COMPILE = (
   '--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true '
-  '--xla_cpu_use_fusion_emitters=false'
+  '--xla_cpu_use_fusion_emitters=false '
+  '--xla_cpu_parallel_codegen_split_count=1'
 )
 GOLDEN = pathlib.Path(__file__).parent / 'golden'
 
