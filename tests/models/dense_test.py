@@ -109,6 +109,7 @@ LARGE = (
   'deeplab_v3',
   'deeplab_v3_plus',
   'mtan_resnet',
+  'mtan_segnet',
   'cross_stitch',
   'ltb',
   'mmoe_resnet',
