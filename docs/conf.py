@@ -82,6 +82,17 @@ def _link_methods(app: Sphinx, docname: str, source: list[str]) -> None:
     source[0] = method_pages.linked(source[0])
 
 
+def _shorten_sidebar(app, pagename, templatename, context, doctree) -> None:
+  """Opens the names of the API in the sidebar of their own pages alone.
+
+  With all of them on every page most of the build goes into sidebars.
+  """
+  del app, pagename, templatename, doctree
+  whole = context.get('toctree')
+  if whole is not None:
+    context['toctree'] = lambda **kwargs: whole(**{**kwargs, 'collapse': True})
+
+
 def _skip_fields(app, what, name, obj, skip, options) -> bool | None:
   """Leaves out the fields of named tuples, which have no docstring."""
   del app, what, name, skip, options
@@ -96,5 +107,6 @@ def setup(app: Sphinx) -> dict[str, bool]:
   )
   app.connect('builder-inited', lambda app: method_pages.make(), priority=400)
   app.connect('source-read', _link_methods)
+  app.connect('html-page-context', _shorten_sidebar, priority=400)
   app.connect('autodoc-skip-member', _skip_fields)
   return {'parallel_read_safe': True, 'parallel_write_safe': True}
