@@ -93,6 +93,7 @@ def test_subpackages_are_those_listed():
     'data.curricula',
     'contrib.tfcl',
     'training.cooperative',
+    'training.forum',
   ],
 )
 def test_names_of_subpackages_have_pages(name):
