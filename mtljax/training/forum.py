@@ -15,14 +15,11 @@ import jax.numpy as jnp
 import optax
 from jax.typing import ArrayLike
 
-from mtljax import _params, _validate
-from mtljax._types import MaskedBatch
-from mtljax.gradients import _pullback
+from mtljax import _validate
 from mtljax.gradients._passes import Mode, make_passes
 from mtljax.gradients._pullback import LossFn
-from mtljax.training.step import _optimizer
+from mtljax.training.step import _begin, _optimizer
 from mtljax.training.step._forum import ForumState, Plan, run_step
-from mtljax.training.step.state import TrainState
 from mtljax.training.step.train_step import TrainStep
 from mtljax.weightings import _common, _loss_common
 
@@ -152,17 +149,12 @@ def make_forum_step(
   _validate.in_range('learning_rate', learning_rate, 0)
   _validate.in_range('inner_learning_rate', inner_learning_rate, 0)
   _validate.in_range('strictness', strictness, 0)
-  num_tasks = num_tasks or _pullback.loss_num_tasks(loss_fn)
-  if num_tasks is None:
-    raise ValueError(
-      'num_tasks=None: a plain loss function does not tell how many tasks '
-      'there are; pass num_tasks.'
-    )
+  num_tasks = _begin.num_tasks_of(loss_fn, num_tasks)
   plan = Plan(
     loss_fn=loss_fn,
     optimizer=_optimizer.checked(optimizer),
     passes=make_passes(mode, batch_size),
-    num_tasks=_validate.num_tasks(num_tasks),
+    num_tasks=num_tasks,
     primary=_validate.tasks('primary', primary, num_tasks),
     learning_rate=learning_rate,
     inner_learning_rate=inner_learning_rate,
@@ -172,45 +164,27 @@ def make_forum_step(
   )
 
   def init(params, *, key, model_state=None):
-    if model_state:
-      raise ValueError(
-        'model_state is not empty: make_forum_step takes losses without one.'
-      )
-    _params.check_params(params)
-    _params.check_width(params)
-    params = jax.tree.map(lambda x: jnp.array(x, copy=True), params)
-    start = jnp.zeros((plan.num_tasks,), float)
-    return TrainState(
-      step=jnp.zeros((), jnp.int32),
-      params=params,
-      model_state={},
-      opt_state=_optimizer.init(plan.optimizer, params),
-      method_state=ForumState(
-        start,
-        _loss_common.adam_init(start),
-        jnp.zeros_like(start),
-        _common.zero_residual(),
-      ),
-      key=jax.random.split(key, 1)[0],
+    start = jnp.zeros((num_tasks,), float)
+    method_state = ForumState(
+      learned=start,
+      optimizer_state=_loss_common.adam_init(start),
+      shares=jnp.zeros_like(start),
+      residual=_common.zero_residual(),
+    )
+    return _begin.first_state(
+      plan.optimizer, params, method_state, key, model_state
     )
 
   def step(state, batch, val_batch=None):
-    if not isinstance(state, TrainState):
-      raise TypeError(
-        f'state is a {type(state).__name__}, and must be what init(params, '
-        'key=key) or the last step returned.'
-      )
+    _begin.check_state(state)
     if val_batch is None:
       raise ValueError(
         'val_batch=None: FORUM descends the losses of a validation batch; call '
         'step(state, batch, val_batch=val_batch).'
       )
-    for name, value in (('batch', batch), ('val_batch', val_batch)):
-      if isinstance(value, MaskedBatch):
-        raise ValueError(
-          f'{name} is a MaskedBatch, and FORUM needs all tasks in every step; '
-          'give it batches in which all are present.'
-        )
+    why = 'FORUM needs all tasks in every step'
+    _begin.check_no_mask('batch', batch, why)
+    _begin.check_no_mask('val_batch', val_batch, why)
     return run_step(plan, state, batch, val_batch)
 
   return TrainStep(init, jax.jit(step, donate_argnums=0), 'jacobian')

@@ -352,7 +352,7 @@ def test_what_a_step_refuses():
   'options, error, words',
   [
     ({'num_tasks': None}, ValueError, 'num_tasks=None.*pass num_tasks'),
-    ({'primary': [3]}, ValueError, r'primary=\(3,\)'),
+    ({'primary': [3]}, ValueError, r'primary=\[3\]'),
     ({'primary': 1}, TypeError, 'primary=1'),
     ({'learning_rate': -1.0}, ValueError, 'learning_rate=-1.0'),
     ({'inner_learning_rate': -1.0}, ValueError, 'inner_learning_rate=-1.0'),
