@@ -94,6 +94,7 @@ def test_subpackages_are_those_listed():
     'contrib.tfcl',
     'training.cooperative',
     'training.forum',
+    'training.task_groups',
   ],
 )
 def test_names_of_subpackages_have_pages(name):
