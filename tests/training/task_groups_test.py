@@ -1,5 +1,7 @@
 """Task groups: their clustering, their affinities, the steps in turn."""
 
+import contextlib
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,8 +9,14 @@ import optax
 import pytest
 
 import mtljax as mtl
-from mtljax import diagnostics
-from mtljax.training import make_train_step, task_groups
+from mtljax import data, diagnostics
+from mtljax.training import (
+  Checkpointer,
+  JsonlWriter,
+  fit,
+  make_train_step,
+  task_groups,
+)
 from mtljax.training.step import _task_groups
 
 T, D, B = 4, 3, 8
@@ -344,6 +352,49 @@ def test_groups_stay_between_and_where_nothing_is_known():
   )
   state, _ = train(still, 3, params=np.zeros(2, np.float32), batch=GOALS)
   np.testing.assert_array_equal(state.method_state.groups, np.eye(T))
+
+
+def fitted(program, path, num_steps):
+  rng = np.random.default_rng(1)
+  arrays = {
+    name: rng.normal(size=(4 * B, *x.shape[1:])).astype(np.float32)
+    for name, x in BATCH.items()
+  }
+  writer = JsonlWriter(path / 'metrics.jsonl')
+  with (
+    contextlib.closing(writer),
+    Checkpointer(path / 'saved') as checkpointer,
+  ):
+    return fit(
+      program.step,
+      program.init(PARAMS, key=jax.random.key(0)),
+      data.make_train_iterator(arrays, batch_size=B, seed=0),
+      num_steps=num_steps,
+      task_names=tuple('abcd'),
+      eval_every=2,
+      checkpointer=checkpointer,
+      writer=writer,
+      progress=False,
+    )
+
+
+def test_a_resumed_run_is_the_run(tmp_path):
+  program = make(decay=0.1, warmup_steps=3)
+  for name in ('whole', 'cut'):
+    (tmp_path / name).mkdir()
+  whole = fitted(program, tmp_path / 'whole', 6)
+  fitted(program, tmp_path / 'cut', 4)
+  resumed = fitted(program, tmp_path / 'cut', 6)
+  assert resumed.resumed_from == 4
+  jax.tree.map(
+    np.testing.assert_array_equal, resumed.state.params, whole.state.params
+  )
+  jax.tree.map(
+    np.testing.assert_array_equal,
+    resumed.state.method_state,
+    whole.state.method_state,
+  )
+  assert 'num_groups' in (tmp_path / 'whole' / 'metrics.jsonl').read_text()
 
 
 def test_one_trace():
