@@ -74,10 +74,10 @@ def make_forum_step(
   is no weighted sum of one batch's gradients, FORUM is a step of its own and no
   method for `mtljax.training.make_train_step`.
 
-  The gradients are divided by their lengths as in the authors' code. That code
-  averages by epochs, which is ``window`` set to the steps of one, and it takes
-  half of the constraint's term in the dual problem; here :math:`\lambda` solves
-  the dual of the problem above.
+  The problem is that of the paper's idea, the rest of the authors' code, which
+  divides the gradients by their lengths. That code averages by epochs, which is
+  ``window`` set to the steps of one, and it takes half of the constraint's term
+  in the dual problem; here :math:`\lambda` solves the dual of the one above.
 
   Costs a forward and backward pass of the training batch for each of
   ``inner_steps`` and one more, T backward passes of the validation batch, and T

@@ -62,11 +62,10 @@ def units(x):
   return x / np.linalg.norm(x, axis=-1, keepdims=True)
 
 
-@pytest.mark.parametrize('size', [1, 2, 3, 5])
-@pytest.mark.parametrize('demand', [0.0, 0.1, 1.0, 30.0])
-def test_multipliers_are_those_of_all_sets_tried(x64, size, demand):
+@pytest.mark.parametrize('size', [1, 2, 5])
+def test_multipliers_are_those_of_all_sets_tried(x64, size):
   rng = np.random.default_rng(size)
-  for _ in range(4):
+  for demand in 3 * [0.0, 0.1, 1.0, 30.0]:
     rows, along = units(rng.normal(size=(size, 6))), units(rng.normal(size=6))
     shares, residual = _forum.multipliers(
       jnp.asarray(rows @ rows.T),
@@ -182,9 +181,7 @@ def make(loss_fn=task_losses, optimizer=None, **options):
   [
     {},
     {'strictness': 1.0, 'inner_steps': 2},
-    {'window': 2, 'inner_steps': 1},
-    {'primary': [1]},
-    {'primary': [2, 0], 'strictness': 0.5},
+    {'primary': [2, 0], 'strictness': 0.5, 'window': 2},
   ],
   ids=str,
 )

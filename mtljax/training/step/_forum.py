@@ -71,6 +71,7 @@ class Multipliers(NamedTuple):
   residual: jax.Array
 
 
+@jax.jit
 def multipliers(
   unit: jax.Array, used: jax.Array, alignment: jax.Array, demand: jax.Array
 ) -> Multipliers:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -49,6 +50,7 @@ class Plan:
   every: int
 
 
+@functools.partial(jax.jit, static_argnames='num_iterations')
 def groups_of(
   similarity: jax.Array,
   preference: ArrayLike | None,
