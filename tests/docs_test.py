@@ -93,6 +93,8 @@ def test_subpackages_are_those_listed():
     'data.curricula',
     'contrib.tfcl',
     'training.cooperative',
+    'training.forum',
+    'training.task_groups',
   ],
 )
 def test_names_of_subpackages_have_pages(name):

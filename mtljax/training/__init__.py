@@ -1,6 +1,8 @@
 """Training: state, loop, checkpoints, metrics, devices, the folder of a run."""
 
 from mtljax.training import cooperative as cooperative
+from mtljax.training import forum as forum
+from mtljax.training import task_groups as task_groups
 from mtljax.training._preempt import Preempted
 from mtljax.training.disk._lock import LockedError
 from mtljax.training.disk._rundir import (

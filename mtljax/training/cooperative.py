@@ -24,7 +24,7 @@ import optax
 from jax.typing import ArrayLike
 
 from mtljax import _params, _validate
-from mtljax.training.step import _optimizer
+from mtljax.training.step import _begin, _optimizer
 from mtljax.training.step._cooperative import (
   CHOICES,
   FeatureFn,
@@ -331,11 +331,7 @@ def make_cooperative_step(
     )
 
   def step(state, batch):
-    if not isinstance(state, TrainState):
-      raise TypeError(
-        f'state is a {type(state).__name__}, and must be what init(params, '
-        'key=key) or the last step returned.'
-      )
+    _begin.check_state(state)
     return run_step(plan, state, batch)
 
   return TrainStep(init, jax.jit(step, donate_argnums=0), 'cooperative')

@@ -12,7 +12,6 @@ from mtljax import _labels
 from mtljax._types import MaskedBatch
 from mtljax.aggregators import _checks
 from mtljax.training.step._plan import Plan
-from mtljax.training.step.state import TrainState
 
 #: The metric that says which tasks were there.
 PRESENT = 'present'
@@ -44,7 +43,11 @@ def without(mask: jax.Array | None, losses: jax.Array) -> jax.Array:
 
 
 def stand_still(
-  plan: Plan, state: TrainState, mask: jax.Array, params: Any, opt_state: Any
+  optimizer: optax.GradientTransformation,
+  labels: Any,
+  mask: jax.Array,
+  new: tuple[Any, Any],
+  old: tuple[Any, Any],
 ) -> tuple[Any, Any]:
   """What an absent task owns as it was before, the optimizer's of it too.
 
@@ -52,27 +55,27 @@ def stand_still(
   do not the optimizer's counters, which are of all parameters.
 
   Args:
-    plan: of the step.
-    state: before the step.
-    mask: the tasks present.
-    params: after the optimizer's step.
-    opt_state: likewise.
+    optimizer: whose state it is.
+    labels: which task owns which parameter; None: all are shared.
+    mask: the tasks present, ``(T,)``.
+    new: parameters and optimizer's state after its step.
+    old: those before.
 
   Raises:
     ValueError: it cannot be told what the optimizer keeps of which parameter.
   """
-  num_tasks = plan.method.num_tasks
-  flat = _labels.flatten_labels(plan.method.labels, params, num_tasks)
+  params, opt_state = new
+  flat = _labels.flatten_labels(labels, params, mask.shape[0])
   labels = jax.tree.unflatten(jax.tree.structure(params), flat)
   params = jax.tree.map(
     lambda label, new, old: _of_present(mask, label, new, old),
     labels,
     params,
-    state.params,
+    old[0],
   )
   try:
     owners = optax.tree.map_params(
-      plan.optimizer,
+      optimizer,
       lambda _, label: label,
       opt_state,
       labels,
@@ -89,7 +92,7 @@ def stand_still(
     lambda owner, new, old: _of_present(mask, owner, new, old),
     owners,
     opt_state,
-    state.opt_state,
+    old[1],
   )
   return params, opt_state
 

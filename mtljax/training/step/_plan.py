@@ -11,9 +11,9 @@ import optax
 
 from mtljax._types import Aggregator, Weighting
 from mtljax.aggregators import _aggregate
-from mtljax.gradients import _pullback
 from mtljax.gradients._passes import Passes
 from mtljax.gradients._pullback import LossFn
+from mtljax.training.step import _begin
 from mtljax.training.step._microbatch import Accumulate
 from mtljax.training.step.sharding import Layout
 
@@ -105,12 +105,7 @@ def as_aggregator(
       )
     return method
   if isinstance(method, Weighting):
-    num_tasks = num_tasks or _pullback.loss_num_tasks(loss_fn)
-    if num_tasks is None:
-      raise ValueError(
-        'num_tasks=None: a plain loss function does not tell how many tasks '
-        'there are; pass num_tasks.'
-      )
+    num_tasks = _begin.num_tasks_of(loss_fn, num_tasks)
     return _aggregate.aggregate(method, num_tasks, labels=labels)
   if isinstance(method, optax.GradientTransformation):
     raise TypeError(

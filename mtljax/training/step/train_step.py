@@ -21,6 +21,7 @@ from mtljax.gradients._pullback import LossFn
 from mtljax.training.step import (
   _absent,
   _at_features,
+  _begin,
   _directions,
   _lookahead,
   _microbatch,
@@ -249,11 +250,7 @@ def make_train_step(
     return _init(plan, params, model_state, key)
 
   def step(state, batch, val_batch=None):
-    if not isinstance(state, TrainState):
-      raise TypeError(
-        f'state is a {type(state).__name__}, and must be what init(params, '
-        'key=key) or the last step returned.'
-      )
+    _begin.check_state(state)
     return _step(plan, state, batch, val_batch)
 
   return TrainStep(init, jax.jit(step, donate_argnums=0), route)
@@ -334,7 +331,13 @@ def _descend(
   params = optax.apply_updates(state.params, updates)
   if mask is None:
     return params, opt_state
-  return _absent.stand_still(plan, state, mask, params, opt_state)
+  return _absent.stand_still(
+    plan.optimizer,
+    plan.method.labels,
+    mask,
+    (params, opt_state),
+    (state.params, state.opt_state),
+  )
 
 
 def _observe(
