@@ -15,7 +15,7 @@ from mtljax.training import TrainStep
 SEED = 1_000_000
 
 
-class Pair(NamedTuple):
+class TwoBatches(NamedTuple):
   """What a step is given.
 
   Attributes:
@@ -27,14 +27,14 @@ class Pair(NamedTuple):
   val_batch: Any
 
 
-class PairedBatches(Iterator[Pair]):
-  """Batches of two iterators, whose state is that of both."""
+class PairedBatches(Iterator[TwoBatches]):
+  """Steps of two iterators, whose state is that of both."""
 
   def __init__(self, batches: Any, val_batches: Any):
     self._parts = {'train': batches, 'val': val_batches}
 
-  def __next__(self) -> Pair:
-    return Pair(*map(next, self._parts.values()))
+  def __next__(self) -> TwoBatches:
+    return TwoBatches(*map(next, self._parts.values()))
 
   def get_state(self) -> dict[str, Any]:
     """The position in both, as a tree of JSON values."""
@@ -107,12 +107,12 @@ def hold_out(
 
 
 def of_training(probe: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
-  """A measurement on the batch of a `Pair` that is trained on."""
+  """A measurement on the batch of a `TwoBatches` that is trained on."""
   return lambda state, both: probe(state, both.batch)
 
 
 def on_pairs(step: TrainStep) -> TrainStep:
-  """A train step that takes a `Pair` in place of a batch."""
+  """A train step that takes a `TwoBatches` in place of a batch."""
 
   def take(state, both):
     return step.step(state, both.batch, val_batch=both.val_batch)

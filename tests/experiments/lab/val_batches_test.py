@@ -240,7 +240,7 @@ def test_a_task_alone_loses_nothing():
   single, *_, method = prepare(**config).runs
   assert single.method == 'single_income'
   assert set(next(single.batches_fn())) == {'x', 'number', *TASKS}
-  assert isinstance(next(method.batches_fn()), val_batches.Pair)
+  assert isinstance(next(method.batches_fn()), val_batches.TwoBatches)
 
 
 @pytest.mark.parametrize(
