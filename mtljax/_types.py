@@ -148,6 +148,11 @@ class Weighting(NamedTuple):
       the features; None for the others.
     alignment: what the heads' gradients get beside their own; None for the
       rules that leave them to themselves.
+    mixtures: for a rule that sees some tasks only in averages with others,
+      ``mixtures(state, mask) -> (K, T)``: shares of the tasks present in each
+      average that it sees, no task in two of them. From the Gramian of a
+      problem in which every task has the gradient of its average it makes what
+      it makes of the tasks' own. None for the others.
   """
 
   init: Callable[..., WeightingState]
@@ -159,6 +164,7 @@ class Weighting(NamedTuple):
   lookahead: Lookahead | None = None
   chunks: int | None = None
   alignment: Alignment | None = None
+  mixtures: Callable[[WeightingState, jax.Array], jax.Array] | None = None
 
 
 class Alignment(NamedTuple):

@@ -27,6 +27,8 @@ ARGUMENTS = [
   ('cagrad', {'c': -0.1}, 'c=-0.1'),
   ('cagrad', {'c': NAN}, 'c=nan'),
   ('cagrad', {'rescale': 'squared'}, "rescale='squared'"),
+  ('cagrad', {'subset': 0}, 'subset=0'),
+  ('cagrad', {'subset': 4}, 'subset=4'),
   ('conflict_free', {'preference': [1.0, 1.0, 1.0]}, 'preference'),
   ('db_mtl', {'decay': 1.0}, 'decay=1.0'),
   ('db_mtl', {'decay_power': -1.0}, 'decay_power=-1.0'),

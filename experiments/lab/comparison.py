@@ -17,10 +17,12 @@ from experiments.lab import (
   floors,
   forecast,
   identity,
+  methods,
   presets,
   spaces,
   study,
   tuning,
+  val_batches,
 )
 from experiments.lab.problem import SINGLE, make_problem, trained_on
 from experiments.lab.settings import (
@@ -101,6 +103,20 @@ def prepare(
   sharings = problems[widest].sharings
   console.print(_in_words(sharings), markup=False)
   probes = diagnose.make_probes(config, problems)
+  learners = [
+    method
+    for method, (tasks, _) in trained.items()
+    if method in methods.learner_names() and len(tasks) > 1
+  ]
+  held_out = None
+  if learners:
+    held_out = val_batches.hold_out(
+      found,
+      config.val_share,
+      config.data.seed,
+      config.batch_size,
+      config.tasks,
+    )
 
   def specs_of(method, trial=spaces.DEFAULTS, seeds=None):
     key = trained[method]
@@ -111,6 +127,7 @@ def prepare(
       found,
       layout,
       mode=suite.network(key[1]).mode_of(config.mode, config.route),
+      held_out=held_out if method in learners else None,
       trial=trial,
       seeds=seeds,
       probe=probes.get(key),

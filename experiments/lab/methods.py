@@ -28,6 +28,12 @@ def plain_names() -> tuple[str, ...]:
 
 
 @functools.cache
+def learner_names() -> tuple[str, ...]:
+  """The others: their weights are learned on a second batch a step."""
+  return tuple(x for x in _catalog.method_names() if x not in plain_names())
+
+
+@functools.cache
 def wrappable_names() -> tuple[str, ...]:
   """Those that can be made sharpness-aware.
 
@@ -48,7 +54,7 @@ def method_names() -> list[str]:
   wrapped = [
     f'{prefix}_{name}' for prefix in WRAPPERS for name in wrappable_names()
   ]
-  return [*plain_names(), *wrapped]
+  return [*plain_names(), *learner_names(), *wrapped]
 
 
 def split_name(name: str) -> tuple[str, str]:
@@ -57,11 +63,17 @@ def split_name(name: str) -> tuple[str, str]:
   return (prefix, rest) if prefix in WRAPPERS else ('', name)
 
 
-def expand(names: Sequence[str]) -> tuple[str, ...]:
-  """The names in order and once each, ``all`` being every plain method."""
+def expand(
+  names: Sequence[str], *, val_batches: bool = False
+) -> tuple[str, ...]:
+  """The names in order and once each, ``all`` being every plain method.
+
+  With ``val_batches``, also those that learn on validation batches.
+  """
+  every = plain_names() + (learner_names() if val_batches else ())
   found = []
   for name in names:
-    found += plain_names() if name == ALL else [name]
+    found += sorted(every) if name == ALL else [name]
   return tuple(dict.fromkeys(found))
 
 
@@ -103,7 +115,7 @@ def make_method(
   Raises:
     ValueError: the name is not known; the message lists those that are.
   """
-  check_names([name])
+  check_names([name], val_batches=True)
   prefix, plain = split_name(name)
   ones = (1.0,) * num_tasks
   given: dict[str, Any] = {
@@ -129,13 +141,16 @@ def make_method(
   return inner
 
 
-def check_names(names: Sequence[str]) -> None:
-  """Raises ValueError for the first name that is not known."""
+def check_names(names: Sequence[str], *, val_batches: bool = False) -> None:
+  """Raises ValueError for the first name that is not known.
+
+  Without ``val_batches``, also for one that learns on validation batches.
+  """
   for name in names:
-    if name in _catalog.method_names() and name not in plain_names():
+    if name in learner_names() and not val_batches:
       raise ValueError(
         f'--methods={name} learns its weights on validation batches, which '
-        'the steps of experiments do not get; use it by '
-        'mtljax.training.make_train_step.'
+        'the steps of this study do not get; compare it by '
+        'experiments.compare, or use mtljax.training.make_train_step.'
       )
     _validate.one_of('--methods', name, method_names())

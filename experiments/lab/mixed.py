@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 import mtljax as mtl
-from experiments.lab.suite import SPLITS, Data
+from experiments.lab.suite import SPLITS, Data, rows_apart
 from mtljax import data as readers
 
 
@@ -82,6 +82,21 @@ class MixedData(Data):
     }
     return _Flat(readers.make_mixed_iterator(sources, tasks=tasks, seed=seed))
 
+  def split_train(self, share: float, seed: int) -> tuple[MixedData, MixedData]:
+    """As of `Data`; the share is that of the examples of every part."""
+
+    def those(second: bool) -> MixedData:
+      parts = {}
+      for name, part in self.parts.items():
+        train = part.splits['train']
+        apart = rows_apart(len(next(iter(train.values()))), share, seed)
+        kept = {key: x[apart == second] for key, x in train.items()}
+        splits = {**part.splits, 'train': kept}
+        parts[name] = dataclasses.replace(part, splits=splits)
+      return dataclasses.replace(self, splits=_splits_of(parts), parts=parts)
+
+    return those(False), those(True)
+
   def steps_per_epoch(
     self, batch_size: int, tasks: Sequence[str] | None = None
   ) -> int:
@@ -145,6 +160,13 @@ def mix(
     raise ValueError(
       f'rates {found}: some steps would have no task; give rate=1 to one part.'
     )
+  return MixedData(_splits_of(parts), inputs, parts=dict(parts), **facts)
+
+
+def _splits_of(
+  parts: Mapping[str, SourcePart],
+) -> dict[str, dict[str, np.ndarray]]:
+  """The examples of all parts side by side; labels that end sooner, missing."""
   splits = {
     split: _side_by_side({x: part.splits[split] for x, part in parts.items()})
     for split in SPLITS
@@ -156,7 +178,7 @@ def mix(
         labels = splits[split][task]
         whole = np.issubdtype(labels.dtype, np.integer)
         labels[count:] = -1 if whole else np.nan
-  return MixedData(splits, inputs, parts=dict(parts), **facts)
+  return splits
 
 
 def _side_by_side(

@@ -51,6 +51,9 @@ class ComparisonConfig(
   method of the library."""
   weights: tuple[float, ...] = ()
   """Weights of the method fixed, one a task; by default all 1."""
+  val_share: float = 0.1
+  """The share of the training data that auto_lambda and moml learn their
+  weights on, and are not trained on; other methods are trained on all."""
   scores: tuple[float, ...] = ()
   """Training losses that the tasks reach alone, for the method pivrg; by
   default all 0.1."""
@@ -156,7 +159,17 @@ def check(config: ComparisonConfig, suite: Suite) -> None:
   suite.network(config.baseline_model, '--baseline-model')
   _validate.one_of('--shared', config.shared, _conventions(suite, config.model))
   suite.check_data(config.data)
-  methods.check_names(methods.expand(config.methods))
+  every = methods.expand(config.methods, val_batches=True)
+  methods.check_names(every, val_batches=True)
+  _validate.in_range(
+    '--val-share', config.val_share, 0, 1, open_low=True, open_high=True
+  )
+  learners = [name for name in every if name in methods.learner_names()]
+  if learners and config.layout != 'none':
+    raise ValueError(
+      f'--methods {learners[0]} and --layout {config.layout}: its step ahead '
+      'is not spread over devices; use --layout none.'
+    )
   _validate.one_of('--optimizer', config.optimizer, OPTIMIZERS)
   _validate.one_of('--route', config.route, ROUTES)
   _validate.one_of('--mode', config.mode, ('auto', 'unroll', 'vmap', 'map'))

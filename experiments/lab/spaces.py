@@ -50,6 +50,10 @@ _RULE_RATE = Range(0.0025, 0.25)
 #: A decade on each side of the default, or where the numbers are defined.
 SPACES: dict[str, dict[str, Range | Choice]] = {
   'aligned_mtl': {'scale_mode': Choice(('min', 'median', 'mean'))},
+  'auto_lambda': {
+    'learning_rate': Range(1e-5, 1e-3),
+    'inner_learning_rate': Range(0.01, 1.0),
+  },
   'balancer': {'decay': Choice((0.9, 0.99, 0.999))},
   'bmtl': {'temperature': Range(0.1, 10.0)},
   'cagrad': {'c': Range(0.05, 0.95, log=False)},
@@ -82,6 +86,10 @@ SPACES: dict[str, dict[str, Range | Choice]] = {
   'mgda': {'normalize': Choice(('none', 'l2', 'loss', 'loss+'))},
   'moco': {'learning_rate': Range(0.01, 1.0), 'decay': Range(0.001, 0.5)},
   'modo': {'learning_rate': Range(0.01, 1.0)},
+  'moml': {
+    'learning_rate': Range(1e-4, 1e-2),
+    'inner_learning_rate': Range(0.01, 1.0),
+  },
   'nash_mtl': {'max_norm': Range(0.1, 10.0)},
   'pbi': {'penalty': Range(0.5, 50.0)},
   'pcd': {'tau': Range(0.002, 0.2)},

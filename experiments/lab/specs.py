@@ -9,7 +9,13 @@ from typing import Any
 import jax
 import optax
 
-from experiments.lab import diagnose, methods, optimizers, spaces
+from experiments.lab import (
+  diagnose,
+  methods,
+  optimizers,
+  spaces,
+  val_batches,
+)
 from experiments.lab.optimizers import make_schedule
 from experiments.lab.problem import SINGLE, Problem
 from experiments.lab.runs import RunSpec
@@ -24,7 +30,7 @@ def methods_of(
 ) -> tuple[str, ...]:
   """What is compared: each task alone, if wanted, then the methods."""
   single = [f'{SINGLE}{task}' for task in tasks] if config.baselines else []
-  return (*single, *methods.expand(config.methods))
+  return (*single, *methods.expand(config.methods, val_batches=True))
 
 
 def make_specs(
@@ -35,6 +41,7 @@ def make_specs(
   layout: Layout | None,
   *,
   mode: str,
+  held_out: val_batches.HeldOut | None = None,
   trial: spaces.Trial = spaces.DEFAULTS,
   seeds: Sequence[int] | None = None,
   probe: diagnose.Probe | None = None,
@@ -49,6 +56,7 @@ def make_specs(
     found: the data.
     layout: how a run is spread over devices; None: it is not.
     mode: how a step's T backward passes run.
+    held_out: the training data of a method that learns on validation batches.
     trial: hyper-parameters of the method.
     seeds: those of the runs; None: as many as the options say.
     probe: measured inside training; see `diagnose.make_probes`.
@@ -95,6 +103,11 @@ def make_specs(
     mode=mode,
     layout=layout,
   )
+  facts = {'learning_rate': rate} if config.tune else {}
+  if held_out is not None:
+    step = val_batches.on_pairs(step)
+    facts |= {'val_examples': held_out.num_examples}
+    probe = probe and val_batches.of_training(probe)
 
   def make(seed):
     init_fn = lambda: problem.start(step, jax.random.key(seed))
@@ -103,7 +116,8 @@ def make_specs(
   def batches(seed):
     size, augment = config.batch_size, config.augment
     if layout is None:
-      return found.batches(size, seed, tasks=problem.tasks, augment=augment)
+      batches_of = (found if held_out is None else held_out).batches
+      return batches_of(size, seed, tasks=problem.tasks, augment=augment)
     rows = layout.local_rows(size)
     own = found.batches(size, seed, rows, augment=augment)
     return ShardedBatches(own, layout, size)
@@ -133,7 +147,7 @@ def make_specs(
       num_steps=steps,
       steps_per_epoch=per_epoch,
       batch_size=examples,
-      facts={'learning_rate': rate} if config.tune else {},
+      facts=facts,
     )
     for seed in (range(config.seeds) if seeds is None else seeds)
   ]

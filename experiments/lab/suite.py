@@ -68,6 +68,34 @@ class Data:
       augment=self.augment if augment else None,
     )
 
+  def split_train(self, share: float, seed: int) -> tuple[Data, Data]:
+    """The data twice, the training examples in the one or in the other.
+
+    The other splits are in both.
+
+    Args:
+      share: of the training examples that the second has, drawn at random.
+      seed: of the draw.
+
+    Raises:
+      ValueError: batches are made in a way of their own, which this does not
+        know.
+    """
+    own = type(self)
+    if own.batches is not Data.batches and own.split_train is Data.split_train:
+      raise ValueError(
+        f'{own.__name__} makes its own batches, of which no part can be held '
+        'out: give it split_train, or leave out methods that learn their '
+        'weights on validation batches.'
+      )
+    second = rows_apart(self.num_examples('train'), share, seed)
+    return self._with_train(~second), self._with_train(second)
+
+  def _with_train(self, rows: np.ndarray) -> Any:
+    """The data with some of the training examples only."""
+    train = {name: x[rows] for name, x in self.splits['train'].items()}
+    return dataclasses.replace(self, splits={**self.splits, 'train': train})
+
   def num_examples(self, split: str) -> int:
     """Rows of a split."""
     return len(next(iter(self.splits[split].values())))
@@ -392,6 +420,12 @@ def _rounded(
     }
     for row, values in rows.items()
   }
+
+
+def rows_apart(count: int, share: float, seed: int) -> np.ndarray:
+  """Which of ``count`` rows are of a share drawn at random, ``(count,)``."""
+  order = np.random.default_rng([seed, count]).permutation(count)
+  return order < round(share * count)
 
 
 def first_rows(

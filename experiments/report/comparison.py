@@ -173,6 +173,24 @@ def _reading(summary: dict[str, Any], last_epochs: int = 0) -> list[str]:
   return lines
 
 
+def _held_out(results: Results) -> list[str]:
+  """Which methods were not trained on all training data, if any."""
+  found = {
+    run.method: int(run.values['val_examples'])
+    for run in results.runs
+    if 'val_examples' in run.values
+  }
+  if not found:
+    return []
+  count = max(found.values())
+  return [
+    f'Not trained on all training data: {", ".join(found)}. Their weights were '
+    f'learned on batches of {count} training examples held out for that '
+    f'(--val-share {results.config["val_share"]}), a second batch a step; they '
+    'made as many steps as the other methods, which were trained on all.'
+  ]
+
+
 def _render_page(
   results: Results, summary: dict[str, Any], pictures: list[Section]
 ) -> str:
@@ -191,6 +209,7 @@ def _render_page(
     reading=[
       *_reading(summary, results.config.get('last_epochs', 0)),
       tuning.in_words(results.config, summary['tuning']),
+      *_held_out(results),
     ],
     tuned=tuning.columns(summary['tuning']) if summary['tuning'] else None,
     beside=beside.columns(summary) if summary['beside'] else None,

@@ -25,6 +25,7 @@ from experiments.lab.suite import (
   mlp,
   names,
   pool_images,
+  rows_apart,
 )
 from experiments.lab.task import Measure, Task
 from mtljax import _validate
@@ -50,6 +51,7 @@ __all__ = [
   'mlp',
   'names',
   'pool_images',
+  'rows_apart',
 ]
 
 

@@ -28,6 +28,7 @@ from experiments.suites import (
   first_rows,
   names,
   pool_images,
+  rows_apart,
 )
 from mtljax import data, models
 from mtljax.metrics import Accuracy
@@ -78,6 +79,17 @@ class OfficeData(Data):
       batch_size=self.counted(batch_size, chosen),
       seed=seed,
     )
+
+  def split_train(
+    self, share: float, seed: int
+  ) -> tuple[OfficeData, OfficeData]:
+    """As of `Data`; the share is that of the images of every domain."""
+    domains = self._domains()
+    second = np.zeros(len(domains), bool)
+    for place in range(len(self.tasks)):
+      of_this = domains == place
+      second[of_this] = rows_apart(np.sum(of_this), share, seed)
+    return self._with_train(~second), self._with_train(second)
 
   def steps_per_epoch(
     self, batch_size: int, tasks: Sequence[str] | None = None

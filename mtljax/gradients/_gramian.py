@@ -13,7 +13,7 @@ import numpy as np
 from mtljax import _labels, _tree
 from mtljax._jaxprs import canonical_convolutions
 from mtljax.gradients import _layerwise
-from mtljax.gradients._passes import Passes
+from mtljax.gradients._passes import Passes, map_tasks
 from mtljax.gradients._pullback import Pullback
 
 
@@ -70,6 +70,40 @@ def gramian_and_combine(
     return gramian, pullback.combined
   gramian, combined = _of_tasks(pullback, passes, marked)
   return gramian, combined or pullback.combined
+
+
+def of_mixtures(
+  pullback: Pullback,
+  passes: Passes,
+  marked: Sequence[bool],
+  mixtures: jax.Array,
+) -> tuple[jax.Array, Callable[[jax.Array], list[jax.Array]]]:
+  """As `gramian_and_combine`, every task with the gradient of its average.
+
+  One backward pass an average, whose gradients are kept.
+
+  Args:
+    pullback: the pass.
+    passes: how the backward passes run.
+    marked: the shared leaves to take it over.
+    mixtures: shares of the tasks in each average, ``(K, T)``.
+
+  Returns:
+    The Gramian ``(T, T)``, and ``combined(weights)`` for weights that are the
+    same within an average.
+  """
+  shares = mixtures.astype(pullback.losses.dtype)
+  rows = map_tasks(pullback.combined, shares, len(shares), passes)
+  small = _tree.gramian_of(_pick(rows, marked))
+  within = (mixtures > 0).astype(small.dtype)
+  # Each entry is one of the small one, or 0 for absent tasks.
+  gramian = within.T @ small @ within
+
+  def combined(weights):
+    total = within.astype(weights.dtype) @ weights
+    return [_tree.combine_leaf(total, row) for row in rows]
+
+  return gramian, combined
 
 
 def _of_tasks(pullback, passes, marked, tasks=None):

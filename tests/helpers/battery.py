@@ -243,6 +243,11 @@ METHODS = [
   method('mgda', 'equivariant linear', normalize='loss+'),
   method('cagrad', 'equivariant linear'),
   method('cagrad', 'equivariant linear', rescale='c_squared'),
+  Method(
+    'cagrad',
+    claims=frozenset({'linear'}),
+    by_size={'subset': lambda num_tasks: max(num_tasks - 2, 1)},
+  ),
   method('conic_grad', 'equivariant linear'),
   method('conic_grad', 'equivariant linear', c=0.95),
   method('epo', 'equivariant linear'),

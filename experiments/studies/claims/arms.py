@@ -21,12 +21,14 @@ class Arm:
     log: whether tasks are trained on the logarithm of their losses.
     route: see `mtljax.training.make_train_step`.
     rate: times the study's learning rate.
+    min_tasks: where there are fewer it is not trained.
   """
 
   make: Callable[..., Any]
   log: bool = False
   route: str = 'auto'
   rate: float = 1.0
+  min_tasks: int = 2
 
 
 def _with(name: str, **options: Any) -> Callable[..., Any]:
@@ -74,6 +76,8 @@ ARMS: dict[str, Arm] = {
   'pcgrad': Arm(_with('pcgrad')),
   'imtl_g': Arm(_with('imtl_g')),
   **{name: Arm(_with('cagrad', c=c)) for name, c in RADII.items()},
+  # A third of six tasks; of two there is nothing to leave out.
+  'cagrad_fast': Arm(_with('cagrad', c=0.5, subset=2), min_tasks=4),
   'nash': Arm(_with('nash_mtl')),
   'nash_10': Arm(_held(10)),
   'nash_50': Arm(_held(50)),

@@ -234,6 +234,7 @@ def make_groups(
   problems = {log: problem_of(log) for log in (False, True)}
   probe = make_probe(problems[False], widths)
   names = arms.ROBUST if name in (NOISY, RARE) else config.arms
+  names = [x for x in names if len(suite.tasks) >= arms.ARMS[x].min_tasks]
   return (
     suite,
     data,

@@ -27,6 +27,7 @@ from experiments.lab import (
   command,
   comparison,
   diagnose,
+  methods,
   presets,
   specs,
   study,
@@ -120,7 +121,7 @@ def options_of(
   options = comparison.ComparisonConfig(
     tasks=suite.task_names,
     model=config.models[0],
-    methods=config.methods,
+    methods=methods.expand(config.methods),
     scores=(1.0,) * len(suite.tasks),
     seeds=config.seeds,
     epochs=config.epochs,
@@ -166,6 +167,7 @@ def check(config: RobustnessConfig) -> None:
     check_distinct(option, values)
     for value in values:
       _validate.one_of(f'--{option}', value, known)
+  methods.check_names(methods.expand(config.methods))
   comparison.check(options_of(config, suite), suite)
   _validate.one_of('--scale', config.scale, ('cifar', 'imagenet'))
   check_counts(config, ('draws', 'refit_epochs', 'min_seeds'))

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 from mtljax import _labels, _tree
 from mtljax._jaxprs import canonical_convolutions
@@ -224,7 +225,7 @@ def _weighted_update(
   return pullback.split.merge(_aggregate.clip(conventions, shared), own)
 
 
-def _gramian_and_combine(plan, pullback):
+def _gramian_and_combine(plan, pullback, state, mask):
   """The Gramian, if the method reads it, and how to weigh the shared leaves."""
   if 'gramian' not in plan.base.needs:
     return None, pullback.combined
@@ -234,6 +235,15 @@ def _gramian_and_combine(plan, pullback):
     found = pullback.gramian(plan.base.gramian_labels, plan.chunk_size)
     return found, pullback.combined
   marked = _gramian.marked_leaves(pullback, plan.base.gramian_labels)
+  mixtures = plan.mixtures
+  if mixtures is not None:
+    present = jnp.ones(pullback.losses.shape, bool) if mask is None else mask
+    return _gramian.of_mixtures(
+      pullback,
+      plan.passes,
+      marked,
+      mixtures(state.weighting_state, present),
+    )
   return _gramian.gramian_and_combine(
     pullback, plan.passes, marked, plan.chunk_size
   )
@@ -333,7 +343,7 @@ def _by_rows(plan, pullback, state, cross, hypergradient, mask):
 
 def _by_weights(plan, pullback, state, cross, hypergradient, mask):
   """The update by weights and weighted passes; no task's gradient is kept."""
-  gramian, combined = _gramian_and_combine(plan, pullback)
+  gramian, combined = _gramian_and_combine(plan, pullback, state, mask)
   stats = TaskStats(
     losses=pullback.losses,
     gramian=gramian,

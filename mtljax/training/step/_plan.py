@@ -59,6 +59,15 @@ class Plan:
   layout: Layout | None
   sample_fn: Callable[..., jax.Array] | None = None
 
+  @property
+  def mixtures(self) -> Callable[[Any, jax.Array], jax.Array] | None:
+    """Averages of tasks that stand for all of them here; None: each is seen."""
+    rule = self.base.weighting
+    if rule is None or self.route != 'gramian':
+      return None
+    whole = (self.chunk_size, self.layout, self.sample_fn)
+    return rule.mixtures if all(x is None for x in whole) else None
+
   def averages(self, what: Accumulate) -> bool:
     """Whether that is averaged over parts of the batch."""
     return self.microbatch_size is not None and self.accumulate == what

@@ -53,6 +53,14 @@ def only_jacobian(method: Aggregator) -> bool:
   return method.conventions.nonfinite == 'drop_task'
 
 
+def _mixes(method: Aggregator) -> bool:
+  """Whether the rule sees some tasks only in averages with others."""
+  rule = method.weighting
+  if rule is not None and rule.reuse is not None:
+    rule = rule.reuse.weighting
+  return rule is not None and rule.mixtures is not None
+
+
 def choose_route(
   method: Aggregator, route: Route, fun: LossFn, spread: bool = False
 ) -> str:
@@ -77,6 +85,8 @@ def choose_route(
     return 'losses'
   if route == 'auto':
     one_pass = _pullback.has_one_pass(fun)
+    if _mixes(base) and not (needs_rows or spread):
+      return 'gramian'
     if 'gramian' in base.needs and one_pass and not (needs_rows or spread):
       return 'layerwise'
     if needs_rows or 'gramian' in base.needs:

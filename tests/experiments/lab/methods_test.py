@@ -19,10 +19,12 @@ def test_every_name_builds(name):
 def test_all_is_every_method_once():
   names = methods.expand(['flat_mgda', 'all', 'mean'])
   assert names[0] == 'flat_mgda'
-  # Steps of experiments get no validation batch.
+  # Most studies have no validation batch.
   assert sorted(names[1:]) == [
     m.name for m in mtl.methods() if 'hypergradient' not in m.needs
   ]
+  every = methods.expand(['all'], val_batches=True)
+  assert list(every) == [m.name for m in mtl.methods()]
   assert methods.expand(['mean', 'mgda', 'mean']) == ('mean', 'mgda')
 
 
@@ -60,7 +62,7 @@ def test_unknown_name_lists_the_closest():
 
 
 @pytest.mark.parametrize('name', ['auto_lambda', 'moml'])
-def test_methods_that_need_validation_batches_are_refused(name):
-  assert name not in methods.method_names()
+def test_studies_without_validation_batches_refuse_what_needs_them(name):
+  methods.check_names(['mgda', name], val_batches=True)
   with pytest.raises(ValueError, match=f'--methods={name} .*validation batch'):
     methods.check_names(['mgda', name])

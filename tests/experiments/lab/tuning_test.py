@@ -52,7 +52,9 @@ def rows_of(path):
     return list(csv.DictReader(file))
 
 
-@pytest.mark.parametrize('name', methods.plain_names())
+@pytest.mark.parametrize(
+  'name', methods.plain_names() + methods.learner_names()
+)
 def test_what_is_drawn_builds_every_method(name):
   for trial in spaces.draw_trials(name, 3, 4):
     options = dict(trial.options)
@@ -64,7 +66,7 @@ def test_what_is_drawn_builds_every_method(name):
 
 
 def test_all_names_of_spaces_are_methods():
-  assert spaces.SPACES.keys() <= set(methods.plain_names())
+  assert spaces.SPACES.keys() <= set(methods.method_names())
 
 
 def test_trials_are_the_same_each_time_and_share_their_rates():

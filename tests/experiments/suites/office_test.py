@@ -61,6 +61,14 @@ def test_a_task_alone_sees_its_own_images_only(found):
   assert found.steps_per_epoch(12, ('dslr',)) == 46
 
 
+def test_a_share_of_every_domain_is_held_out(found):
+  kept, apart = found.split_train(0.25, 0)
+  for task, count in zip(COUNTS, (186, 93, 93), strict=True):
+    sizes = [(x.splits['train'][task] >= 0).sum() for x in (kept, apart)]
+    assert sizes == [count - round(count / 4), round(count / 4)]
+    assert (next(apart.batches(12, 0))[task] >= 0).sum() == 4
+
+
 def test_gradients_of_a_task_are_of_its_own_rows(found):
   """Without batch norm the others of a step do not count."""
   suite = find('office31')

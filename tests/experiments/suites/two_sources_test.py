@@ -202,3 +202,33 @@ def test_what_needs_one_batch_is_refused(data_dir, tmp_path, more, message):
 def test_other_studies_are_told_so(found):
   with pytest.raises(ValueError, match='only comparisons'):
     found.batches(8, seed=0)
+
+
+def test_a_share_of_every_source_is_held_out(found):
+  first, second = found.split_train(0.25, 0)
+  for name, part in found.parts.items():
+    whole = part.splits['train']
+    kept, apart = (x.parts[name].splits['train'] for x in (first, second))
+    count = len(whole[part.tasks[0]])
+    for key, x in whole.items():
+      assert len(apart[key]) == round(count / 4)
+      both = np.concatenate([kept[key], apart[key]])
+      flat = lambda x: np.sort(x.reshape(len(x), -1), axis=0)
+      np.testing.assert_array_equal(flat(both), flat(x))
+  assert first.num_examples('train') == 75
+  # Labels that a shorter source has no more of are missing here too.
+  assert (first.splits['train']['left'] >= 0).sum() == 75
+  assert first.splits['test'].keys() == found.splits['test'].keys()
+
+
+def test_weights_are_learned_on_batches_with_some_of_the_tasks(
+  data_dir, tmp_path
+):
+  argv = options(data_dir, tmp_path, '--tasks', 'left', 'dep_delay')
+  argv[1] = 'auto_lambda'
+  argv += ['--no-baselines', '--batch-size', '8', '--val-share', '0.3']
+  comparison.main(SUITE, 'two_sources', argv=argv)
+  with (tmp_path / 'results.csv').open() as file:
+    (row,) = csv.DictReader(file)
+  assert row['status'] == 'ok'
+  assert row['val_examples'] == '30'

@@ -192,6 +192,7 @@ def test_rules_on_planted_scores():
     'N3',
     'N4',
     'N5',
+    'C5',
     'B2',
     'EM3',
   }
@@ -202,11 +203,12 @@ def test_rules_on_planted_scores():
     'imtl_g': 49.0,
     'nash_50': 53.0,
     'nash_features': 58.0,
+    'cagrad_fast': 49.0,
     'sum_fast': 56.0,
     'emtl': 49.0,
   }
   found = outcomes(table_of(worse))
-  for name in ('S3', 'FG3', 'FG5', 'N3', 'N4', 'N5', 'B2', 'EM3'):
+  for name in ('S3', 'FG3', 'FG5', 'N3', 'N4', 'N5', 'C5', 'B2', 'EM3'):
     assert found[name] == FAILS, name
   few = outcomes(table_of(BEST), min_seeds=6)
   assert set(few.values()) == {UNDECIDED}
@@ -214,13 +216,30 @@ def test_rules_on_planted_scores():
 
 def test_a_claim_of_which_a_number_is_missing_does_not_hold():
   table = table_of(BEST)
-  for arm, claim in (('log_dwa', 'FG5'), ('fair_10', 'FG3'), ('dwa', 'S3')):
+  for arm, claim in (
+    ('log_dwa', 'FG5'),
+    ('fair_10', 'FG3'),
+    ('dwa', 'S3'),
+    ('cagrad_fast', 'C5'),
+  ):
     less = {
       problem: {name: x for name, x in runs.items() if name != arm}
       for problem, runs in table.items()
     }
     assert outcomes(table)[claim] == HOLDS
     assert outcomes(less)[claim] == UNDECIDED
+
+
+@pytest.mark.parametrize('count', [3, 6])
+def test_an_arm_with_too_few_tasks_is_left_out(monkeypatch, count):
+  made = lambda: planted.regressions(count)
+  monkeypatch.setitem(program.PLANTED, 'regression', made)
+  config = program.ClaimsConfig(
+    arms=('sum', 'cagrad_fast'), seeds=1, batch_size=16, data=DATA
+  )
+  _, _, groups = program.make_groups(config, 'regression', lambda text: None)
+  expected = ['regression.sum', 'regression.cagrad_fast']
+  assert [x[0].method for x in groups] == expected[: 1 if count < 4 else 2]
 
 
 def test_rules_on_weights():
