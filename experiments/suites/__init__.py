@@ -86,3 +86,18 @@ def find(name: str, option: str = '--suite') -> Suite:
   if not isinstance(found, Suite):
     raise ValueError(f'{option}={name!r} defines no SUITE.')
   return found
+
+
+def find_with(name: str, network: str) -> Suite:
+  """The suite of a name, with the tasks that are trained by default.
+
+  Args:
+    name: as of `find`, of the option ``--suite``.
+    network: that it must have.
+
+  Raises:
+    ValueError: there is none of the name, or it has no such network.
+  """
+  suite = find(name)
+  suite.network(network, option=f'the network that --suite {suite.name} lacks')
+  return suite.with_tasks(suite.default_tasks)

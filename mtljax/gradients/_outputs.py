@@ -22,7 +22,7 @@ def called(what: str, params: Any, args: tuple[Any, ...]) -> Iterator[None]:
   except Exception as error:
     given = ', '.join(_shapes(arg) for arg in (params, *args))
     more = ''
-    if isinstance(error, TypeError) and 'missing' in str(error):
+    if isinstance(error, TypeError) and 'required positional' in str(error):
       more = (
         ' With has_state=True a train step gives it the state of the model and '
         'a key too.'

@@ -17,6 +17,8 @@ Params = dict[str, Any]
 ModelState = dict[str, Any]
 
 TIED = 'tied'
+#: What a network is built by where LibMTL's differs from its paper's.
+DEFINITIONS = ('paper', 'libmtl')
 
 
 def _shapes(x: Any) -> Any:

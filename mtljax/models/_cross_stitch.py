@@ -12,8 +12,6 @@ import jax.numpy as jnp
 from mtljax import _validate
 from mtljax.models import _base, _streams
 
-DEFINITIONS = ('paper', 'libmtl')
-
 
 def near_identity(own: float) -> Callable[..., jax.Array]:
   """The initializer of units ``(..., T, T)``: a task's own, the rest alike."""
@@ -126,7 +124,7 @@ def cross_stitch(
     Misra et al., Cross-stitch Networks for Multi-task Learning, 2016,
     https://arxiv.org/abs/1604.03539
   """
-  _validate.one_of('definition', definition, DEFINITIONS)
+  _validate.one_of('definition', definition, _base.DEFINITIONS)
   _validate.in_range('own', own, 0, 1)
   make = functools.partial(
     CrossStitchTrunk,

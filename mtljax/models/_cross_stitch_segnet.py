@@ -12,8 +12,6 @@ from mtljax import _validate
 from mtljax.models import _base, _blocks, _cross_stitch, _segnet, layers
 from mtljax.models._streams import HeadOfStream
 
-DEFINITIONS = ('paper', 'mtan')
-
 
 class CrossStitchSegNetTrunk(nn.Module):
   """SegNets, one a task, with units between their stages.
@@ -140,7 +138,7 @@ def cross_stitch_segnet(
     Liu, Johns and Davison, End-to-End Multi-Task Learning with Attention, 2019,
     https://arxiv.org/abs/1803.10704
   """
-  _validate.one_of('definition', definition, DEFINITIONS)
+  _validate.one_of('definition', definition, _segnet.DEFINITIONS)
   _validate.in_range('own', own, 0, 1)
   _blocks.check_outputs(tasks, num_outputs)
   _segnet.check(widths, num_convs, norm, conv_impl)

@@ -16,7 +16,6 @@ from mtljax.models._ple import Levels, PLEHead
 
 #: The stem and the four stages, a level each.
 NUM_LEVELS = 5
-DEFINITIONS = ('paper', 'libmtl')
 
 
 class Images(nn.Module):
@@ -265,7 +264,7 @@ def ple_resnet(
     Tang et al., Progressive Layered Extraction (PLE), 2020,
     https://doi.org/10.1145/3383313.3412236
   """
-  _validate.one_of('definition', definition, DEFINITIONS)
+  _validate.one_of('definition', definition, _base.DEFINITIONS)
   towers = _towers(
     tasks, num_outputs, depth, width, head_features, norm, conv_impl
   )

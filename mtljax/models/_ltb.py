@@ -12,8 +12,6 @@ import jax.numpy as jnp
 from mtljax import _validate
 from mtljax.models import _base, _streams
 
-DEFINITIONS = ('paper', 'libmtl')
-
 
 class LTBTrunk(nn.Module):
   """Dilated residual networks, one a task, with branching between stages.
@@ -142,7 +140,7 @@ def ltb(
     Guo, Lee and Ulbricht, Learning to Branch for Multi-Task Learning, 2020,
     https://arxiv.org/abs/2006.01895
   """
-  _validate.one_of('definition', definition, DEFINITIONS)
+  _validate.one_of('definition', definition, _base.DEFINITIONS)
   _validate.in_range('temperature', temperature, 0, open_low=True)
   _validate.integer('steps_per_epoch', steps_per_epoch, 1)
   _validate.integer('warmup_epochs', warmup_epochs, 0)

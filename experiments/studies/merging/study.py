@@ -118,17 +118,6 @@ def presets_of(suite: str) -> dict[str, MergingConfig]:
   }
 
 
-def suite_of(config: MergingConfig) -> Suite:
-  """The suite, with the tasks that are trained by default.
-
-  Raises:
-    ValueError: there is none of the name, or multi_mlp does not fit it.
-  """
-  suite = suites.find(config.suite)
-  suite.network(NETWORK, option=f'the network that --suite {suite.name} lacks')
-  return suite.with_tasks(suite.default_tasks)
-
-
 def check(config: MergingConfig) -> None:
   """Raises ValueError for options that no study could be made of."""
   check_distinct('starts', config.starts)
@@ -148,7 +137,7 @@ def check(config: MergingConfig) -> None:
   )
   _validate.in_range('--learning-rate', config.learning_rate, 0, open_low=True)
   check_widths(config.hidden_sizes, config.head_sizes)
-  suite = suite_of(config)
+  suite = suites.find_with(config.suite, NETWORK)
   suite.check_data(config.data)
   if len(suite.tasks) < 2:
     raise ValueError(
@@ -313,7 +302,7 @@ def prepare(
 ) -> MergingSetting:
   """Everything that can be refused, before anything is written or trained."""
   check(config)
-  suite = suite_of(config)
+  suite = suites.find_with(config.suite, NETWORK)
   say = lambda text: console.print(text, markup=False)
   data = suite.read(config.data, config.batch_size, say)
   if not data.spread:

@@ -138,15 +138,14 @@ def suite_of(config: OptimizerConfig) -> Suite:
     ValueError: there is none of the name, multi_mlp does not fit it, or its
       tasks are not scored alike, higher being better.
   """
-  suite = suites.find(config.suite)
-  suite.network(NETWORK, option=f'the network that --suite {suite.name} lacks')
+  suite = suites.find_with(config.suite, NETWORK)
   scores = {task.score.name for task in suite.tasks}
   if len(scores) > 1 or not suite.tasks[0].score.higher_is_better:
     raise ValueError(
       f'--suite={config.suite!r} is scored by {", ".join(sorted(scores))}: '
       'this study takes tasks with one score of which more is better.'
     )
-  return suite.with_tasks(suite.default_tasks)
+  return suite
 
 
 def check(config: OptimizerConfig) -> None:

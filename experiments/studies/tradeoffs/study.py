@@ -36,7 +36,7 @@ from experiments.lab.options import (
 )
 from experiments.lab.problem import Problem, make_problem
 from experiments.lab.runs import RunSpec
-from experiments.lab.suite import Data, Suite, Widths, check_widths
+from experiments.lab.suite import Data, Widths, check_widths
 from experiments.studies.tradeoffs import curves
 from experiments.studies.tradeoffs.claims import CURVES, NAME, NETWORKS
 from mtljax import _validate
@@ -114,17 +114,6 @@ def presets_of(suite: str) -> dict[str, TradeoffsConfig]:
   }
 
 
-def suite_of(config: TradeoffsConfig) -> Suite:
-  """The suite, with the tasks that are trained by default.
-
-  Raises:
-    ValueError: there is none of the name, or multi_mlp does not fit it.
-  """
-  suite = suites.find(config.suite)
-  suite.network(NETWORK, option=f'the network that --suite {suite.name} lacks')
-  return suite.with_tasks(suite.default_tasks)
-
-
 def grid_of(config: TradeoffsConfig, num_tasks: int) -> np.ndarray:
   """The preferences, shape ``(K, T)``."""
   return mtl.pareto.grid(num_tasks, config.parts, inset=config.inset)
@@ -144,7 +133,7 @@ def check(config: TradeoffsConfig) -> None:
   for name in ('learning_rate', 'concentration'):
     _validate.in_range(flag(name), getattr(config, name), 0, open_low=True)
   check_widths(config.hidden_sizes, config.head_sizes)
-  suite = suite_of(config)
+  suite = suites.find_with(config.suite, NETWORK)
   suite.check_data(config.data)
   if len(suite.tasks) < 2:
     raise ValueError(
@@ -223,7 +212,7 @@ def prepare(
 ) -> study.Study:
   """Everything that can be refused, before anything is written or trained."""
   check(config)
-  suite = suite_of(config)
+  suite = suites.find_with(config.suite, NETWORK)
   network = suite.network(NETWORK)
   grid = grid_of(config, len(suite.tasks))
   widths = Widths(
