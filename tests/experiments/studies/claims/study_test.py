@@ -108,7 +108,7 @@ def test_the_page_is_made_again_and_the_study_goes_on(small):
   assert summary['scores'][0]['score']['mean'] == pytest.approx(
     100 * np.mean(explained)
   )
-  assert len(summary['verdicts']) == 17
+  assert len(summary['verdicts']) == 18
   folder = small.out / 'runs/regression@4.slaw/seed_1'
   (folder / files.RESULT).unlink()
   lab_study.run(small, study, QUIET)
