@@ -64,9 +64,14 @@ def matches(
       if any(regex.fullmatch(name) for name in both)
     }
     if not hits:
+      below = f'{single}/.*'
+      inside = any(re.fullmatch(below, name) for name in names)
+      hint = (
+        f' A pattern matches whole paths: {below!r} would.' if inside else ''
+      )
       raise ValueError(
         f'{what}={single!r} matches no parameter; the paths are '
-        f'{", ".join(names)}.'
+        f'{", ".join(names)}.{hint}'
       )
     found |= hits
   return found

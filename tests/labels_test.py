@@ -34,6 +34,7 @@ def test_labels_from_shapes_and_several_patterns():
   'spec, message',
   [
     (dict(shared='trunc/.*'), "shared='trunc/.*' matches no parameter"),
+    (dict(shared='trunk'), "whole paths: 'trunk/.\\*' would"),
     (dict(shared='trunk/.*'), "'heads_0/w' is matched by nothing"),
     (dict(shared='.*', tasks=['heads_0/.*']), "'heads_0/w' is matched by"),
     (dict(shared='trunk/.*', tasks=['heads_.*', 'x']), r"tasks\[1\]='x'"),
