@@ -118,7 +118,11 @@ def multipliers(
     enough = 4 * jnp.finfo(dtype).eps * (1 + jnp.abs(level))
     return (jnp.abs(lack) > enough) & (rounds < _ROUNDS) & jnp.any(used)
 
-  start = (jnp.zeros((), dtype), jnp.zeros((size + 1,), dtype), 1 - 0 * demand)
+  start = (
+    jnp.zeros((), dtype),
+    jnp.zeros((size + 1,), dtype),
+    jnp.ones_like(demand),
+  )
   _, x, _, _ = jax.lax.while_loop(go_on, solve, (*start, jnp.array(0)))
   total = jnp.sum(ones * x)
   x = jnp.where(total > 0, x / jnp.where(total > 0, total, 1), x)
@@ -134,22 +138,32 @@ def multipliers(
   return Multipliers(shares + poison, residual + poison)
 
 
-def _descended(plan: Plan, params: Any, batch: Any, weights: jax.Array) -> Any:
-  """The parameters after the inner steps on the weighted training losses."""
+def _descended(
+  plan: Plan, params: Any, batch: Any, weights: jax.Array, pull: Pullback, first
+) -> Any:
+  """The parameters after the inner steps on the weighted training losses.
+
+  The first is along ``first``, the gradient from ``pull``, the pass at them.
+  """
   rate = jnp.asarray(plan.inner_learning_rate, weights.dtype)
 
-  def descend(params):
-    pull = plan.pull(params, batch)
-    gradient = _tree.conjugate(pull.split.merge(pull.combined(weights), []))
+  def move(params, pull, gradient):
     return jax.tree.map(
       lambda p, g: p - _tree.scale_leaf(rate, g).astype(p.dtype),
       params,
-      gradient,
+      _tree.conjugate(pull.split.merge(gradient, [])),
     )
 
-  descend = canonical_convolutions(descend)
+  @canonical_convolutions
+  def descend(params):
+    pull = plan.pull(params, batch)
+    return move(params, pull, pull.combined(weights))
+
   return jax.lax.fori_loop(
-    0, plan.inner_steps, lambda _, params: descend(params), params
+    1,
+    plan.inner_steps,
+    lambda _, params: descend(params),
+    move(params, pull, first),
   )
 
 
@@ -163,7 +177,7 @@ def run_step(
   pull = plan.pull(state.params, batch)
   losses = pull.losses.astype(weights.dtype)
   lower = pull.combined(weights)
-  inner = _descended(plan, state.params, batch, weights)
+  inner = _descended(plan, state.params, batch, weights, pull, lower)
   after = _pullback.task_losses(plan.loss_fn, inner, (batch,), has_aux=False)
   gains = losses - after.astype(weights.dtype)
   by_learned = _learned.through_softmax(gains, weights)
