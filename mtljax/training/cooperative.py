@@ -23,7 +23,7 @@ import jax.numpy as jnp
 import optax
 from jax.typing import ArrayLike
 
-from mtljax import _params, _validate
+from mtljax import _validate
 from mtljax.training.step import _begin, _optimizer
 from mtljax.training.step._cooperative import (
   CHOICES,
@@ -39,7 +39,6 @@ from mtljax.training.step._cooperative import (
   Warmup,
   run_step,
 )
-from mtljax.training.step.state import TrainState
 from mtljax.training.step.train_step import TrainStep
 
 __all__ = ['joint_losses', 'loss_changes', 'make_cooperative_step']
@@ -312,23 +311,15 @@ def make_cooperative_step(
   )
 
   def init(params, *, key, model_state=None):
-    if model_state:
-      raise ValueError(
-        'model_state is not empty: sub-models keep no state besides parameters.'
-      )
-    params = models.checked(params)
-    _params.check_params(params)
-    _params.check_width(params)
-    params = jax.tree.map(lambda x: jnp.array(x, copy=True), params)
-    pairs = zip(plan.optimizers, params, strict=True)
-    return TrainState(
-      step=jnp.zeros((), jnp.int32),
-      params=params,
-      model_state={},
-      opt_state=tuple(_optimizer.init(tx, p) for tx, p in pairs),
-      method_state=(),
-      key=jax.random.split(key, 1)[0],
+    _begin.check_no_model_state(
+      model_state, 'sub-models keep no state besides parameters'
     )
+
+    def init_optimizers(params):
+      pairs = zip(plan.optimizers, params, strict=True)
+      return tuple(_optimizer.init(tx, p) for tx, p in pairs)
+
+    return _begin.first_state(init_optimizers, models.checked(params), (), key)
 
   def step(state, batch):
     _begin.check_state(state)

@@ -8,6 +8,7 @@ and parameters in one step that lowers both.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 import jax
@@ -80,8 +81,9 @@ def make_forum_step(
   in the dual problem; here :math:`\lambda` solves the dual of the one above.
 
   Costs a forward and backward pass of the training batch for each of
-  ``inner_steps`` and one more, T backward passes of the validation batch, and T
-  gradients in memory; beside these a quadratic program of T + 1 variables.
+  ``inner_steps``, a forward pass after them, T backward passes of the
+  validation batch, and T gradients in memory; beside these a quadratic program
+  of T + 1 variables.
 
   The state is a `mtljax.training.TrainState` whose ``method_state`` is a
   `ForumState`. The metrics, of the state before the step: ``losses`` and
@@ -164,6 +166,9 @@ def make_forum_step(
   )
 
   def init(params, *, key, model_state=None):
+    _begin.check_no_model_state(
+      model_state, 'this step takes losses without a state'
+    )
     start = jnp.zeros((num_tasks,), float)
     method_state = ForumState(
       learned=start,
@@ -171,9 +176,8 @@ def make_forum_step(
       shares=jnp.zeros_like(start),
       residual=_common.zero_residual(),
     )
-    return _begin.first_state(
-      plan.optimizer, params, method_state, key, model_state
-    )
+    init_optimizer = functools.partial(_optimizer.init, plan.optimizer)
+    return _begin.first_state(init_optimizer, params, method_state, key)
 
   def step(state, batch, val_batch=None):
     _begin.check_state(state)

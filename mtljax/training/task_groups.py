@@ -8,6 +8,7 @@ steps that are made anyway.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -234,13 +235,15 @@ def make_group_step(
   )
 
   def init(params, *, key, model_state=None):
+    _begin.check_no_model_state(
+      model_state, 'this step takes losses without a state'
+    )
     method_state = GroupState(
       affinity=jnp.zeros((num_tasks, num_tasks), float),
       groups=jnp.array(plan.first, copy=True),
     )
-    return _begin.first_state(
-      plan.optimizer, params, method_state, key, model_state
-    )
+    init_optimizer = functools.partial(_optimizer.init, plan.optimizer)
+    return _begin.first_state(init_optimizer, params, method_state, key)
 
   def step(state, batch):
     _begin.check_state(state)

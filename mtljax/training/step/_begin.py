@@ -1,18 +1,17 @@
-"""What steps share that are built without a method for the train step."""
+"""How steps begin: the number of tasks, the first state, what is refused."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from mtljax import _params, _validate
 from mtljax._types import MaskedBatch
 from mtljax.gradients import _pullback
 from mtljax.gradients._pullback import LossFn
-from mtljax.training.step import _optimizer
 from mtljax.training.step.state import TrainState
 
 
@@ -28,33 +27,43 @@ def num_tasks_of(loss_fn: LossFn, num_tasks: int | None) -> int:
 
 
 def first_state(
-  optimizer: optax.GradientTransformation,
+  init_optimizer: Callable[[Any], Any],
   params: Any,
   method_state: Any,
   key: jax.Array,
-  model_state: Any,
 ) -> TrainState:
   """The state before the first step, in buffers of its own.
 
   Raises:
-    TypeError: a parameter has no gradient, or is wider than jax keeps it.
-    ValueError: there is a model state.
+    TypeError: a parameter has no gradient, or is wider than jax keeps it, or
+      the key is none.
   """
-  if model_state:
-    raise ValueError(
-      'model_state is not empty: this step takes losses without a state.'
-    )
   _params.check_params(params)
   _params.check_width(params)
+  check_key(key)
   params = jax.tree.map(lambda x: jnp.array(x, copy=True), params)
   return TrainState(
     step=jnp.zeros((), jnp.int32),
     params=params,
     model_state={},
-    opt_state=_optimizer.init(optimizer, params),
+    opt_state=init_optimizer(params),
     method_state=method_state,
     key=jax.random.split(key, 1)[0],
   )
+
+
+def check_key(key: Any) -> None:
+  """Raises TypeError for what is no random key."""
+  if not hasattr(key, 'dtype'):
+    raise TypeError(
+      f'key={key!r} must be a random key, such as jax.random.key(0).'
+    )
+
+
+def check_no_model_state(model_state: Any, why: str) -> None:
+  """Raises ValueError for a state of a model."""
+  if model_state:
+    raise ValueError(f'model_state is not empty: {why}.')
 
 
 def check_state(state: Any) -> None:

@@ -260,10 +260,7 @@ def _init(plan: Plan, params: Any, model_state: Any, key: Any) -> TrainState:
   _params.check_no_module(params)
   _params.check_no_module(model_state, 'model_state')
   _params.check_width(params)
-  if not hasattr(key, 'dtype'):
-    raise TypeError(
-      f'key={key!r} must be a random key, such as jax.random.key(0).'
-    )
+  _begin.check_key(key)
   key, method_key = jax.random.split(key)
   # The step donates the state; what the caller passed in stays theirs.
   params, model_state = jax.tree.map(
