@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 import mtljax as mtl
-from experiments.lab.suite import SPLITS, Data, rows_apart
+from experiments.lab.suite import SPLITS, Data, rows_apart, with_train
 from mtljax import data as readers
 
 
@@ -84,15 +84,18 @@ class MixedData(Data):
 
   def split_train(self, share: float, seed: int) -> tuple[MixedData, MixedData]:
     """As of `Data`; the share is that of the examples of every part."""
+    apart = {}
+    for name, part in self.parts.items():
+      count = len(next(iter(part.splits['train'].values())))
+      apart[name] = rows_apart(count, share, seed)
 
     def those(second: bool) -> MixedData:
-      parts = {}
-      for name, part in self.parts.items():
-        train = part.splits['train']
-        apart = rows_apart(len(next(iter(train.values()))), share, seed)
-        kept = {key: x[apart == second] for key, x in train.items()}
-        splits = {**part.splits, 'train': kept}
-        parts[name] = dataclasses.replace(part, splits=splits)
+      parts = {
+        name: dataclasses.replace(
+          part, splits=with_train(part.splits, apart[name] == second)
+        )
+        for name, part in self.parts.items()
+      }
       return dataclasses.replace(self, splits=_splits_of(parts), parts=parts)
 
     return those(False), those(True)

@@ -93,8 +93,7 @@ class Data:
 
   def _with_train(self, rows: np.ndarray) -> Any:
     """The data with some of the training examples only."""
-    train = {name: x[rows] for name, x in self.splits['train'].items()}
-    return dataclasses.replace(self, splits={**self.splits, 'train': train})
+    return dataclasses.replace(self, splits=with_train(self.splits, rows))
 
   def num_examples(self, split: str) -> int:
     """Rows of a split."""
@@ -420,6 +419,14 @@ def _rounded(
     }
     for row, values in rows.items()
   }
+
+
+def with_train(
+  splits: Mapping[str, Mapping[str, np.ndarray]], rows: np.ndarray
+) -> dict[str, Mapping[str, np.ndarray]]:
+  """The splits with some of the training examples only."""
+  train = {name: x[rows] for name, x in splits['train'].items()}
+  return {**splits, 'train': train}
 
 
 def rows_apart(count: int, share: float, seed: int) -> np.ndarray:

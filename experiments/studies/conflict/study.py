@@ -101,9 +101,7 @@ def check(config: ConflictConfig) -> None:
       f'{", ".join(suites.available())}.'
     )
   for name in config.suite:
-    suite = suites.find(name)
-    suite.check_data(config.data)
-    suite.network(NETWORK, option=f'the network that --suite {name} lacks')
+    suites.find_with(name, NETWORK).check_data(config.data)
   check_counts(
     config, ('seeds', 'epochs', 'batch_size', 'log_every', 'min_seeds')
   )
