@@ -35,8 +35,7 @@ def parse(monkeypatch):
 
 
 @pytest.mark.parametrize('name', STUDIES)
-def test_every_option_can_be_given_again(parse, name, tmp_path):
-  """What a study is by default is what its options say, typed out."""
+def test_options_are_read_over_the_defaults(parse, name, tmp_path):
   default = parse(name)
   moved = parse(name, '--out', str(tmp_path), '--no-resume')
   assert (moved.out, moved.resume) == (tmp_path, False)
@@ -52,5 +51,8 @@ def test_help_names_the_command_and_a_wrong_preset_the_right_ones(
     parse(name, '--help')
   assert not end.value.code
   assert f'python -m experiments.{name}' in capsys.readouterr().out
-  with pytest.raises((SystemExit, ValueError)):
+  with pytest.raises((SystemExit, ValueError)) as refused:
     parse(name, '--preset', 'no_such_preset')
+  said = str(refused.value) + capsys.readouterr().err
+  # Where there are none, the option is not known.
+  assert getattr(parse(name), 'preset', '--preset') in said
