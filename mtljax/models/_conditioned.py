@@ -24,7 +24,10 @@ class PreferenceInput(nn.Module):
 
   Args:
     module: called as ``module(x, train=...)`` with x of shape
-      ``(B, ..., C + T)``.
+      ``(B, ..., C + T)``, or a tree with one array of floats, which is of it.
+
+  Raises:
+    ValueError: a tree has no array of floats, or more than one.
   """
 
   module: nn.Module
@@ -32,12 +35,32 @@ class PreferenceInput(nn.Module):
   @nn.compact
   def __call__(self, inputs: Inputs, *, train: bool = False) -> Any:
     """Maps ``(x, preference)``, shapes ``(B, ..., C)`` and ``(T,)``."""
-    x, preference = inputs
+    tree, preference = inputs
+    leaves, treedef = jax.tree.flatten(tree)
+    i = _place(tree)
+    x = jnp.asarray(leaves[i])
     more = jnp.broadcast_to(
       preference.astype(x.dtype).reshape(*[1] * (x.ndim - 1), -1),
       (*x.shape[:-1], preference.shape[-1]),
     )
-    return self.module(jnp.concatenate([x, more], axis=-1), train=train)
+    leaves[i] = jnp.concatenate([x, more], axis=-1)
+    return self.module(jax.tree.unflatten(treedef, leaves), train=train)
+
+
+def _place(tree: Any) -> int:
+  """Which leaf a preference is put beside: the only one of floats."""
+  found = {
+    jax.tree_util.keystr(path, simple=True, separator='/'): i
+    for i, (path, x) in enumerate(jax.tree_util.tree_leaves_with_path(tree))
+    if jnp.issubdtype(x.dtype, jnp.floating)
+  }
+  if len(found) != 1:
+    named = f'has {", ".join(found)}' if found else 'has none'
+    raise ValueError(
+      f"inputs: how='input' puts a preference beside the one array of floats, "
+      f'and this tree {named}; take another way of with_preference.'
+    )
+  return next(iter(found.values()))
 
 
 class WeightInterpolation(nn.Module):
@@ -211,8 +234,8 @@ def with_preference(
   ================ ============================ ==============================
 
   Args:
-    model: the network; its trunk takes an array, and keeps no batch statistics
-      unless ``how='input'``.
+    model: the network; its trunk keeps no batch statistics unless
+      ``how='input'``, which needs one array of floats among its inputs.
     how: see the table.
     rank: r of ``'low_rank'``.
 
@@ -222,7 +245,7 @@ def with_preference(
 
   Raises:
     ValueError: there is no such way, the rank is below 1, or, at
-      ``model.init``, the trunk has state.
+      ``model.init``, the trunk has state or ``'input'`` finds no place.
 
   Example:
     >>> import jax, jax.numpy as jnp

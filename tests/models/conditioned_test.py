@@ -77,6 +77,50 @@ def test_input_is_further_columns():
   np.testing.assert_allclose(features('input', preference), expected, rtol=1e-5)
 
 
+def columns():
+  """A trunk that reads a table's numbers and categories."""
+  return models.multi_mlp(
+    ('a', 'b'),
+    num_classes=2,
+    hidden_sizes=(7, 4),
+    encoder=models.EmbedColumns((3, 4), 2),
+  )
+
+
+ROWS = {'numeric': X, 'categorical': np.ones((5, 2), np.int32)}
+
+
+@HOWS
+def test_rows_of_several_columns_take_a_preference(how):
+  model = models.with_preference(columns(), how, rank=2)
+  params, state = model.init(jax.random.key(0), (ROWS, ONE))
+  outputs = model.apply(params, state, (ROWS, ONE))
+  assert [x.shape for x in outputs] == [(5, 2), (5, 2)]
+
+
+def test_a_preference_is_beside_the_numbers_of_rows():
+  model = models.with_preference(columns(), 'input')
+  params, state = model.init(jax.random.key(0), (ROWS, ONE))
+  found = model.apply_trunk(params, state, (ROWS, TWO), train=False)[0]
+  wide = {**ROWS, 'numeric': np.concatenate([X, np.tile(TWO, (5, 1))], axis=1)}
+  inner = columns().trunk
+  expected = inner.apply({'params': params['trunk']['module']}, wide)
+  np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+  ('rows', 'named'),
+  [
+    ({'categorical': ROWS['categorical']}, 'has none'),
+    ({'left': X, 'right': X}, 'left, right'),
+  ],
+)
+def test_inputs_without_one_place_for_a_preference_are_refused(rows, named):
+  model = models.with_preference(columns(), 'input')
+  with pytest.raises(ValueError, match=named):
+    model.init(jax.random.key(0), (rows, ONE))
+
+
 def test_interpolation_is_the_mean_of_weights():
   preference = np.array([0.3, 0.7], np.float32)
   members = made('interpolate')[1]['trunk']['members']
