@@ -18,6 +18,7 @@ from experiments.lab import (
   forecast,
   identity,
   methods,
+  optimizers,
   presets,
   spaces,
   study,
@@ -118,6 +119,9 @@ def prepare(
       config.tasks,
     )
 
+  # On a plateau a rate decides more than numbers do.
+  falls = config.schedule == optimizers.PLATEAU
+
   def specs_of(method, trial=spaces.DEFAULTS, seeds=None):
     key = trained[method]
     return make_specs(
@@ -130,6 +134,7 @@ def prepare(
       held_out=held_out if method in learners else None,
       trial=trial,
       seeds=seeds,
+      traced=seeds is not None and layout is None and not falls,
       probe=probes.get(key),
       pictures=None if layout is not None else suite.pictures,
     )
@@ -148,7 +153,15 @@ def prepare(
     num_tasks = {method: len(tasks) for method, (tasks, _) in trained.items()}
     return groups_of(
       tuning.search(
-        config.out, num_tasks, specs_of, config.tune, console, **options
+        config.out,
+        {
+          x: spaces.draw_trials(x, n, config.tune) for x, n in num_tasks.items()
+        },
+        specs_of,
+        console,
+        rungs=tuning.make_rungs(config.tune_by, config.tune, config.epochs),
+        mode=mode,
+        **options,
       )
     )
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import rich.console
 
-from experiments.lab import runs, study
+from experiments.lab import runs, study, tuning
 from experiments.report.tables import columns_of, render_columns
 
 #: Steps that are timed, after one that is not.
@@ -98,6 +98,7 @@ def show(
   console: rich.console.Console,
   *,
   trials: int = 0,
+  in_runs: float = 0.0,
 ) -> list[Forecast]:
   """Prints the grid of a study with what it will take.
 
@@ -105,7 +106,8 @@ def show(
     out: its folder.
     found: the study.
     console: where to.
-    trials: of each method before its runs, of a run's length.
+    trials: of each method before its runs.
+    in_runs: what these take, in runs.
 
   Returns:
     A `Forecast` a method, in order.
@@ -145,7 +147,7 @@ def show(
     one = sum(x.compile_seconds + x.steps * x.seconds for x in forecasts)
     console.print(
       f'Before them come {trials} trials of each method: at most '
-      f'{trials * one / 60:.1f} minutes more.',
+      f'{in_runs * one / 60:.1f} minutes more.',
       markup=False,
       highlight=False,
     )
@@ -157,6 +159,13 @@ def show_or_run(
 ) -> int:
   """`show` where the options say ``dry_run``, else `study.run`."""
   if config.dry_run:
-    show(config.out, found, console, trials=config.tune)
+    rungs = tuning.make_rungs(config.tune_by, config.tune, config.epochs)
+    show(
+      config.out,
+      found,
+      console,
+      trials=config.tune,
+      in_runs=tuning.in_runs(rungs),
+    )
     return 0
   return study.run(config, found, console)

@@ -7,6 +7,7 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import jax
 import optax
 
 import mtljax as mtl
@@ -84,7 +85,7 @@ def make_method(
   *,
   rho: float,
   gramian_labels: Any = None,
-  weights: Sequence[float] = (),
+  weights: Sequence[float] | jax.Array = (),
   scores: Sequence[float] = (),
   optimizer: Callable[..., optax.GradientTransformation] = optax.adam,
   learning_rate: optax.ScalarOrSchedule = 1e-3,
@@ -119,7 +120,7 @@ def make_method(
   prefix, plain = split_name(name)
   ones = (1.0,) * num_tasks
   given: dict[str, Any] = {
-    'fixed': {'weights': tuple(weights) or ones},
+    'fixed': {'weights': weights if len(weights) else ones},
     'pivrg': {'scores': tuple(scores) or ones},
     'krum': {'num_byzantine': 0},
     # As many as can be: the median.

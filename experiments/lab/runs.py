@@ -187,8 +187,16 @@ def run_specs(
 
   Returns:
     The rows. The time of a run is its share of that of all.
+
+  Raises:
+    ValueError: they differ in which numbers they have.
   """
   step = specs[0].step
+  named = {x.method: sorted(x.hparams) for x in specs}
+  if len({tuple(x) for x in named.values()}) > 1:
+    raise ValueError(
+      f'specs: their hparams are {named}; runs of one program have the same.'
+    )
   sweep = make_sweep(
     specs[0].build or (lambda _: step),
     {name: [x.hparams[name] for x in specs] for name in specs[0].hparams},

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, Literal
 
 from experiments.lab import devices, diagnose, methods, optimizers
 from experiments.lab.optimizers import OPTIMIZERS
@@ -61,6 +61,9 @@ class ComparisonConfig(
   """Trials of each method, and of each task alone, before its runs: its
   defaults and what is drawn at random, of learning rates and its own numbers;
   the best on validation is taken. 0: nothing is tuned."""
+  tune_by: Literal['random', 'halving'] = 'random'
+  """random: every trial is as long as a run; halving: all are short at first,
+  and the better half goes on for twice the epochs, again and again."""
   baselines: bool = free(True)
   """Train each task alone too, which delta-m is measured against."""
   epochs: int = 1
@@ -201,6 +204,11 @@ def check(config: ComparisonConfig, suite: Suite) -> None:
       raise ValueError(
         f'--tune {config.tune} and {flag(name)}: trials are chosen by their '
         'best state on validation, in one process; leave one of them out.'
+      )
+  if config.tune and config.tune_by == 'halving':
+    for name in ('tune', 'epochs'):
+      _validate.in_range(
+        f'--tune-by halving: {flag(name)}', getattr(config, name), 2
       )
   for name in ('weights', 'scores'):
     value = getattr(config, name)

@@ -118,6 +118,21 @@ class Trial(NamedTuple):
   rate: float = 1.0
   options: Mapping[str, Any] = {}
 
+  @property
+  def words(self) -> dict[str, str]:
+    """The options that decide the program."""
+    return {key: x for key, x in self.options.items() if isinstance(x, str)}
+
+  def numbers(self, learning_rate: float) -> dict[str, Any]:
+    """The others, and the rate, which is times ``learning_rate``."""
+    found = {k: x for k, x in self.options.items() if k not in self.words}
+    return {'learning_rate': self.rate * learning_rate, **found}
+
+  @property
+  def program(self) -> tuple[Any, ...]:
+    """Trials that agree in it differ in numbers alone."""
+    return *sorted(self.words.items()), *sorted(self.numbers(1.0))
+
 
 DEFAULTS = Trial()
 

@@ -44,6 +44,7 @@ def make_specs(
   held_out: val_batches.HeldOut | None = None,
   trial: spaces.Trial = spaces.DEFAULTS,
   seeds: Sequence[int] | None = None,
+  traced: bool = False,
   probe: diagnose.Probe | None = None,
   pictures: Callable[[Data, Any], Mapping[str, Any]] | None = None,
 ) -> list[RunSpec]:
@@ -59,6 +60,7 @@ def make_specs(
     held_out: the training data of a method that learns on validation batches.
     trial: hyper-parameters of the method.
     seeds: those of the runs; None: as many as the options say.
+    traced: whether they may share a program with runs of other trials.
     probe: measured inside training; see `diagnose.make_probes`.
     pictures: of the suite, kept of the first seed.
   """
@@ -67,45 +69,52 @@ def make_specs(
   per_epoch = found.steps_per_epoch(config.batch_size, problem.tasks)
   steps = config.epochs * per_epoch
   examples = found.counted(config.batch_size, problem.tasks)
-  rate, options = trial.rate * config.learning_rate, dict(trial.options)
-  schedule = make_schedule(
-    config.schedule,
-    rate,
-    steps,
-    every=config.decay_every * per_epoch,
-    factor=config.decay_factor,
-  )
-  optimizer = optimizers.with_weight_decay(
-    config.optimizer, config.weight_decay
-  )
-  plateau = optimizers.make_plateau(config, rate)
-  if plateau is not None:
-    optimizer = plateau.scaled(optimizer)
-  method = methods.make_method(
-    'sum_losses' if single else name,
-    num_tasks,
-    labels,
-    rho=options.pop('rho', config.rho),
-    gramian_labels=problem.sharings.gramian_labels,
-    weights=options.pop('weights', config.weights),
-    scores=config.scores,
-    optimizer=optimizer,
-    learning_rate=schedule,
-    options=options,
-  )
-  optimizers.check_takes(method, name, config.schedule)
-  step = make_train_step(
-    method,
-    optax.identity() if method.info.is_optimizer else optimizer(schedule),
-    problem.loss,
-    has_state=True,
-    route='auto' if single else config.route,
-    mode=mode,
-    layout=layout,
-  )
+  plateau = optimizers.make_plateau(config, trial.rate * config.learning_rate)
+
+  def build(hparams):
+    """The train step from the trial's numbers, which may be traced."""
+    options = trial.words | hparams
+    schedule = make_schedule(
+      config.schedule,
+      options.pop('learning_rate'),
+      steps,
+      every=config.decay_every * per_epoch,
+      factor=config.decay_factor,
+    )
+    optimizer = optimizers.with_weight_decay(
+      config.optimizer, config.weight_decay
+    )
+    if plateau is not None:
+      optimizer = plateau.scaled(optimizer)
+    method = methods.make_method(
+      'sum_losses' if single else name,
+      num_tasks,
+      labels,
+      rho=options.pop('rho', config.rho),
+      gramian_labels=problem.sharings.gramian_labels,
+      weights=options.pop('weights', config.weights),
+      scores=config.scores,
+      optimizer=optimizer,
+      learning_rate=schedule,
+      options=options,
+    )
+    optimizers.check_takes(method, name, config.schedule)
+    made = make_train_step(
+      method,
+      optax.identity() if method.info.is_optimizer else optimizer(schedule),
+      problem.loss,
+      has_state=True,
+      route='auto' if single else config.route,
+      mode=mode,
+      layout=layout,
+    )
+    return made if held_out is None else val_batches.on_pairs(made)
+
+  hparams = trial.numbers(config.learning_rate)
+  step = build(hparams)
+  rate = hparams['learning_rate']
   facts = {'learning_rate': rate} if config.tune else {}
   if held_out is not None:
-    step = val_batches.on_pairs(step)
     facts |= {'val_examples': held_out.num_examples}
     probe = probe and val_batches.of_training(probe)
 
@@ -148,6 +157,8 @@ def make_specs(
       steps_per_epoch=per_epoch,
       batch_size=examples,
       facts=facts,
+      build=build if traced else None,
+      hparams=hparams if traced else {},
     )
     for seed in (range(config.seeds) if seeds is None else seeds)
   ]

@@ -6,7 +6,7 @@ import dataclasses
 import math
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import rich.console
 
@@ -16,35 +16,75 @@ from experiments.report.tuning import CHOSEN, FOLDER
 
 #: Of all trials; none of the runs that are compared has it.
 SEED = 1000
+#: In `FOLDER`: the scores of all rungs but the last, where there are several.
+RUNGS = 'rungs.json'
+
+
+class Rung(NamedTuple):
+  """A part of tuning.
+
+  Attributes:
+    trials: how many of a method are in it, the best of the rung before.
+    share: of a run's steps that each has been trained for at its end.
+  """
+
+  trials: int
+  share: float
+
+
+def make_rungs(by: str, count: int, epochs: int) -> tuple[Rung, ...]:
+  """Of ``'random'`` one, of ``'halving'`` as many as can be halved.
+
+  In the last one trials are as long as a run that is compared; in the first
+  none is shorter than an epoch.
+  """
+  halved = by == 'halving' and count > 1
+  rungs = int(math.log2(min(count, epochs))) if halved else 0
+  return tuple(
+    Rung(-(-count // 2**k), 2.0 ** (k - rungs)) for k in range(rungs + 1)
+  )
+
+
+def in_runs(rungs: Sequence[Rung]) -> float:
+  """What a method's trials take, in runs of full length."""
+  return sum(
+    rung.trials * (rung.share - (rungs[i - 1].share if i else 0.0))
+    for i, rung in enumerate(rungs)
+  )
 
 
 def search(
   out: pathlib.Path,
-  methods: Mapping[str, int],
+  trials: Mapping[str, Sequence[spaces.Trial]],
   specs_of: Callable[..., list[runs.RunSpec]],
-  count: int,
   console: rich.console.Console,
+  *,
+  rungs: Sequence[Rung],
+  mode: str,
   **options: Any,
 ) -> dict[str, spaces.Trial]:
   """Tries hyper-parameters of all methods and chooses the best of each.
 
   A trial is a run of its own folder under ``tuning/``, which goes on where it
-  was stopped, and never looks at test data. The best is that of the highest
-  score on validation, the earlier one of two that tie; a trial whose loss is
-  not finite is never chosen, and where none is left the defaults are.
+  was stopped, and never looks at test data. Trials of a method that differ in
+  numbers alone share one program. The best is that of the highest score on
+  validation, the earlier one of two that tie; a trial whose loss is not finite
+  is never chosen, and where none is left the first is.
 
   Args:
-    out: the study's folder; it gets ``tuning/chosen.json``.
-    methods: how many tasks each is trained on.
+    out: the study's folder; it gets ``tuning/chosen.json``, and, of several
+      rungs, ``tuning/rungs.json``.
+    trials: by method, as many of each.
     specs_of: ``specs_of(method, trial, seeds)`` makes its runs.
-    count: trials a method, the defaults among them.
     console: where progress goes.
+    rungs: see `make_rungs`.
+    mode: how trials share a program, see `mtljax.training.make_sweep`.
     **options: of `runs.run_grid`.
 
   Returns:
     The hyper-parameters that were chosen, by method.
   """
-  trials = {x: spaces.draw_trials(x, n, count) for x, n in methods.items()}
+  folder = out / FOLDER
   specs = {
     name: [
       _as_trial(specs_of(name, trial, [SEED])[0], k)
@@ -53,18 +93,109 @@ def search(
     for name, listed in trials.items()
   }
   console.print(
-    f'tuning: {count} trials of each of {len(methods)} methods', markup=False
+    f'tuning: {rungs[0].trials} trials of each of {len(specs)} methods',
+    markup=False,
   )
-  groups = [[run] for listed in specs.values() for run in listed]
-  runs.run_grid(out / FOLDER, groups, console, mode='loop', **options)
+  scores = _read_scores(folder) if len(rungs) > 1 else {}
+  for i, rung in enumerate(rungs):
+    left = {
+      name: _leading(scores.get(name, []), i, rung.trials)
+      for name in specs
+      if len(scores.get(name, [])) <= i
+    }
+    groups = []
+    for name, ks in left.items():
+      short = {k: _until(specs[name][k], rung.share) for k in ks}
+      for run in short.values():
+        _reopen(folder, run)
+      groups += _programs(short, trials[name])
+    runs.run_grid(folder, groups, console, mode=mode, **options)
+    for name, ks in left.items():
+      found = [_score(_row(folder, specs[name][k])) for k in ks]
+      scores.setdefault(name, []).append(dict(zip(ks, found, strict=True)))
+    if len(rungs) > 1:
+      _write_scores(folder, scores)
   chosen, said = {}, {}
-  for name, listed in specs.items():
-    rows = [_row(out / FOLDER, run) for run in listed]
-    best = _best([_score(row) for row in rows])
-    chosen[name] = trials[name][best]
-    said[name] = _in_words(rows, trials[name], best)
-  files.write_json(out / FOLDER / CHOSEN, {'trials': count, 'methods': said})
+  rows = {
+    name: [_row(folder, run) for run in listed]
+    for name, listed in specs.items()
+  }
+  for name, listed in trials.items():
+    (best,) = _leading(scores[name], len(rungs), 1)
+    chosen[name] = listed[best]
+    said[name] = _in_words(rows[name], listed, best)
+  files.write_table(
+    folder / files.TABLE, [row for listed in rows.values() for row in listed]
+  )
+  files.write_json(
+    folder / CHOSEN,
+    {
+      'trials': rungs[0].trials,
+      'rungs': [rung._asdict() for rung in rungs],
+      'methods': said,
+    },
+  )
   return chosen
+
+
+def _leading(
+  scores: Sequence[Mapping[int, float]], rung: int, count: int
+) -> list[int]:
+  """The best trials of the rung before, in their own order."""
+  if rung == 0:
+    return list(range(count))
+  last = scores[rung - 1]
+  return sorted(sorted(last, key=lambda k: (-last[k], k))[:count])
+
+
+def _programs(
+  found: Mapping[int, runs.RunSpec], trials: Sequence[spaces.Trial]
+) -> list[list[runs.RunSpec]]:
+  """Runs of a method, those that differ in numbers alone together."""
+  groups: dict[Any, list[runs.RunSpec]] = {}
+  for k, run in found.items():
+    key = k if run.build is None else trials[k].program
+    groups.setdefault(key, []).append(run)
+  return list(groups.values())
+
+
+def _read_scores(folder: pathlib.Path) -> dict[str, list[dict[int, float]]]:
+  """By method, of each rung that has ended: its trials' scores."""
+  path = folder / RUNGS
+  if not path.exists():
+    return {}
+  return {
+    name: [
+      {int(k): -math.inf if x is None else x for k, x in rung.items()}
+      for rung in rungs
+    ]
+    for name, rungs in files.read_json(path).items()
+  }
+
+
+def _write_scores(
+  folder: pathlib.Path, scores: Mapping[str, Sequence[Mapping[int, float]]]
+) -> None:
+  found = {
+    name: [{k: _or_none(x) for k, x in rung.items()} for rung in rungs]
+    for name, rungs in scores.items()
+  }
+  files.write_json(folder / RUNGS, found)
+
+
+def _until(run: runs.RunSpec, share: float) -> runs.RunSpec:
+  """A run that ends after a share of its epochs, rounded up."""
+  epochs = math.ceil(share * run.num_steps / run.steps_per_epoch)
+  steps = epochs * run.steps_per_epoch
+  facts = {**run.facts, 'trained': steps}
+  return dataclasses.replace(run, num_steps=steps, facts=facts)
+
+
+def _reopen(folder: pathlib.Path, run: runs.RunSpec) -> None:
+  """Lets a run that has ended earlier go on."""
+  row = runs.finished(folder, run)
+  if row is not None and row.get('trained', run.num_steps) < run.num_steps:
+    (run.folder(folder) / files.RESULT).unlink()
 
 
 def _as_trial(run: runs.RunSpec, number: int) -> runs.RunSpec:
@@ -87,21 +218,21 @@ def _score(row: Mapping[str, Any]) -> float:
   return -math.inf if score is None or math.isnan(score) else float(score)
 
 
-def _best(scores: Sequence[float]) -> int:
-  return max(range(len(scores)), key=lambda k: (scores[k], -k))
+def _or_none(score: float) -> float | None:
+  return score if math.isfinite(score) else None
 
 
 def _in_words(
   rows: Sequence[Mapping[str, Any]], trials: Sequence[spaces.Trial], best: int
 ) -> dict[str, Any]:
-  finite = lambda score: score if math.isfinite(score) else None
   times = [row.get('wall_time') for row in rows]
   return {
     'chosen': best,
     'rate': trials[best].rate,
     'options': dict(trials[best].options),
-    'score': finite(_score(rows[best])),
-    'default_score': finite(_score(rows[0])),
+    'score': _or_none(_score(rows[best])),
+    'default_score': _or_none(_score(rows[0])),
+    'steps': sum(row.get('trained', 0) for row in rows),
     'failed': sum(not math.isfinite(_score(row)) for row in rows),
     'seconds': None if None in times else round(sum(times), 1),
   }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from experiments.report import files
@@ -21,6 +21,7 @@ _TITLES = (
   'score',
   'of defaults',
   'failed',
+  'steps',
   'seconds',
 )
 
@@ -66,6 +67,7 @@ def _row(name: str, found: dict[str, Any]) -> list[str]:
     _text(found['score']),
     _text(found['default_score']),
     str(found['failed']),
+    str(found.get('steps', '-')),
     _text(found['seconds']),
   ]
 
@@ -87,10 +89,25 @@ def in_words(config: Mapping[str, Any], found: dict[str, Any] | None) -> str:
     )
   if found is None:
     return 'Tuning has not ended.'
-  return (
+  text = (
     f'Every method, and every task alone, had {found["trials"]} trials: its '
     'defaults, and the rest at random, of learning rates within a decade and '
-    'of its own numbers. A trial trains as long as a run that is compared, '
-    'with a seed that none of these has; the one with the best score on '
+    'of its own numbers. '
+  )
+  if len(found.get('rungs', ())) > 1:
+    text += _of_rungs(found['rungs'])
+  else:
+    text += 'A trial trains as long as a run that is compared. '
+  return text + (
+    'Trials have a seed that no such run has; the one with the best score on '
     'validation is compared. Test data were not looked at.'
+  )
+
+
+def _of_rungs(rungs: Sequence[Mapping[str, Any]]) -> str:
+  first, *others = rungs
+  then = ', '.join(f'{x["trials"]} for {x["share"]:.3g}' for x in others)
+  return (
+    f'All had {first["share"]:.3g} of the length of a run that is compared, '
+    f'the best of them went on: {then} of it. '
   )

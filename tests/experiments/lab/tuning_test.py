@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.lab import comparison, methods, spaces
+from experiments.lab import comparison, methods, runs, spaces, tuning
 from experiments.lab.suite import Data
 from experiments.report import tuning as shown
 from experiments.suites import find
@@ -128,7 +128,7 @@ def test_chosen_numbers_reach_the_method(tmp_path, monkeypatch):
     return make(name, *args, **kwargs)
 
   best = spaces.Trial(0.5, {'c': 0.25})
-  monkeypatch.setattr('experiments.lab.tuning._best', lambda scores: 1)
+  monkeypatch.setattr(tuning, '_score', lambda row: -row['learning_rate'])
   monkeypatch.setattr(
     spaces, 'draw_trials', lambda *args: [spaces.DEFAULTS, best]
   )
@@ -152,10 +152,107 @@ def test_a_trial_that_is_not_finite_is_never_chosen(tmp_path, monkeypatch):
   assert found['default_score'] is None
 
 
+def test_trials_that_differ_in_numbers_share_a_program(tmp_path, monkeypatch):
+  sizes = []
+  together = runs.run_specs
+
+  def spy(out, specs, **options):
+    sizes.append([x.method for x in specs])
+    return together(out, specs, **options)
+
+  monkeypatch.setattr(runs, 'run_specs', spy)
+  more = ('--methods', 'cagrad', 'fixed', 'pcgrad', '--tune', '4')
+  run(tmp_path / 'together', *more)
+  words = [
+    x.options.get('reduction') for x in spaces.draw_trials('pcgrad', 2, 4)
+  ]
+  assert words == [None, 'sum', 'mean', 'mean']
+  assert sizes[:3] == [
+    [f'cagrad.trial_{k}' for k in range(1, 4)],
+    [f'fixed.trial_{k}' for k in range(1, 4)],
+    ['pcgrad.trial_2', 'pcgrad.trial_3'],
+  ]
+  monkeypatch.setattr(
+    tuning, '_programs', lambda found, trials: [[x] for x in found.values()]
+  )
+  run(tmp_path / 'apart', *more)
+  scores = [
+    [float(x['validation/score']) for x in rows_of(out / 'tuning/results.csv')]
+    for out in (tmp_path / 'together', tmp_path / 'apart')
+  ]
+  np.testing.assert_allclose(*scores, atol=0.02)
+
+
+HALVING = ('--tune', '5', '--tune-by', 'halving', '--epochs', '4')
+
+
+def test_rungs_halve_trials_and_double_epochs():
+  assert tuning.make_rungs('random', 8, 4) == ((8, 1.0),)
+  assert tuning.make_rungs('random', 0, 4) == ((0, 1.0),)
+  rungs = tuning.make_rungs('halving', 5, 4)
+  assert rungs == ((5, 0.25), (3, 0.5), (2, 1.0))
+  assert tuning.in_runs(rungs) == 5 / 4 + 3 / 4 + 2 / 2
+  assert tuning.make_rungs('halving', 8, 2) == ((8, 0.5), (4, 1.0))
+
+
+def test_the_better_half_goes_on(tmp_path, monkeypatch):
+  run(tmp_path / 'whole', *HALVING)
+  rows = rows_of(tmp_path / 'whole' / 'tuning' / 'results.csv')
+  trained = [int(x['trained']) for x in rows]
+  assert sorted(trained) == [3, 3, 6, 12, 12]
+  kept = json.loads((tmp_path / 'whole' / 'tuning' / 'rungs.json').read_text())
+  for rung, steps in zip(kept['cagrad'][:2], (3, 6), strict=True):
+    stays = {k: x for k, x in rung.items() if trained[int(k)] > steps}
+    assert min(stays.values()) >= max(
+      x for k, x in rung.items() if k not in stays
+    )
+  said = json.loads((tmp_path / 'whole' / 'tuning' / 'chosen.json').read_text())
+  assert said['methods']['cagrad']['steps'] == sum(trained)
+  assert (
+    'the best of them went on'
+    in (tmp_path / 'whole' / 'report.html').read_text()
+  )
+
+  together, calls = runs.run_grid, []
+
+  def stop(*args, **options):
+    calls.append(args)
+    if len(calls) == 2:
+      raise KeyboardInterrupt
+    return together(*args, **options)
+
+  monkeypatch.setattr(runs, 'run_grid', stop)
+  with pytest.raises((KeyboardInterrupt, SystemExit)):
+    run(tmp_path / 'parts', *HALVING)
+  run(tmp_path / 'parts', *HALVING)
+  again = rows_of(tmp_path / 'parts' / 'tuning' / 'results.csv')
+  same = ('method', 'trained', 'validation/score', 'best_step', 'resumed_from')
+  assert [[x[k] for k in same] for x in again] == [
+    [x[k] for k in same] for x in rows
+  ]
+
+
+def test_a_method_that_comes_later_has_rungs_of_its_own(tmp_path):
+  run(tmp_path, *HALVING)
+  kept = tmp_path / 'tuning' / 'rungs.json'
+  first = json.loads(kept.read_text())
+  before = {
+    path: path.stat().st_mtime_ns
+    for path in (tmp_path / 'tuning').rglob('result.json')
+  }
+  run(tmp_path, *HALVING, '--methods', 'cagrad', 'mgda')
+  found = json.loads(kept.read_text())
+  assert found['cagrad'] == first['cagrad']
+  assert [len(x) for x in found['mgda']] == [5, 3, 2]
+  assert all(path.stat().st_mtime_ns == x for path, x in before.items())
+
+
 def test_what_cannot_be_tuned_is_refused(tmp_path):
   for more in (
     ('--tune', '-1'),
     ('--tune', '2', '--last-epochs', '1'),
+    ('--tune', '2', '--tune-by', 'halving', '--epochs', '1'),
+    ('--tune', '1', '--tune-by', 'halving'),
   ):
     with pytest.raises(SystemExit, match='--tune'):
       run(tmp_path / 'x', *more)
