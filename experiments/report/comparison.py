@@ -56,7 +56,7 @@ def write_report(directory: str | pathlib.Path) -> dict[str, Any]:
   drawn = pictures.sections(directory, results)
   summary = summarize_results(results)
   summary['beside'] = beside.compare(results.config, summary)
-  summary['tuning'] = tuning.read(directory, results.config, summary['notes'])
+  summary['tuning'] = tuning.read(directory, summary['notes'])
   text = json.dumps(summary, indent=2, allow_nan=False, ensure_ascii=False)
   page = _render_page(
     results,

@@ -26,18 +26,13 @@ _TITLES = (
 )
 
 
-def read(
-  directory: pathlib.Path, config: Mapping[str, Any], notes: list[str]
-) -> dict[str, Any] | None:
+def read(directory: pathlib.Path, notes: list[str]) -> dict[str, Any] | None:
   """What was chosen; None where nothing was tuned, or not yet.
 
   Args:
     directory: of the study.
-    config: its ``config.json``.
     notes: gets a sentence where the file is damaged.
   """
-  if not config.get('tune'):
-    return None
   try:
     found = files.read_json(directory / FOLDER / CHOSEN)
     if not isinstance(found['methods'], dict):

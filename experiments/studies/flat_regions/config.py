@@ -13,6 +13,7 @@ from experiments.lab.options import (
   DataOptions,
   Options,
   check_counts,
+  check_distinct,
   flag,
   free,
 )
@@ -48,8 +49,10 @@ class FlatRegionsConfig(Options, diagnose.DiagnoseOptions):
   """Tests the claims of task-based flat regions (F-MTL)."""
 
   preset: str = free('quick')
-  """quick (a small problem, about twelve minutes on two cores) or paper (the
-  published protocol, for an accelerator). Other options override it."""
+  """quick (a small problem, about twelve minutes on two cores), adaptive (the
+  ascent, radius and norms of the authors' code on a small ResNet, learning
+  rates tried) or paper (the published protocol, for an accelerator). Other
+  options override it."""
   out: pathlib.Path = free(pathlib.Path('results/flat_regions'))
   """Folder for everything this run writes."""
   suite: str = 'digits'
@@ -85,6 +88,9 @@ class FlatRegionsConfig(Options, diagnose.DiagnoseOptions):
   """adam, adamw, sgd or momentum."""
   learning_rate: float = 1e-3
   """Of the optimizer; constant."""
+  learning_rates: tuple[float, ...] = ()
+  """Tried for each cell with a seed of its own, the one with the best state on
+  validation is taken; none: --learning-rate for all."""
   batch_size: int = 64
   """Examples a step."""
   rho: float = 0.05
@@ -135,6 +141,23 @@ def presets_of(suite: str) -> dict[str, FlatRegionsConfig]:
       sweep_rho=(0.01, 0.05, 0.1, 0.5),
       epochs=6,
       data=data,
+    ),
+    'adaptive': FlatRegionsConfig(
+      preset='adaptive',
+      suite=suite,
+      methods=('cagrad',),
+      forms=('plain', '2x', 'flat'),
+      single_task=False,
+      low_resource=(),
+      noisy=(),
+      sweep_methods=(),
+      epochs=8,
+      model='resnet' if suite == 'digits' else 'multi_mlp',
+      learning_rates=(3e-4, 1e-3, 3e-3),
+      rho=2.0,
+      ascent='adaptive',
+      norms='joint',
+      data=dataclasses.replace(data, num_train=2000),
     ),
     'paper': FlatRegionsConfig(
       preset='paper',
@@ -209,6 +232,10 @@ def check(config: FlatRegionsConfig) -> None:
   check_counts(config, ('seeds', 'epochs', 'batch_size', 'log_every'))
   check_counts(config, ('probe_batches', 'cost_rounds', 'min_seeds'))
   _validate.in_range('--learning-rate', config.learning_rate, 0, open_low=True)
+  for rate in config.learning_rates:
+    _validate.in_range('--learning-rates', rate, 0, open_low=True)
+  if config.learning_rates:
+    check_distinct('learning_rates', config.learning_rates)
   diagnose.check(config, config.batch_size)
   diagnose.check_network(config, config.model, network)
   check_widths(config.hidden_sizes, ())

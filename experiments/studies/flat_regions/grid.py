@@ -158,29 +158,30 @@ class Steps:
     self._mode = network.mode_of(config.mode)
     self._made: dict[Any, TrainStep] = {}
 
-  def get(self, entry: Entry) -> TrainStep:
-    """The step of an entry; its radius is an argument of the program."""
+  def get(self, entry: Entry, rate: float) -> TrainStep:
+    """The step of an entry; radius and rate are arguments of the program."""
     config = self._config
     form = 'plain' if entry.form == '2x' else entry.form
     key = (entry.base, form, entry.ascent if form != 'plain' else '')
     if key not in self._made:
       problem = self._problems[entry.tasks]
 
-      def build(rho):
+      def build(rho, rate):
         return make_train_step(
           make_method(config, entry, problem.labels, rho),
-          OPTIMIZERS[config.optimizer](config.learning_rate),
+          OPTIMIZERS[config.optimizer](rate),
           problem.loss,
           has_state=True,
           mode=self._mode,
         )
 
       @functools.partial(jax.jit, donate_argnums=0)
-      def step(state, batch, rho):
-        return build(rho).step(state, batch)
+      def step(state, batch, rho, rate):
+        return build(rho, rate).step(state, batch)
 
-      first = build(entry.rho)
+      first = build(entry.rho, rate)
       self._made[key] = TrainStep(first.init, step, first.route)
     init, step, route = self._made[key]
-    rho = jnp.float32(entry.rho)
-    return TrainStep(init, lambda state, batch: step(state, batch, rho), route)
+    numbers = jnp.float32(entry.rho), jnp.float32(rate)
+    take = lambda state, batch: step(state, batch, *numbers)
+    return TrainStep(init, take, route)

@@ -9,7 +9,7 @@ from typing import Any
 import rich.console
 
 from experiments.report import conflict as conflicts
-from experiments.report import files
+from experiments.report import files, tuning
 from experiments.report import verdicts as verdicts_
 from experiments.report.conflict import read_settings
 from experiments.report.results import (
@@ -50,8 +50,10 @@ def write_report(directory: pathlib.Path) -> dict[str, Any]:
   )
   verdicts = claims.verdicts(rows)
   tables = grid_tables.make_tables(rows, results.tasks)
+  tuned = tuning.read(directory, results.notes)
   summary = {
     'experiment': 'flat_regions',
+    'tuning': tuned,
     'preset': config['preset'],
     'score': rows.metric,
     'tasks': results.tasks,
@@ -69,13 +71,28 @@ def write_report(directory: pathlib.Path) -> dict[str, Any]:
     title=f'flat_regions on {data_of(config)}',
     lead=f'{results.finished} Preset: {config["preset"]}.',
     how=_how(results, rows),
-    tables=tables,
+    tables=[*tables, *_tuned(tuned)],
     sections=[
       *figures.sections(directory, results, rows),
       *conflicts.comparison(conflict),
     ],
     config=config,
   )
+
+
+def _tuned(found: Mapping[str, Any] | None) -> list[dict[str, Any]]:
+  """The learning rates that were chosen, where there was a choice."""
+  if found is None:
+    return []
+  return [
+    {
+      'title': 'Learning rates',
+      'text': 'The rate of each cell, in units of --learning-rate: of those '
+      'tried, with a seed that no run above has, the one with the best state '
+      'on validation.',
+      'columns': tuning.columns(found),
+    }
+  ]
 
 
 def print_tables(

@@ -23,7 +23,15 @@ from typing import Any
 import jax
 import rich.console
 
-from experiments.lab import command, diagnose, identity, presets, study
+from experiments.lab import (
+  command,
+  diagnose,
+  identity,
+  presets,
+  spaces,
+  study,
+  tuning,
+)
 from experiments.lab.problem import Problem, make_problem
 from experiments.lab.runs import RunSpec
 from experiments.lab.suite import Data, Widths
@@ -43,6 +51,7 @@ from experiments.studies.flat_regions.data import (
 )
 from experiments.studies.flat_regions.grid import Entry, Steps, entries
 from experiments.studies.flat_regions.probes import Probes, make_probes
+from mtljax.training import TrainStep
 
 NAME = 'flat_regions'
 COST_STEPS = 10
@@ -86,26 +95,54 @@ def prepare(
     )
   diagnosed = diagnose.make_probes(config, problems)
   steps = Steps(config, problems)
-  for entry in grid:
-    steps.get(entry)  # refuses what cannot be built
-  specs = [
-    make_spec(
-      config,
-      entry,
-      seed,
-      steps,
-      problems[entry.tasks],
-      probes[entry.tasks],
-      variants[entry.variant],
-      diagnosed.get(entry.tasks),
+  by_name = {entry.name: entry for entry in grid}
+
+  def specs_of(name, trial=spaces.DEFAULTS, seeds=range(config.seeds)):
+    entry = by_name[name]
+    return [
+      make_spec(
+        config,
+        entry,
+        seed,
+        steps.get(entry, trial.rate * config.learning_rate),
+        problems[entry.tasks],
+        probes[entry.tasks],
+        variants[entry.variant],
+        diagnosed.get(entry.tasks),
+      )
+      for seed in seeds
+    ]
+
+  def groups_of(chosen):
+    return tuple(
+      (run,)
+      for name in by_name
+      for run in specs_of(name, chosen.get(name, spaces.DEFAULTS))
     )
-    for entry in grid
-    for seed in range(config.seeds)
-  ]
+
+  def tune(console, **options):
+    trials = [
+      spaces.Trial(rate / config.learning_rate)
+      for rate in config.learning_rates
+    ]
+    return groups_of(
+      tuning.search(
+        config.out,
+        dict.fromkeys(by_name, trials),
+        specs_of,
+        console,
+        rungs=tuning.make_rungs('random', len(trials), config.epochs),
+        mode='loop',
+        **options,
+      )
+    )
+
+  groups = groups_of({})
+  specs = [run for group in groups for run in group]
   return study.Study(
     name=NAME,
     tasks=suite.task_names,
-    groups=tuple((spec,) for spec in specs),
+    groups=groups,
     facts={
       'score': suite.tasks[0].score.name,
       'cells': list(dict.fromkeys(spec.method for spec in specs)),
@@ -121,6 +158,7 @@ def prepare(
       'select': suite.score_of,
       'tensorboard': config.tensorboard,
     },
+    tune=tune if config.learning_rates else None,
     after=lambda: measure_costs(config, grid, specs),
   )
 
@@ -129,7 +167,7 @@ def make_spec(
   config: FlatRegionsConfig,
   entry: Entry,
   seed: int,
-  steps: Steps,
+  step: TrainStep,
   problem: Problem,
   probes: Probes,
   data: Data,
@@ -137,7 +175,6 @@ def make_spec(
 ) -> RunSpec:
   """One run. Runs of one seed share initialisation and order of the data."""
   train = data.splits['train']
-  step = steps.get(entry)
 
   def validate(state):
     found = problem.evaluate(state, 'validation')

@@ -268,9 +268,9 @@ def test_the_page_says_where_nothing_was_tuned(tmp_path):
   assert 'Nothing was tuned' in shown.in_words({}, None)
   assert 'not ended' in shown.in_words({'tune': 2}, None)
   notes = []
-  assert shown.read(tmp_path, {'tune': 2}, notes) is None
+  assert shown.read(tmp_path, notes) is None
   assert not notes
   (tmp_path / 'tuning').mkdir()
   (tmp_path / 'tuning' / 'chosen.json').write_text('{')
-  assert shown.read(tmp_path, {'tune': 2}, notes) is None
+  assert shown.read(tmp_path, notes) is None
   assert 'cannot be read' in notes[0]

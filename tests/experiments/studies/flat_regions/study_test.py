@@ -20,6 +20,7 @@ import pytest
 import rich.console
 
 from experiments.lab import presets
+from experiments.lab import study as lab_study
 from experiments.studies.flat_regions import config as configs
 from experiments.studies.flat_regions import data
 from experiments.studies.flat_regions import grid as grids
@@ -224,6 +225,9 @@ def test_presets_are_valid_and_name_cells_once(name):
   names = [entry.name for entry in grid]
   assert len(set(names)) == len(names)
   forms = {(e.base, e.form) for e in grid}
+  if name == 'adaptive':
+    assert forms == {('cagrad', x) for x in ('plain', '2x', 'flat')}
+    return
   assert ('mgda', 'direct_matched') in forms
   assert ('mean', 'direct') not in forms  # the same as flat
   assert ('cagrad', 'each') in forms
@@ -330,3 +334,47 @@ def test_loss_is_over_the_labels_there_are():
   np.testing.assert_allclose(found, wanted, rtol=1e-6)
   none, _ = loss_fn(logits, {'right': jnp.array([-1, -1, -1])})
   assert none == 0
+
+
+def test_learning_rates_are_chosen_for_each_cell(tmp_path, data_dir):
+  found = presets.parse(
+    FlatRegionsConfig,
+    PRESETS,
+    argv=[
+      str(x)
+      for x in options(
+        tmp_path,
+        data_dir,
+        '--low-resource',
+        '--learning-rates',
+        '1e-8',
+        '3e-3',
+      )
+    ],
+    prog='flat',
+  )
+  found = configs.complete(found)
+  quiet = rich.console.Console(quiet=True)
+  assert lab_study.run(found, program.prepare(found, quiet), quiet) == 0
+  said = json.loads((tmp_path / 'tuning' / 'chosen.json').read_text())
+  assert {name: x['rate'] for name, x in said['methods'].items()} == {
+    'cagrad': pytest.approx(3.0),
+    'flat_cagrad': pytest.approx(3.0),
+  }
+  spread = {
+    row['method']: float(row['validation/score']) for row in results(tmp_path)
+  }
+  trials = {
+    row['method']: float(row['validation/score'])
+    for row in results(tmp_path / 'tuning')
+  }
+  for name, score in spread.items():
+    assert trials[f'{name}.trial_0'] < score
+  assert 'Learning rates' in (tmp_path / 'report.html').read_text()
+
+
+def test_learning_rates_that_are_none_are_refused():
+  for rates in ((0.0,), (1e-3, 1e-3)):
+    config = dataclasses.replace(PRESETS['quick'], learning_rates=rates)
+    with pytest.raises(ValueError, match='--learning-rates'):
+      configs.check(config)
