@@ -53,12 +53,16 @@ def only_jacobian(method: Aggregator) -> bool:
   return method.conventions.nonfinite == 'drop_task'
 
 
-def _mixes(method: Aggregator) -> bool:
-  """Whether the rule sees some tasks only in averages with others."""
+def num_averages(method: Aggregator) -> int | None:
+  """Of how many a rule sees each task in one; None: it sees the tasks."""
   rule = method.weighting
   if rule is not None and rule.reuse is not None:
     rule = rule.reuse.weighting
-  return rule is not None and rule.mixtures is not None
+  if rule is None or rule.mixtures is None:
+    return None
+  state = jax.eval_shape(lambda: rule.init(method.num_tasks))
+  mask = jax.ShapeDtypeStruct((method.num_tasks,), bool)
+  return jax.eval_shape(rule.mixtures, state, mask).shape[0]
 
 
 def choose_route(
@@ -85,7 +89,8 @@ def choose_route(
     return 'losses'
   if route == 'auto':
     one_pass = _pullback.has_one_pass(fun)
-    if _mixes(base) and not (needs_rows or spread):
+    mixes = num_averages(base) is not None
+    if mixes and not (needs_rows or spread):
       return 'gramian'
     if 'gramian' in base.needs and one_pass and not (needs_rows or spread):
       return 'layerwise'

@@ -294,6 +294,9 @@ def _num_passes(
   if route == 'layerwise' and looked is not None:
     found = looked.passes_of_auto if name == 'auto' else looked.passes
     return found + ascent
+  averages = _routes.num_averages(_routes.base_of(method))
+  if route == 'gramian' and averages is not None:
+    return averages + ascent
   of_tasks = {'losses': 0, 'features': 0, 'jacobian': method.num_tasks - 1}
   return of_tasks.get(route, method.num_tasks) + 1 + ascent
 
@@ -308,6 +311,8 @@ def _reason(base: Aggregator, route: str) -> str:
     return 'it reads the gradient of one task a step'
   if _routes.only_jacobian(base):
     return "it needs the tasks' gradients themselves"
+  if route == 'gramian' and _routes.num_averages(base) is not None:
+    return 'it sees some tasks only in averages, each of one pass'
   if 'feature_norms' in base.needs:
     return 'it reads gradients at the features, which the heads give anyway'
   return {

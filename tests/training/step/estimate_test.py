@@ -228,3 +228,19 @@ def test_samples_that_are_no_tasks_are_refused():
     of_samples(mtl.modo(64))
   with pytest.raises(ValueError, match="tasks='both'"):
     estimate(mtl.mgda(2), sample_loss, array(2), X, tasks='both')
+
+
+def test_averages_of_tasks_have_a_pass_each():
+  def five(w, x):
+    return jnp.stack([jnp.mean((x @ w - t) ** 2) for t in range(5)])
+
+  found = estimate(mtl.cagrad(5, subset=2), five, array(8, 4), X)
+  assert found.route == 'gramian'
+  assert 'averages' in found.why
+  assert [found.row(x).passes for x in ('auto', 'gramian', 'jacobian')] == [
+    3,
+    3,
+    5,
+  ]
+  other = estimate(mtl.cagrad(5), five, array(8, 4), X)
+  assert other.row('gramian').passes == 6
