@@ -257,6 +257,13 @@ class Suite:
     preset = next(iter(self.presets.values()))
     return tuple(preset.get('tasks', self.task_names))
 
+  def default_network(self, preferred: str) -> str:
+    """That one, or where it is not among them that of its first preset."""
+    if preferred in self.networks:
+      return preferred
+    preset = next(iter(self.presets.values()))
+    return preset.get('model', next(iter(self.networks)))
+
   def tasks_of(self, chosen: Sequence[str]) -> tuple[Task, ...]:
     """Some tasks by name, in the order named."""
     by_name = {task.name: task for task in self.tasks}

@@ -18,6 +18,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import pathlib
+from typing import Any
 
 import jax
 import numpy as np
@@ -33,10 +34,11 @@ from experiments.lab.options import (
   check_distinct,
   flag,
   free,
+  override,
 )
 from experiments.lab.problem import Problem, make_problem
 from experiments.lab.runs import RunSpec
-from experiments.lab.suite import Data, Widths, check_widths
+from experiments.lab.suite import Data, Suite, Widths, check_widths
 from experiments.studies.tradeoffs import curves
 from experiments.studies.tradeoffs.claims import CURVES, NAME, NETWORKS
 from mtljax import _validate
@@ -56,8 +58,11 @@ class TradeoffsConfig(Options):
   out: pathlib.Path = free(pathlib.Path('results/tradeoffs'))
   """Folder for everything this run writes."""
   suite: str = 'digits'
-  """What is trained on: digits, census, flights, or another suite that
-  multi_mlp fits; its default tasks."""
+  """What is trained on: digits, census, flights, scenes, or another suite;
+  its default tasks."""
+  model: str = NETWORK
+  """A network of the suite; by default multi_mlp where it has it, else that of
+  its first preset."""
   curves: tuple[str, ...] = free(CURVES)
   """fixed (the grid of weights), cosmos, pbi, epo, pmtl and pmgda: a run a
   preference; input, interpolate, low_rank and hypernetwork: one network that
@@ -95,23 +100,56 @@ class TradeoffsConfig(Options):
   """The data set; digits are averaged over squares of two pixels."""
 
 
-def presets_of(suite: str) -> dict[str, TradeoffsConfig]:
-  """The presets, with the data options of a suite."""
-  pool = 2 if suite == 'digits' else 1
+#: What the quick preset of a suite has of its own.
+QUICK: dict[str, dict[str, Any]] = {
+  # Its networks have batch statistics, which three of the four ways refuse.
+  'scenes': {
+    'curves': ('fixed', 'cosmos', 'epo', 'pmgda', 'input'),
+    'parts': 2,
+    'steps': 60,
+    'batch_size': 8,
+    'seeds': 3,
+    'data.num_train': 256,
+    'data.num_validation': 32,
+    'data.num_test': 64,
+  },
+}
+
+
+def presets_of(name: str) -> dict[str, TradeoffsConfig]:
+  """The presets on a suite; if there is none, what is wrong is said later."""
+  pool = 2 if name == 'digits' else 1
   small = DataOptions(
     num_train=8000, num_validation=1000, num_test=4000, pool=pool
   )
+  model = NETWORK
+  if name in suites.available():
+    model = suites.find(name).default_network(NETWORK)
+  own = QUICK.get(name, {})
+  quick = TradeoffsConfig(suite=name, model=model, data=small)
   return {
-    'quick': TradeoffsConfig(suite=suite, data=small),
+    'quick': override(quick, own),
     'long': TradeoffsConfig(
       preset='long',
-      suite=suite,
+      suite=name,
+      model=model,
+      curves=own.get('curves', CURVES),
       parts=15,
       steps=3000,
       hidden_sizes=(128, 64),
       data=DataOptions(pool=pool),
     ),
   }
+
+
+def suite_of(config: TradeoffsConfig) -> Suite:
+  """The suite, with the tasks that are trained by default.
+
+  Raises:
+    ValueError: there is none of the name.
+  """
+  suite = suites.find(config.suite)
+  return suite.with_tasks(suite.default_tasks)
 
 
 def grid_of(config: TradeoffsConfig, num_tasks: int) -> np.ndarray:
@@ -133,7 +171,14 @@ def check(config: TradeoffsConfig) -> None:
   for name in ('learning_rate', 'concentration'):
     _validate.in_range(flag(name), getattr(config, name), 0, open_low=True)
   check_widths(config.hidden_sizes, config.head_sizes)
-  suite = suites.find_with(config.suite, NETWORK)
+  suite = suite_of(config)
+  refused = [x for x in config.curves if x in NETWORKS and x != 'input']
+  if suite.network(config.model).batch_statistics and refused:
+    raise ValueError(
+      f'--model={config.model!r} has batch statistics, which would be of other '
+      f'weights at every preference: leave {", ".join(refused)} out of '
+      '--curves, or take another network.'
+    )
   suite.check_data(config.data)
   if len(suite.tasks) < 2:
     raise ValueError(
@@ -212,8 +257,8 @@ def prepare(
 ) -> study.Study:
   """Everything that can be refused, before anything is written or trained."""
   check(config)
-  suite = suites.find_with(config.suite, NETWORK)
-  network = suite.network(NETWORK)
+  suite = suite_of(config)
+  network = suite.network(config.model)
   grid = grid_of(config, len(suite.tasks))
   widths = Widths(
     hidden_sizes=config.hidden_sizes, head_sizes=config.head_sizes

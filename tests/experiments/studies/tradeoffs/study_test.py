@@ -145,6 +145,13 @@ def test_claims_are_judged_whole():
   assert claims.volumes(found) == {}
 
 
+@pytest.mark.parametrize('name', ['digits', 'census', 'flights', 'scenes'])
+def test_every_suite_has_a_preset_that_can_be_run(name):
+  for config in program.presets_of(name).values():
+    program.check(config)
+  assert program.presets_of('scenes')['quick'].model == 'segnet'
+
+
 @pytest.mark.parametrize('curve', claims.RUNS)
 def test_methods_take_traced_preferences(curve):
   grid = program.mtl.pareto.grid(2, 2, inset=0.1)
@@ -172,6 +179,11 @@ def test_methods_take_traced_preferences(curve):
     ({'sweep': 'all'}, "--sweep='all'"),
     ({'steps': 0}, '--steps=0'),
     ({'suite': 'nowhere'}, "--suite='nowhere'"),
+    ({'model': 'segnet'}, "--model='segnet'"),
+    (
+      {'suite': 'scenes', 'model': 'segnet'},
+      'leave interpolate, low_rank, hypernetwork out',
+    ),
     ({'hidden_sizes': ()}, '--hidden-sizes is empty'),
   ],
 )
