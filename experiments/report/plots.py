@@ -265,6 +265,7 @@ def picture(
   *,
   ident: str,
   size: tuple[float, float] = (4.2, 2.7),
+  projection: str | None = None,
   overlay: Callable[[Place], str] | None = None,
 ) -> str:
   """Any one plot as an SVG element for inside an HTML page, as `draw` makes.
@@ -274,6 +275,7 @@ def picture(
     plot: draws on the axes that it is called with.
     ident: a prefix no other picture of the page has.
     size: width and height in inches.
+    projection: of the axes, ``'3d'`` for three dimensions.
     overlay: elements that are drawn over the plot, what moves for example, from
       a function that places points of the axes in the picture.
 
@@ -283,7 +285,7 @@ def picture(
   with mpl.rc_context(_STYLE):
     figure = Figure(figsize=size, layout='constrained')
     FigureCanvasSVG(figure)
-    axes = figure.subplots()
+    axes = figure.add_subplot(projection=projection)
     plot(axes)
     axes.set_title(_fit(title))
     element = svg.embed(figure, title, ident)

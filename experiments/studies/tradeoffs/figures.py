@@ -68,11 +68,11 @@ def _pair(means, pair, tasks, title):
 
 
 def _space(means, tasks, title):
-  def plot(axes):
-    place, figure = axes.get_subplotspec(), axes.figure
-    axes.remove()
-    axes = figure.add_subplot(place, projection='3d')
-    plots.pareto_front_3d(means, tasks, axes=axes)
-
   ident = f'{title.replace(" ", "-").lower()}-all-'
-  return picture(f'{title}: all', plot, ident=ident, size=SIZE)
+  return picture(
+    f'{title}: all',
+    lambda axes: plots.pareto_front_3d(means, tasks, axes=axes),
+    ident=ident,
+    size=SIZE,
+    projection='3d',
+  )

@@ -14,7 +14,7 @@ from experiments.lab import study as lab_study
 from experiments.report import __main__ as report_command
 from experiments.report import files
 from experiments.report.verdicts import FAILS, HOLDS, UNDECIDED
-from experiments.studies.tradeoffs import claims, curves
+from experiments.studies.tradeoffs import claims, curves, figures
 from experiments.studies.tradeoffs import study as program
 from experiments.suites import DataOptions
 from mtljax.diagnostics import hypervolume
@@ -134,6 +134,17 @@ def test_claims_on_planted_curves(shift, outcomes):
   assert [x.outcome for x in verdicts] == outcomes
   backwards = claims.claims(found, rays[::-1], 3)
   assert backwards[2].outcome == FAILS
+
+
+def test_three_tasks_are_drawn_in_pairs_and_in_space():
+  points = np.random.default_rng(0).uniform(size=(6, 3))
+  found = {name: {0: points, 1: points + 0.1} for name in ('fixed', 'input')}
+  drawn = figures.sections(found, ('a', 'b', 'c'))
+  assert [x.title for x in drawn] == ['A run a preference', 'One network']
+  for section in drawn:
+    assert len(section.panels) == 4
+    assert all('<svg' in panel for panel in section.panels)
+    assert f'{section.title}: all' in section.panels[-1]
 
 
 def test_claims_are_judged_whole():
