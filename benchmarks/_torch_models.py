@@ -177,6 +177,9 @@ class _SegNetHead(nn.Module):
 
 
 class _Attention(nn.Module):
+  # Whether as its two products: PyTorch's own has no batched derivative.
+  written_out = False
+
   def __init__(self, width, heads):
     super().__init__()
     self.heads = heads
@@ -185,9 +188,12 @@ class _Attention(nn.Module):
 
   def forward(self, x):
     split = lambda z: z.unflatten(-1, (self.heads, -1)).transpose(-3, -2)
-    mixed = F.scaled_dot_product_attention(
-      split(self.query(x)), split(self.key(x)), split(self.value(x))
-    )
+    q, k, v = split(self.query(x)), split(self.key(x)), split(self.value(x))
+    if self.written_out:
+      scores = q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5
+      mixed = scores.softmax(-1) @ v
+    else:
+      mixed = F.scaled_dot_product_attention(q, k, v)
     return self.out(mixed.transpose(-3, -2).flatten(-2))
 
 
@@ -341,6 +347,8 @@ class Training:
     # An engine hooks the modules, which must not slow the plain sum.
     by_engine = aggregator is not None and 'engine' in self.form
     self.engine = Engine(self.trunk, batch_dim=None) if by_engine else None
+    written_out = aggregator is not None and self.form.get('written_out', False)
+    _Attention.written_out = written_out
     start = time.perf_counter()
     for _ in range(steps):
       self.step(aggregator)
@@ -348,8 +356,10 @@ class Training:
 
   def choose_form(self, aggregator) -> dict[str, Any]:
     """Keeps the fastest way to call TorchJD that does not fail."""
-    times = []
-    for form in FORMS:
+    times, forms = [], FORMS
+    if any(isinstance(x, _Attention) for x in self.trunk.modules()):
+      forms = [{**x, 'written_out': y} for x in FORMS for y in (False, True)]
+    for form in forms:
       self.form = form
       try:
         ms = self.time(aggregator, 1)
