@@ -43,6 +43,7 @@ class Layer(NamedTuple):
     num_inputs: the length of an input; 1 where it is one-hot, and looked up.
     num_outputs: the length of an output.
     size: the number of weights.
+    outer: the axes of the operation's operand that become the output's.
     inputs: from what went into the operation to A, ``(n, ...)``.
     kernel: K ``(n, n')`` from two such.
     outputs: from the gradient at the output, and what went into the operation,
@@ -53,6 +54,7 @@ class Layer(NamedTuple):
   num_inputs: int
   num_outputs: int
   size: int
+  outer: tuple[int, ...]
   inputs: Callable[[Sequence[Any]], jax.Array]
   kernel: Callable[[jax.Array, jax.Array], jax.Array]
   outputs: Callable[[jax.Array, Sequence[Any]], jax.Array]
@@ -87,6 +89,8 @@ def _dot_general(use: Use) -> Layer | None:
   n = math.prod(shapes[data][i] for i in free)
   num_in = math.prod(shapes[data][i] for i in dims)
   num_out = math.prod(shapes[use.position]) // max(num_in, 1)
+  taken = contracting[use.position]
+  outer = tuple(i for i in range(len(shapes[use.position])) if i not in taken)
 
   def outputs(signal, ins):
     del ins
@@ -100,6 +104,7 @@ def _dot_general(use: Use) -> Layer | None:
     num_in,
     num_out,
     num_in * num_out,
+    outer,
     lambda ins: ins[data].transpose(*free, *dims).reshape(n, num_in),
     product,
     outputs,
@@ -153,7 +158,9 @@ def _conv(use: Use) -> Layer | None:
     del ins
     return signal.transpose(out[0], *out[2:], out[1]).reshape(n, num_out)
 
-  return Layer(n, num_in, num_out, num_in * num_out, patches, product, outputs)
+  outer = (rhs[0],)
+  weights = num_in * num_out
+  return Layer(n, num_in, num_out, weights, outer, patches, product, outputs)
 
 
 def _gather(use: Use) -> Layer | None:
@@ -193,8 +200,8 @@ def _gather(use: Use) -> Layer | None:
     ids = ins[1].reshape(n, 1)
     return jnp.where((ids >= 0) & (ids < table[0]), rows, 0)
 
-  size = table[0] * num_out
-  return Layer(n, 1, num_out, size, inputs, kernel, outputs)
+  size, outer = table[0] * num_out, tuple(range(1, len(table)))
+  return Layer(n, 1, num_out, size, outer, inputs, kernel, outputs)
 
 
 # How the operations are read that can be such a layer.

@@ -17,6 +17,7 @@ import jax
 
 from mtljax import _tree
 from mtljax.gradients import _kernels
+from mtljax.gradients._place import Place
 from mtljax.gradients._program import Program, Use
 
 
@@ -39,6 +40,7 @@ class Layers:
       an array ``(T, ...)``, for all tasks, stacked.
     program: what was watched.
     beside: the numbers of the leaves that are read beside it too.
+    place: where on a mesh gradients lie; None: there is none.
   """
 
   params: Sequence[jax.Array]
@@ -53,6 +55,7 @@ class Layers:
   map_tasks: Callable[..., jax.Array]
   program: Program
   beside: Sequence[int] = ()
+  place: Place | None = None
 
   def use(self, i: int) -> Use:
     """Where a leaf that makes a layer is used."""
@@ -91,26 +94,31 @@ class Layers:
   def weighted(self, i: int, weights: jax.Array) -> jax.Array:
     """A leaf of the weighted sum of the tasks' gradients."""
     if i in self.rows:
-      return _tree.combine_leaf(weights, self.rows[i])
+      total = _tree.combine_leaf(weights, self.rows[i])
+      return total if self.place is None else self.place.split(i, total)
     inputs, signals = self.side(i)
     mixed = _tree.combine_leaf(weights, signals)
-    return self.use(i).pull(self.params[i], inputs, mixed)
+    total = self.use(i).pull(self.params[i], inputs, mixed)
+    return total if self.place is None else self.place.summed(i, total)
 
 
 def choose_layers(
   uses: Sequence[Use | None],
-  pays: Callable[[_kernels.Layer], bool],
+  pays: Callable[[int, _kernels.Layer], bool],
   like: Layers | None = None,
 ) -> list[_kernels.Layer | None]:
   """The layers of those leaves whose inner products pay without rows.
 
-  With ``like``, of those that are layers there, whether they pay or not.
+  ``pays`` takes a leaf's number and its layer. With ``like``, of those that are
+  layers there, whether they pay or not.
   """
   found = [None if use is None else _kernels.as_layer(use) for use in uses]
   if like is not None:
     pairs = zip(found, like.layers, strict=True)
     return [None if other is None else x for x, other in pairs]
-  return [x if x is not None and pays(x) else None for x in found]
+  return [
+    x if x is not None and pays(i, x) else None for i, x in enumerate(found)
+  ]
 
 
 def choose_sums(

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from mtljax import _validate
 from mtljax._jaxprs import canonical_convolutions
 from mtljax.gradients import _work
+from mtljax.gradients._place import Place
 
 #: Of the numbers that a pass makes, those made with what was kept.
 SHARED = 0.25
@@ -18,18 +19,6 @@ SHARED = 0.25
 TOGETHER = 8
 Mode = Literal['auto', 'unroll', 'vmap', 'map']
 MODES = ('auto', 'unroll', 'vmap', 'map')
-
-
-class Place(NamedTuple):
-  """Where the gradients of the tasks lie on a mesh.
-
-  Attributes:
-    row: constrains the shared leaves of one task's gradient.
-    task_axis: the mesh axis that the tasks are spread over, or None.
-  """
-
-  row: Callable[[list[jax.Array]], list[jax.Array]]
-  task_axis: str | None
 
 
 class Passes(NamedTuple):

@@ -41,6 +41,12 @@ class Origin(NamedTuple):
   param: int
   moves: tuple[Op, ...] = ()
 
+  @property
+  def keeps_axes(self) -> bool:
+    """Whether the value has the parameter's axes."""
+    kept = ('convert_element_type', 'copy')
+    return all(move.eqn.primitive.name in kept for move in self.moves)
+
   def __call__(self, param: Any) -> Any:
     """The value, from the parameter."""
     for move in self.moves:

@@ -26,7 +26,8 @@ from mtljax.gradients import (
   _patterns,
 )
 from mtljax.gradients._layerwise import Layers
-from mtljax.gradients._passes import Passes, Place, map_rows
+from mtljax.gradients._passes import Passes, map_rows
+from mtljax.gradients._place import Place
 from mtljax.gradients._split import Split as Split
 from mtljax.gradients._staged import Features, Staged
 from mtljax.gradients._watched import Watch, evaluate, make_layers, ready

@@ -277,7 +277,7 @@ def layers_of(
   num_tasks = pullback.losses.shape[0]
   return pullback.layers(
     passes,
-    pays=lambda x: _kernels.is_cheaper(x, num_tasks, num_samples),
+    pays=lambda _, x: _kernels.is_cheaper(x, num_tasks, num_samples),
   )
 
 

@@ -115,10 +115,17 @@ def make_layers(passed, shared, cotangents, num_tasks, place, also=None):
     None if i in beside else use for i, use in enumerate(passed.program.uses)
   ]
 
+  def in_work(count):
+    def pays(i, layer):
+      return _kernels.is_cheaper(layer, count) and (
+        place is None or place.pays(i, uses[i], layer, shared[i], count)
+      )
+
+    return pays
+
   def layers(passes, tasks=None, pays=None, like=None, loops=False):
     count = num_tasks if tasks is None else len(tasks)
-    pays = pays or (lambda x: _kernels.is_cheaper(x, count))
-    found = _layerwise.choose_layers(uses, pays, like)
+    found = _layerwise.choose_layers(uses, pays or in_work(count), like)
     added = [i for i in passed.added if i not in beside]
     # All tasks go through a loop together, which others may not.
     together = passes.mode in ('unroll', 'vmap') and passes.batch_size is None
@@ -127,7 +134,7 @@ def make_layers(passed, shared, cotangents, num_tasks, place, also=None):
     keep = (
       loops
       and tasks is None
-      and _is_longer(passed, shared, found, count, passes)
+      and _is_longer(passed, shared, found, count, passes, place)
     )
     if keep:
       added = []
@@ -146,6 +153,8 @@ def make_layers(passed, shared, cotangents, num_tasks, place, also=None):
       pull, some, count, Passes('vmap') if added else passes, place
     )
     rows |= {i: rows[i] + take(more[i], tasks) for i in beside}
+    if place is not None:
+      rows = {i: place.rows(i, x) for i, x in rows.items()}
     return _layerwise.Layers(
       params=shared,
       layers=found,
@@ -156,18 +165,24 @@ def make_layers(passed, shared, cotangents, num_tasks, place, also=None):
       signals=signals,
       sums={i: x[:, :count] for i, x in sums.items()},
       keep=keep,
-      map_tasks=lambda fun, x: map_tasks(fun, x, count, passes),
+      map_tasks=lambda fun, x: map_tasks(fun, x, count, passes, place),
       program=passed.program,
       beside=tuple(beside),
+      place=place,
     )
 
   return layers
 
 
-def _is_longer(passed, shared, found, num_tasks, passes) -> bool:
-  """Whether less work than to take the Gramian alone is to keep all rows."""
+def _is_longer(passed, shared, found, num_tasks, passes, place) -> bool:
+  """Whether less work than to take the Gramian alone is to keep all rows.
+
+  On a mesh, whether less travels, which one more pass always adds to.
+  """
   if not passed.watch.cheapest:
     return False
+  if place is not None:
+    return True
   work = _work.of_equations(op.eqn for op in passed.program.ops)
   if work is None:
     return False

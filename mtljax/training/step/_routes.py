@@ -70,8 +70,7 @@ def choose_route(
 ) -> str:
   """The cheapest exact route, or the one asked for if the method allows it.
 
-  Spread over devices, inner products of signals need all pairs of examples, and
-  those of rows only a sum.
+  ``spread``: over devices, where tasks in one average are not taken as one.
   """
   if route == 'measure':
     raise ValueError(
@@ -92,7 +91,7 @@ def choose_route(
     mixes = num_averages(base) is not None
     if mixes and not (needs_rows or spread):
       return 'gramian'
-    if 'gramian' in base.needs and one_pass and not (needs_rows or spread):
+    if 'gramian' in base.needs and one_pass and not needs_rows:
       return 'layerwise'
     if needs_rows or 'gramian' in base.needs:
       return 'jacobian'

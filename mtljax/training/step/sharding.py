@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import jax
@@ -19,7 +19,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from mtljax import _labels, _validate
-from mtljax.gradients._passes import Place
+from mtljax.gradients._place import Place, mesh_axes, without
 from mtljax.gradients._pullback import LossFn, Pullback
 
 Kind = Literal['data', 'fsdp', 'tensor']
@@ -245,7 +245,7 @@ class Layout:
     Left to itself the compiler may move the activations instead.
     """
     specs = [
-      _without(spec, 'data', 'task') for spec in self._param_specs(params)
+      without(spec, 'data', 'task') for spec in self._param_specs(params)
     ]
     return jax.lax.with_sharding_constraint(params, self._tree(params, specs))
 
@@ -257,30 +257,16 @@ class Layout:
       for spec, label in zip(self._row_specs(params), flat, strict=True)
       if label == _labels.SHARED
     ]
-
-    def row(leaves):
-      # First summed over the batch, then split: a reduce-scatter, where the
-      # backend has one. Asked for the second alone, the compiler would rather
-      # have the whole batch everywhere.
-      for axes in (('data', 'task'), ('task',)):
-        leaves = [
-          self._hold(leaf, _without(spec, *axes))
-          for leaf, spec in zip(leaves, specs, strict=True)
-        ]
-      return leaves
-
-    return Place(row, 'task' if self.mesh.shape['task'] > 1 else None)
+    return Place(self.mesh, specs)
 
   def split_rows(self, pullback: Pullback, params: Any) -> Pullback:
     """The pullback with all tasks' gradients split alike. Inside jit."""
     specs, _ = pullback.split.split(self._row_specs(params))
+    place = Place(self.mesh, specs)
 
     def rows(passes, tasks=None):
       found = pullback.rows(passes, tasks)
-      return [
-        self._hold(leaf, P(None, *spec))
-        for leaf, spec in zip(found, specs, strict=True)
-      ]
+      return [place.rows(i, leaf) for i, leaf in enumerate(found)]
 
     return dataclasses.replace(pullback, rows=rows)
 
@@ -291,10 +277,6 @@ class Layout:
       split = self._tree(params, self._row_specs(params))
       direction = jax.lax.with_sharding_constraint(direction, split)
     return jax.lax.with_sharding_constraint(direction, self.params(params))
-
-  def _hold(self, leaf: jax.Array, spec: P) -> jax.Array:
-    sharding = NamedSharding(self.mesh, spec)
-    return jax.lax.with_sharding_constraint(leaf, sharding)
 
   def check_tasks(self, num_tasks: int, mode: str, loss_fn: LossFn) -> None:
     """Raises ValueError where the tasks cannot be split over ``task``."""
@@ -346,17 +328,17 @@ class Layout:
   def _over(self, axis: str, shape: tuple[int, ...], spec: P) -> P:
     """The spec with a mesh axis more, on the largest array axis it divides."""
     entries = [*spec, *[None] * (len(shape) - len(spec))]
-    if self.mesh.shape[axis] == 1 or axis in _names(spec):
+    if self.mesh.shape[axis] == 1 or axis in mesh_axes(spec):
       return P(*entries)
     sizes = []
     for size, entry in zip(shape, entries, strict=True):
-      held = math.prod(self.mesh.shape[name] for name in _names([entry]))
+      held = math.prod(self.mesh.shape[name] for name in mesh_axes([entry]))
       sizes.append(
         size // held if size % (held * self.mesh.shape[axis]) == 0 else 0
       )
     if math.prod(shape) >= self.min_size and max(sizes, default=0):
       i = sizes.index(max(sizes))
-      entries[i] = (*_names([entries[i]]), axis)
+      entries[i] = (*mesh_axes([entries[i]]), axis)
       if len(entries[i]) == 1:
         entries[i] = axis
     return P(*entries)
@@ -380,36 +362,12 @@ class Layout:
         f'{name!r} of shape {shape} has {len(shape)} axes.'
       )
     for size, entry in zip(shape, spec, strict=False):
-      parts = math.prod(self.mesh.shape[axis] for axis in _names([entry]))
+      parts = math.prod(self.mesh.shape[axis] for axis in mesh_axes([entry]))
       if size % parts:
         raise ValueError(
           f'rules[{pattern!r}]={spec}: {entry!r} is {parts} devices, which do '
           f'not divide an axis of {size} of parameter {name!r}, shape {shape}.'
         )
-
-
-def _names(spec: Iterable[Any]) -> list[str]:
-  """The mesh axes that a spec names."""
-  return [
-    name
-    for entry in spec
-    if entry is not None
-    for name in (entry if isinstance(entry, tuple) else (entry,))
-  ]
-
-
-def _entry(names: tuple[str, ...]) -> Any:
-  """Mesh axes as an entry of a spec."""
-  return names[0] if len(names) == 1 else names or None
-
-
-def _without(spec: P, *axes: str) -> P:
-  """The spec with some mesh axes left out."""
-  kept = [
-    tuple(name for name in _names([entry]) if name not in axes)
-    for entry in spec
-  ]
-  return P(*map(_entry, kept))
 
 
 class ShardedBatches(Iterator[Any]):

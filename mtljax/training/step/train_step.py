@@ -88,8 +88,9 @@ def make_train_step(
   ``'auto'``       ``'losses'`` where the method reads no gradients or one,
                    ``'gramian'`` where it reads those of other batches,
                    ``'layerwise'`` where it reads their Gramian alone and all
-                   tasks share a forward pass on one device, else
-                   ``'jacobian'``: the cheapest exact one in time
+                   tasks share a forward pass, else ``'jacobian'``: the
+                   cheapest exact one in time; with a ``layout``, what travels
+                   between devices counts too, parameter by parameter
   ================ =========================================================
 
   The exact routes give the same update up to rounding. The optimizer gets the
