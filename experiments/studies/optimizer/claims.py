@@ -12,7 +12,9 @@ seed. The rules, which were set before any study was run:
 - E3 holds if at the largest ratio the gap (mean over methods of SGD's delta-m
   less Adam's) exceeds the spread (standard deviation of delta-m over methods,
   mean of both optimizers), and if the gap is larger there than at the smallest
-  ratio.
+  ratio. With one ratio the first alone decides, and only where the losses are
+  apart: before the first step, or where Adam on their sum ends, the largest
+  (the last multiplied by the ratio) is at least ten times the smallest.
 - E4 holds if signSGD has a lower delta-m than SGD in more than half of the
   pairs of a method and a ratio, and if AdaTask's delta-m is lower than that of
   Adam on the sum of the losses in the mean over ratios.
@@ -36,6 +38,7 @@ from mtljax.diagnostics import hypervolume, non_dominated
 #: Each optimizer with the one that takes the tasks' gradients apart.
 SIDES = {'adam': ('adam', 'adatask'), 'momentum': ('momentum', 'mtl_io')}
 MIN_RATES = 10
+MIN_SCALES = 10.0
 SUM = 'sum_losses'
 
 
@@ -335,10 +338,25 @@ def _pareto(
   )
 
 
+def _number(value: float) -> str:
+  return 'an unknown number of' if math.isnan(value) else f'{value:.3g}'
+
+
 def _variance(grid: Grid, min_seeds: int) -> verdicts.Verdict:
-  measured = []
-  if len(grid.methods(*SIDES)) > 1 and len(grid.ratios) > 1:
+  measured, remark = [], ''
+  if len(grid.methods(*SIDES)) > 1:
     low, high = grid.ratios[0], grid.ratios[-1]
+    several = low < high
+    start, end = grid.loss_scales(high)
+    apart = several or np.fmax(start, end) >= MIN_SCALES
+    if not several:
+      remark = (
+        f'At the one ratio the largest loss is {_number(start)} times the '
+        f'smallest before the first step and {_number(end)} times where Adam '
+        'on the sum ends.'
+      )
+      if not apart:
+        remark += f' With less than {MIN_SCALES:g} times it is not judged.'
     gaps = {
       ratio: {seed: gap(grid, ratio, seed) for seed in grid.seeds()}
       for ratio in grid.ratios
@@ -347,13 +365,14 @@ def _variance(grid: Grid, min_seeds: int) -> verdicts.Verdict:
       measured += verdicts.measure(
         f'ratio {ratio:g}: gap between SGD and Adam less the spread of methods',
         {s: x - spread(grid, ratio, s) for s, x in by_seed.items()},
-        'above' if ratio == high else None,
+        'above' if ratio == high and apart else None,
       )
-    measured += verdicts.measure(
-      f'gap at ratio {high:g} less that at {low:g}',
-      {seed: gaps[high][seed] - gaps[low][seed] for seed in grid.seeds()},
-      'above',
-    )
+    if several:
+      measured += verdicts.measure(
+        f'gap at ratio {high:g} less that at {low:g}',
+        {seed: gaps[high][seed] - gaps[low][seed] for seed in grid.seeds()},
+        'above',
+      )
     for ratio, by_seed in gaps.items():
       measured += verdicts.measure(
         f'ratio {ratio:g}: gap between SGD and Adam', by_seed, None
@@ -374,9 +393,12 @@ def _variance(grid: Grid, min_seeds: int) -> verdicts.Verdict:
     'where the scales of the losses differ much, and shrinks otherwise.',
     'at the largest ratio, the mean over methods of the delta-m of SGD less '
     "that of Adam exceeds the methods' standard deviation (mean of both "
-    'optimizers), and exceeds that mean at the smallest ratio.',
+    'optimizers), and exceeds that mean at the smallest ratio. With one ratio, '
+    f'the first alone, where the largest loss is {MIN_SCALES:g} times the '
+    'smallest.',
     measured,
     min_seeds=min_seeds,
+    remark=remark,
   )
 
 

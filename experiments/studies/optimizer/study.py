@@ -121,8 +121,37 @@ class OptimizerConfig(Options):
 #: Options that folders begun before them do not name where they are so.
 LATER = ('model', 'sgd_rates')
 
+#: Of a suite whose losses are looked at as they are, with few learning rates,
+#: and as many of both optimizers.
+_AS_THEY_ARE = {
+  'ratios': (1.0,),
+  'optimizers': ('adam', 'momentum'),
+  'methods': ('sum_losses', 'uncertainty', 'cagrad', 'imtl'),
+  'learning_rates': (3e-2, 1e-2, 3e-3, 1e-3),
+  'baseline_rates': (1e-2, 3e-3, 1e-3),
+  'min_rates': 4,
+}
 #: What the quick preset of a suite has of its own.
-QUICK: dict[str, dict[str, Any]] = {}
+QUICK: dict[str, dict[str, Any]] = {
+  'scenes': {
+    **_AS_THEY_ARE,
+    'sgd_rates': (0.3, 0.1, 3e-2, 1e-2),
+    'epochs': 6,
+    'data.pool': 4,
+  },
+  'qm9': {
+    **_AS_THEY_ARE,
+    # One a kind: a dipole, an orbital, an extent, a vibration, an energy.
+    'tasks': ('mu', 'homo', 'r2', 'zpve', 'u0'),
+    'model': 'nnconv_tiny',
+    'sgd_rates': (0.1, 3e-2, 1e-2, 3e-3),
+    'epochs': 6,
+    'batch_size': 25,
+    'data.num_train': 750,
+    'data.num_validation': 150,
+    'data.num_test': 350,
+  },
+}
 
 
 def presets_of(name: str) -> dict[str, OptimizerConfig]:

@@ -289,6 +289,30 @@ def test_claims_fail_as_planted(drop, wanted):
   assert {claim: found[claim] for claim in wanted} == wanted
 
 
+@pytest.mark.parametrize(
+  'scales, wanted',
+  [
+    ((12.0, 3.0), HOLDS),  # before the first step
+    ((3.0, 12.0), HOLDS),  # where Adam on the sum ends
+    ((9.0, 9.0), UNDECIDED),
+    ((math.nan, 12.0), HOLDS),
+    ((), UNDECIDED),  # not known
+  ],
+)
+def test_with_one_ratio_the_scales_at_hand_say_whether_e3_is_judged(
+  scales, wanted
+):
+  large = lambda o, m, r: as_claimed(o, m, 1000.0)
+  assert outcomes(grid(large, ratios=(1.0,), scales=scales))['E3'] == wanted
+  wide = lambda o, m, r: as_claimed(o, m, r) + 60 * METHODS.index(m or 'pcgrad')
+  outcome = outcomes(grid(wide, ratios=(1.0,), scales=scales))['E3']
+  assert outcome == (FAILS if wanted == HOLDS else UNDECIDED)
+  found = claims.claims(
+    grid(large, ratios=(1.0,), scales=scales), num_rates=10, min_seeds=3
+  )[1]
+  assert 'At the one ratio the largest loss is' in found.sentence
+
+
 def test_how_far_losses_are_apart_is_a_mean_over_seeds():
   losses = np.array([0.5, 2.0, 0.01])
   assert study_runs._largest_over_smallest(losses, 1.0) == pytest.approx(200)

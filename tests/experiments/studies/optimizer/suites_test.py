@@ -373,6 +373,15 @@ def test_the_presets_of_the_digits_are_the_defaults():
   )
 
 
+@pytest.mark.parametrize('suite', sorted(study.QUICK))
+def test_quick_presets_try_as_many_rates_of_each_optimizer(suite):
+  found = study.presets_of(suite)['quick']
+  assert len(found.sgd_rates) == len(found.learning_rates) == found.min_rates
+  assert found.ratios == (1.0,)
+  assert 'momentum' in found.optimizers and 'adam' in found.optimizers
+  assert found.seeds == 3
+
+
 def test_a_suite_that_there_is_not_is_named_later():
   found = study.presets_of('faces')['quick']
   with pytest.raises(ValueError, match="--suite='faces'"):
