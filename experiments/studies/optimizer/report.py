@@ -184,19 +184,19 @@ def _how(config: Mapping[str, Any]) -> list[str]:
   number = f'{len(rates)}'
   if len(linear) != len(rates):
     number += f' ({len(linear)} of {" and ".join(LINEAR)})'
-  measures = config.get('delta_m_metrics', [])
+  measures = config['delta_m_metrics']
   # With one measure a task the name is enough.
   kinds = dict.fromkeys(name.partition('/')[0] for name in measures)
   each = len(measures) == len(kinds) * len(config['tasks'])
   over = (
-    f"the tasks' {', '.join(kinds) or config['score']}"
+    f"the tasks' {', '.join(kinds)}"
     if each or not measures
     else ', '.join(measures)
   )
   return [
     f'Every method is trained with every optimizer at {number} learning rates '
     f'and with {config["seeds"]} seeds; the network is '
-    f'{config.get("model", NETWORK)}. A run counts at the epoch, and a method '
+    f'{config["model"]}. A run counts at the epoch, and a method '
     'and an optimizer at the learning rate, of the lowest delta-m on '
     'validation data; numbers are of the test data there.',
     f'Delta-m is the average relative drop in percent of {over} against that '

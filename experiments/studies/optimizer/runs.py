@@ -187,8 +187,6 @@ def _read_group(
 
 def _measures(config: Mapping[str, Any]) -> dict[str, dict[str, bool]]:
   """Of each task its measures, and whether higher is better."""
-  if 'delta_m_metrics' not in config:  # of an older version
-    return {t: {f'{config["score"]}/{t}': True} for t in config['tasks']}
   found: dict[str, dict[str, bool]] = {task: {} for task in config['tasks']}
   for name in config['delta_m_metrics']:
     task = name.partition('/')[2]

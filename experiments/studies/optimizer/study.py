@@ -118,9 +118,6 @@ class OptimizerConfig(Options):
   """The data set; digits are averaged over squares of two pixels."""
 
 
-#: Options that folders begun before them do not name where they are so.
-LATER = ('model', 'sgd_rates')
-
 #: Of a suite whose losses are looked at as they are, with few learning rates,
 #: and as many of both optimizers.
 _AS_THEY_ARE = {
@@ -138,6 +135,12 @@ QUICK: dict[str, dict[str, Any]] = {
     'sgd_rates': (0.3, 0.1, 3e-2, 1e-2),
     'epochs': 6,
     'data.pool': 4,
+  },
+  'flights': {
+    **_AS_THEY_ARE,
+    # Squared minutes, and the cross entropy of a rare label.
+    'tasks': ('dep_delay', 'arr_delay', 'air_time', 'cancelled'),
+    'sgd_rates': (1e-4, 1e-5, 1e-6, 1e-7),
   },
   'qm9': {
     **_AS_THEY_ARE,
@@ -201,8 +204,12 @@ def _of_suite(name: str) -> dict[str, Any]:
     for key, x in own.items()
     if key in ('epochs', 'batch_size') or key.startswith('data.')
   }
-  model = own.get('model', next(iter(suite.networks)))
-  return {'model': model, 'sweep': 'loop', 'data': DataOptions(), **sizes}
+  return {
+    'model': suite.default_network(NETWORK),
+    'sweep': 'loop',
+    'data': DataOptions(),
+    **sizes,
+  }
 
 
 def suite_of(config: OptimizerConfig) -> Suite:
@@ -324,15 +331,11 @@ def run(
     'tasks': list(suite.task_names),
     **facts,
   }
-  default = OptimizerConfig()
-  for name in LATER:
-    if values[name] == getattr(default, name):
-      del values[name]
   parts = [x for group in wanted for x in parts_of(config, group)]
   identity.open_study(
     config,
     values,
-    growing=(*facts, 'score'),  # they say what the suite says
+    growing=tuple(facts),  # they say what the suite says
     data={suite.name: suite.digests(data)},
     finished=lambda: all(x.read(config.out) is not None for x in parts),
   )

@@ -184,43 +184,6 @@ def test_another_network_is_another_study(config, source):
     study.run(dataclasses.replace(config, model='multi_mlp'), source, QUIET)
 
 
-def test_folders_of_before_there_was_a_choice_of_networks_go_on(
-  source, tmp_path
-):
-  """They say neither the network, nor more than one score."""
-  suite, found = source
-  suite = dataclasses.replace(suite, tasks=(suite.tasks[0],) * 1)
-  both = dataclasses.replace(suite.tasks[0], name='size')
-  suite = dataclasses.replace(suite, tasks=(*suite.tasks, both))
-  splits = {k: {**x, 'size': x['sign']} for k, x in found.splits.items()}
-  source = suite, Data(splits, found.inputs)
-  config = study.OptimizerConfig(
-    out=tmp_path / 'out',
-    optimizers=('adam',),
-    methods=('sum_losses',),
-    ratios=(1.0,),
-    learning_rates=(0.01,),
-    baseline_rates=(0.01,),
-    seeds=1,
-    epochs=1,
-    hidden_sizes=(4,),
-    batch_size=16,
-    progress=False,
-  )
-  study.run(config, source, QUIET)
-  path = config.out / 'config.json'
-  stored = json.loads(path.read_text())
-  assert not {'model', 'sgd_rates'} & stored.keys()
-  new = study_runs.read_runs(config.out)
-  for name in ('delta_m_metrics', 'higher_is_better', 'digest'):
-    del stored[name]
-  del stored['identity'], stored['min_rates']
-  path.write_text(json.dumps(stored | {'score': 'accuracy'}))
-  old = study_runs.read_runs(config.out)
-  assert (old.baselines, old.runs) == (new.baselines, new.runs)
-  study.run(config, source, QUIET)  # not refused
-
-
 def test_a_task_alone_that_reaches_nothing_is_named():
   arrays = {
     'rates': np.array([0.1]),
