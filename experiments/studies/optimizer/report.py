@@ -17,7 +17,7 @@ from experiments.report.statistics import interval
 from experiments.report.tables import MISSING, Cell, Column
 from experiments.studies.optimizer import claims, figures
 from experiments.studies.optimizer.claims import SIDES, Grid
-from experiments.studies.optimizer.grid import LINEAR, NETWORK, OPTIMIZERS
+from experiments.studies.optimizer.grid import LINEAR, OPTIMIZERS
 from experiments.studies.optimizer.runs import ReadStudy, read_runs
 
 NAME = 'optimizer_study'
