@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from mtljax.solvers._normalize import row_normalize
 from mtljax.solvers._pair import pair_in_ball
-from mtljax.solvers._qp import dot, pivoted_qp, ridge
+from mtljax.solvers._qp import dot, pivoted_qp, ridged
 
 
 def inverse_norms(norms: jax.Array, used: jax.Array) -> jax.Array:
@@ -19,14 +19,19 @@ def inverse_norms(norms: jax.Array, used: jax.Array) -> jax.Array:
 
 
 def min_norm_point(unit, a, used):
-  """The minimiser of ``y'Uy``, ``y >= 0``, ``a'y = 1``, up to its scale.
+  """The minimiser ``y`` of ``y'Uy``, ``y >= 0``, ``a'y = 1``, to any scale.
 
   The nearest point of the cone of ``(rows, a)`` to ``(0, 1)`` has the same
   direction, and stays bounded at Pareto stationary points.
+
+  Returns:
+    ``y``, ``Uy``, and how many systems were solved.
   """
   matrix = unit + a[:, None] * a[None, :]
   y, _, _, iterations = pivoted_qp(matrix, -a, used)
-  return y / jnp.sum(y), iterations
+  y = y / jnp.sum(y)
+  # Of this matrix, so that no other is held during the solve.
+  return y, dot(matrix, y) - dot(a, y) * a, iterations
 
 
 @jax.jit
@@ -38,9 +43,8 @@ def min_norm_unit(
   used = active & ~(norms <= 0)
   zero = active & ~used
   a = inverse_norms(norms, used)
-  y, _ = min_norm_point(unit, a, used)
+  y, force, _ = min_norm_point(unit, a, used)
   weights = y * a / jnp.sum(y * a)
-  force = dot(unit, y)
   level = dot(y, force) / dot(a, y)
   off = jnp.where(used, jnp.abs(jnp.minimum(y, force - level * a)), 0)
   # A zero row is the point of least norm.
@@ -116,12 +120,12 @@ def _largest_level(unit, a, slope, radius, used, max_iters=40):
   monotonically from an upper bound.
   """
   eps = jnp.finfo(unit.dtype).eps
-  matrix = ridge(unit, used)
+  matrix = ridged(unit, used)
 
   def length(x):
     return jnp.sqrt(jnp.maximum(dot(x, dot(matrix, x)), 0))
 
-  y, first = min_norm_point(matrix, a, used)
+  y, _, first = min_norm_point(matrix, a, used)
   bound = (dot(slope, y) + radius * length(y)) / dot(a, y)
   single = (slope + radius) / jnp.where(used, a, 1)
   # In terms of the shortest row; the others' bounds may overflow.
@@ -131,7 +135,7 @@ def _largest_level(unit, a, slope, radius, used, max_iters=40):
   def step(carry):
     # From one level to the next few rows change sides.
     x, scale, free, inner = pivoted_qp(
-      matrix, slope - carry.level * a, used, carry.free, matrix
+      matrix, slope - carry.level * a, used, carry.free, 0.0
     )
     x = scale * x
     distance = length(x)
