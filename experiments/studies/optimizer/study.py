@@ -140,7 +140,10 @@ QUICK: dict[str, dict[str, Any]] = {
     **_AS_THEY_ARE,
     # Squared minutes, and the cross entropy of a rare label.
     'tasks': ('dep_delay', 'arr_delay', 'air_time', 'cancelled'),
-    'sgd_rates': (1e-4, 1e-5, 1e-6, 1e-7),
+    'learning_rates': (0.1, 3e-2, 1e-2, 3e-3, 1e-3, 3e-4),
+    # Of losses as they are, and of such that a method has scaled.
+    'sgd_rates': (0.1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6),
+    'min_rates': 6,
   },
   'qm9': {
     **_AS_THEY_ARE,
