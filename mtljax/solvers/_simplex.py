@@ -121,38 +121,38 @@ def _largest_level(unit, a, slope, radius, used, max_iters=40):
   """
   eps = jnp.finfo(unit.dtype).eps
   matrix = ridged(unit, used)
-
-  def length(x):
-    return jnp.sqrt(jnp.maximum(dot(x, dot(matrix, x)), 0))
-
-  y, _, first = min_norm_point(matrix, a, used)
-  bound = (dot(slope, y) + radius * length(y)) / dot(a, y)
+  outer = a[:, None] * a[None, :]
   single = (slope + radius) / jnp.where(used, a, 1)
   # In terms of the shortest row; the others' bounds may overflow.
   single = jnp.min(jnp.where(used, single, jnp.inf))
-  start = jnp.minimum(bound, single)
 
   def step(carry):
-    # From one level to the next few rows change sides.
-    x, scale, free, inner = pivoted_qp(
-      matrix, slope - carry.level * a, used, carry.free, 0.0
-    )
+    # The first point is that of `min_norm_point`, up to its scale: any bounds
+    # the level. In the same loop, so that the solver is compiled once.
+    first = carry.newton == 0
+    asked = matrix + jnp.where(first, outer, 0)
+    linear = jnp.where(first, -a, slope - carry.level * a)
+    x, scale, free, inner = pivoted_qp(asked, linear, used, carry.free, 0.0)
     x = scale * x
-    distance = length(x)
+    distance = jnp.sqrt(jnp.maximum(dot(x, dot(matrix, x)), 0))
     pull = dot(a, x)
+    bound = (dot(slope, x) + radius * distance) / pull
     level = carry.level + (radius - distance) * distance / pull
-    done = (
+    done = ~first & (
       (jnp.abs(distance - radius) <= 4 * eps * radius)
       | ~(level < carry.level)
       | (distance < radius)
     )
+    level = jnp.where(first, jnp.minimum(bound, single), level)
     level = jnp.where(done, carry.level, level)
+    # From one level to the next few rows change sides.
+    free = jnp.where(first, slope < level * a, free)
     return _Search(level, x, free, done, carry.newton + 1, carry.inner + inner)
 
-  zero, false = jnp.zeros_like(slope), jnp.array(False)
-  carry = _Search(start, zero, slope < start * a, false, jnp.array(0), first)
+  zero, false, none = jnp.zeros_like(slope), jnp.array(False), jnp.array(0)
+  carry = _Search(single, zero, a > 0, false, none, none)
   return jax.lax.while_loop(
-    lambda c: ~c.done & (c.newton < max_iters), step, carry
+    lambda c: ~c.done & (c.newton <= max_iters), step, carry
   )
 
 
