@@ -129,7 +129,7 @@ def test_chosen_numbers_reach_the_method(tmp_path, monkeypatch):
     return make(name, *args, **kwargs)
 
   best = spaces.Trial(0.5, {'c': 0.25})
-  monkeypatch.setattr(tuning, '_score', lambda row: -row['learning_rate'])
+  monkeypatch.setattr(tuning, '_score', lambda rows: -rows[0]['learning_rate'])
   monkeypatch.setattr(
     spaces, 'draw_trials', lambda *args: [spaces.DEFAULTS, best]
   )
@@ -172,7 +172,7 @@ def test_trials_that_differ_in_numbers_share_a_program(tmp_path, monkeypatch):
     ['pcgrad.trial_2', 'pcgrad.trial_3'],
   ]
   monkeypatch.setattr(
-    tuning, '_programs', lambda found, trials: [[x] for x in found.values()]
+    tuning, '_programs', lambda found, trials: list(found.values())
   )
   run(tmp_path / 'apart', *more)
   scores = [
@@ -193,6 +193,42 @@ def test_rungs_halve_trials_and_double_epochs():
   assert rungs == ((5, 0.25), (3, 0.5), (2, 1.0))
   assert tuning.in_runs(rungs) == 5 / 4 + 3 / 4 + 2 / 2
   assert tuning.make_rungs('halving', 8, 2) == ((8, 0.5), (4, 1.0))
+
+
+def test_the_mean_over_seeds_is_what_counts(tmp_path, monkeypatch):
+  asked = []
+  make = spaces.Trial.numbers
+
+  def spy(trial, rate):
+    asked.append(trial.rate)
+    return make(trial, rate)
+
+  trials = [spaces.Trial(1.0), spaces.Trial(2.0), spaces.Trial(3.0)]
+  # The second is best with its first seed, and the third on the whole.
+  scores = {(0, 0): 0.5, (0, 1): 0.5, (1, 0): 0.9, (1, 1): 0.1}
+  scores |= {(2, 0): 0.6, (2, 1): 0.6}
+
+  def rows(folder, runs_):
+    return [
+      {
+        'method': run.method,
+        'seed': run.seed,
+        'validation/score': scores[int(run.method[-1]), run.seed - tuning.SEED],
+      }
+      for run in runs_
+    ]
+
+  monkeypatch.setattr(spaces, 'draw_trials', lambda *args: trials)
+  monkeypatch.setattr(spaces.Trial, 'numbers', spy)
+  monkeypatch.setattr(tuning, '_rows', rows)
+  run(tmp_path, '--tune', '3', '--tune-seeds', '2', '--seeds', '1')
+  said = json.loads((tmp_path / 'tuning' / 'chosen.json').read_text())
+  assert said['seeds'] == 2
+  assert said['methods']['cagrad']['chosen'] == 2
+  assert asked[-1] == 3.0
+  folders = sorted((tmp_path / 'tuning' / 'runs').glob('*/seed_*'))
+  assert [x.name for x in folders] == ['seed_1000', 'seed_1001'] * 3
+  assert '2 each' in (tmp_path / 'report.html').read_text()
 
 
 @pytest.fixture(scope='module')
@@ -258,6 +294,7 @@ def test_what_cannot_be_tuned_is_refused(tmp_path):
     ('--tune', '2', '--last-epochs', '1'),
     ('--tune', '2', '--tune-by', 'halving', '--epochs', '1'),
     ('--tune', '1', '--tune-by', 'halving'),
+    ('--tune', '2', '--tune-seeds', '0'),
   ):
     with pytest.raises(SystemExit, match='--tune'):
       run(tmp_path / 'x', *more)
