@@ -26,8 +26,11 @@ def factorise(matrix: jax.Array) -> tuple[jax.Array, jax.Array]:
   """
   # The transpose is the same, in LAPACK's order of the numbers: no copy.
   factor = jax.lax.linalg.cholesky(matrix.T, symmetrize_input=False)
-  diagonal = jnp.eye(matrix.shape[0], dtype=bool)
-  return factor, jnp.square(jnp.min(jnp.where(diagonal, factor.T, jnp.inf)))
+  # Sums: the least of NaN and infinity may be infinity.
+  diagonal = jnp.sum(
+    jnp.where(jnp.eye(matrix.shape[0], dtype=bool), factor.T, 0), axis=0
+  )
+  return factor, jnp.square(jnp.min(diagonal))
 
 
 def block_pivoting(
