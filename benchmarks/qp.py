@@ -58,7 +58,7 @@ def _iterations(name: str, gramian: jax.Array) -> jax.Array:
   used = norms > 0
   a = _simplex.inverse_norms(norms, used)
   if name.startswith('min_norm'):
-    return _simplex.min_norm_point(unit, a, used)[1]
+    return _simplex.min_norm_point(unit, a, used)[2]
   if name.startswith('ball'):
     share = norms / jnp.max(norms) / norms.shape[0]
     slope = _qp.dot(unit, share)
@@ -104,7 +104,7 @@ def _qpax_solvers() -> dict[str, Solver]:
     cosines, norms = solvers.row_normalize(gramian)
     eye, zero = jnp.eye(size), jnp.zeros(size, gramian.dtype)
     none = jnp.zeros((0, size), gramian.dtype)
-    matrix = _qp.ridge(cosines, norms > 0)
+    matrix = _qp.ridged(cosines, norms > 0)
 
     def one(q, n):
       out = qpax.solve_qp(matrix, q * n, none, zero[:0], -eye, zero)

@@ -160,6 +160,7 @@ def prepare(
         specs_of,
         console,
         rungs=tuning.make_rungs(config.tune_by, config.tune, config.epochs),
+        num_seeds=config.tune_seeds,
         mode=mode,
         **options,
       )

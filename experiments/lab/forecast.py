@@ -165,7 +165,7 @@ def show_or_run(
       found,
       console,
       trials=config.tune,
-      in_runs=tuning.in_runs(rungs),
+      in_runs=tuning.in_runs(rungs) * config.tune_seeds,
     )
     return 0
   return study.run(config, found, console)

@@ -61,6 +61,8 @@ class ComparisonConfig(
   """Trials of each method, and of each task alone, before its runs: its
   defaults and what is drawn at random, of learning rates and its own numbers;
   the best on validation is taken. 0: nothing is tuned."""
+  tune_seeds: int = 1
+  """Seeds of every trial, whose mean score counts; none of them is compared."""
   tune_by: Literal['random', 'halving'] = 'random'
   """random: every trial is as long as a run; halving: all are short at first,
   and the better half goes on for twice the epochs, again and again."""
@@ -193,6 +195,7 @@ def check(config: ComparisonConfig, suite: Suite) -> None:
     diagnose.check_network(config, model, suite.network(model))
   check_widths(config.hidden_sizes, config.head_sizes, config.expert_sizes)
   check_counts(config, ('seeds', 'epochs', 'batch_size', 'log_every'))
+  check_counts(config, ('tune_seeds',))
   _validate.in_range('--last-epochs', config.last_epochs, 0, config.epochs)
   _validate.in_range('--learning-rate', config.learning_rate, 0, open_low=True)
   optimizers.check_schedule(config, config.learning_rate, config.last_epochs)

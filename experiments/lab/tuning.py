@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 import pathlib
+import statistics
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -14,7 +16,7 @@ from experiments.lab import runs, spaces
 from experiments.report import files
 from experiments.report.tuning import CHOSEN, FOLDER
 
-#: Of all trials; none of the runs that are compared has it.
+#: The first of all trials; none of the runs that are compared has one of them.
 SEED = 1000
 #: In `FOLDER`: the scores of all rungs but the last, where there are several.
 RUNGS = 'rungs.json'
@@ -60,16 +62,17 @@ def search(
   console: rich.console.Console,
   *,
   rungs: Sequence[Rung],
+  num_seeds: int = 1,
   mode: str,
   **options: Any,
 ) -> dict[str, spaces.Trial]:
   """Tries hyper-parameters of all methods and chooses the best of each.
 
-  A trial is a run of its own folder under ``tuning/``, which goes on where it
-  was stopped, and never looks at test data. Trials of a method that differ in
-  numbers alone share one program. The best is that of the highest score on
-  validation, the earlier one of two that tie; a trial whose loss is not finite
-  is never chosen, and where none is left the first is.
+  A trial is a run a seed, of folders under ``tuning/``, which go on where they
+  were stopped, and never look at test data. Those of a method that differ in
+  numbers alone share one program. The best is that of the highest mean score
+  on validation, the earlier one of two that tie; a trial with a loss that is
+  not finite is never chosen, and where none is left the first is.
 
   Args:
     out: the study's folder; it gets ``tuning/chosen.json``, and, of several
@@ -78,6 +81,7 @@ def search(
     specs_of: ``specs_of(method, trial, seeds)`` makes its runs.
     console: where progress goes.
     rungs: see `make_rungs`.
+    num_seeds: of every trial.
     mode: how trials share a program, see `mtljax.training.make_sweep`.
     **options: of `runs.run_grid`.
 
@@ -85,15 +89,17 @@ def search(
     The hyper-parameters that were chosen, by method.
   """
   folder = out / FOLDER
+  seeds = range(SEED, SEED + num_seeds)
   specs = {
     name: [
-      _as_trial(specs_of(name, trial, [SEED])[0], k)
+      [_as_trial(run, k) for run in specs_of(name, trial, seeds)]
       for k, trial in enumerate(listed)
     ]
     for name, listed in trials.items()
   }
   console.print(
-    f'tuning: {rungs[0].trials} trials of each of {len(specs)} methods',
+    f'tuning: {rungs[0].trials} trials of each of {len(specs)} methods, '
+    f'{num_seeds} seeds each',
     markup=False,
   )
   scores = _read_scores(folder) if len(rungs) > 1 else {}
@@ -105,32 +111,36 @@ def search(
     }
     groups = []
     for name, ks in left.items():
-      short = {k: _until(specs[name][k], rung.share) for k in ks}
-      for run in short.values():
+      short = {
+        k: [_until(run, rung.share) for run in specs[name][k]] for k in ks
+      }
+      for run in itertools.chain.from_iterable(short.values()):
         _reopen(folder, run)
       groups += _programs(short, trials[name])
     runs.run_grid(folder, groups, console, mode=mode, **options)
     for name, ks in left.items():
-      found = [_score(_row(folder, specs[name][k])) for k in ks]
+      found = [_score(_rows(folder, specs[name][k])) for k in ks]
       scores.setdefault(name, []).append(dict(zip(ks, found, strict=True)))
     if len(rungs) > 1:
       _write_scores(folder, scores)
   chosen, said = {}, {}
   rows = {
-    name: [_row(folder, run) for run in listed]
+    name: [_rows(folder, trial) for trial in listed]
     for name, listed in specs.items()
   }
   for name, listed in trials.items():
     (best,) = _leading(scores[name], len(rungs), 1)
     chosen[name] = listed[best]
     said[name] = _in_words(rows[name], listed, best)
+  every = itertools.chain.from_iterable(rows.values())
   files.write_table(
-    folder / files.TABLE, [row for listed in rows.values() for row in listed]
+    folder / files.TABLE, list(itertools.chain.from_iterable(every))
   )
   files.write_json(
     folder / CHOSEN,
     {
       'trials': rungs[0].trials,
+      'seeds': num_seeds,
       'rungs': [rung._asdict() for rung in rungs],
       'methods': said,
     },
@@ -149,13 +159,13 @@ def _leading(
 
 
 def _programs(
-  found: Mapping[int, runs.RunSpec], trials: Sequence[spaces.Trial]
+  found: Mapping[int, Sequence[runs.RunSpec]], trials: Sequence[spaces.Trial]
 ) -> list[list[runs.RunSpec]]:
   """Runs of a method, those that differ in numbers alone together."""
   groups: dict[Any, list[runs.RunSpec]] = {}
-  for k, run in found.items():
-    key = k if run.build is None else trials[k].program
-    groups.setdefault(key, []).append(run)
+  for k, listed in found.items():
+    key = k if listed[0].build is None else trials[k].program
+    groups.setdefault(key, []).extend(listed)
   return list(groups.values())
 
 
@@ -209,13 +219,20 @@ def _as_trial(run: runs.RunSpec, number: int) -> runs.RunSpec:
   )
 
 
-def _row(out: pathlib.Path, run: runs.RunSpec) -> dict[str, Any]:
-  return files.read_result(run.folder(out), run.method, run.seed)[0]
+def _rows(
+  out: pathlib.Path, trial: Sequence[runs.RunSpec]
+) -> list[dict[str, Any]]:
+  return [
+    files.read_result(run.folder(out), run.method, run.seed)[0] for run in trial
+  ]
 
 
-def _score(row: Mapping[str, Any]) -> float:
-  score = row.get('validation/score')
-  return -math.inf if score is None or math.isnan(score) else float(score)
+def _score(rows: Sequence[Mapping[str, Any]]) -> float:
+  """Of a trial, the mean over its seeds."""
+  scores = [row.get('validation/score') for row in rows]
+  if any(x is None or math.isnan(x) for x in scores):
+    return -math.inf
+  return statistics.fmean(scores)
 
 
 def _or_none(score: float) -> float | None:
@@ -223,16 +240,19 @@ def _or_none(score: float) -> float | None:
 
 
 def _in_words(
-  rows: Sequence[Mapping[str, Any]], trials: Sequence[spaces.Trial], best: int
+  rows: Sequence[Sequence[Mapping[str, Any]]],
+  trials: Sequence[spaces.Trial],
+  best: int,
 ) -> dict[str, Any]:
-  times = [row.get('wall_time') for row in rows]
+  every = list(itertools.chain.from_iterable(rows))
+  times = [row.get('wall_time') for row in every]
   return {
     'chosen': best,
     'rate': trials[best].rate,
     'options': dict(trials[best].options),
     'score': _or_none(_score(rows[best])),
     'default_score': _or_none(_score(rows[0])),
-    'steps': sum(row.get('trained', 0) for row in rows),
-    'failed': sum(not math.isfinite(_score(row)) for row in rows),
+    'steps': sum(row.get('trained', 0) for row in every),
+    'failed': sum(not math.isfinite(_score(trial)) for trial in rows),
     'seconds': None if None in times else round(sum(times), 1),
   }

@@ -94,8 +94,9 @@ def in_words(config: Mapping[str, Any], found: dict[str, Any] | None) -> str:
   else:
     text += 'A trial trains as long as a run that is compared. '
   return text + (
-    'Trials have a seed that no such run has; the one with the best score on '
-    'validation is compared. Test data were not looked at.'
+    f'Trials have seeds that no such run has, {found.get("seeds", 1)} each; '
+    'the one with the best mean score on validation is compared. Test data '
+    'were not looked at.'
   )
 
 

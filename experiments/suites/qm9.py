@@ -213,6 +213,13 @@ SUITE = Suite(
       num_gaussians=20,
       extensive=True,
     ),
+    'nnconv_tiny': of_molecules(
+      models.nnconv,
+      width=8,
+      edge_width=16,
+      num_gaussians=16,
+      extensive=True,
+    ),
     'schnet': of_molecules(models.schnet),
   },
   sources=SOURCES,

@@ -2164,8 +2164,8 @@ def upgrad(
   solved for the unit Gramian. Heads are not weighted: only the shared
   parameters are in conflict. Scaling a task's loss changes the update
   (invariance ``'none'``). Costs the Gramian (T backward passes) and T
-  quadratic programs of size T in one batch, from 49 tasks on as products of a
-  dozen T x T matrices, see `mtljax.solvers.dual_cones`.
+  quadratic programs of size T in one batch, from 17 tasks on as products of
+  matrices, with four of T x T held, see `mtljax.solvers.dual_cones`.
 
   ========================  ==================================================
   input                     weights

@@ -30,13 +30,13 @@ def _largest_level(matrix, a, c, used, low, high, skip, max_steps=100):
   level there may be no such point: from there on the bracket is halved.
   """
   eps = jnp.finfo(matrix.dtype).eps
-  ridged = ridge(matrix, used)
+  added = ridge(matrix, used)
   size = jnp.sum(used).astype(a.dtype)
 
   def step(carry):
     level = carry.level
     asked = (level * a).at[-1].set(c)
-    x, scale, _, _ = pivoted_qp(matrix, -asked, used, None, ridged)
+    x, scale, _, _ = pivoted_qp(matrix, -asked, used, None, added)
     x = scale * x
     force = dot(matrix, x)
     distance = jnp.sqrt(jnp.maximum(dot(x, force), 0))
@@ -137,8 +137,8 @@ def cone_max_min(
   one = jnp.ones((1,), dtype)
   matrix = jnp.block([[unit, cosine[:, None]], [cosine[None], one[None]]])
   every = jnp.append(used, True)
-  y, _ = min_norm_point(unit, a, used)
-  length = jnp.sqrt(jnp.maximum(dot(y, dot(unit, y)), 0))
+  y, force = min_norm_point(unit, a, used)
+  length = jnp.sqrt(jnp.maximum(dot(y, force), 0))
   along = dot(cosine, y)
   off = jnp.sqrt(jnp.maximum((length - along) * (length + along), 0))
   sine = jnp.sqrt((1 - c) * (1 + c))

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from mtljax.solvers._normalize import row_normalize
-from mtljax.solvers._qp import dot, nonneg_qp
+from mtljax.solvers._qp import dot, measured_qp
 
 
 @jax.jit
@@ -38,5 +38,5 @@ def dual_cone(
   active = jnp.ones(norms.shape, bool) if mask is None else mask
   used = active & ~(norms <= 0)
   lower = jnp.where(active, lower, 0).astype(norms.dtype)
-  x, residual = nonneg_qp(unit, dot(unit, lower * norms), used)
+  x, residual = measured_qp(unit, dot(unit, lower * norms), used)
   return lower + jnp.where(used, x / jnp.where(used, norms, 1), 0), residual

@@ -8,68 +8,82 @@ import jax
 import jax.numpy as jnp
 
 from mtljax.solvers._normalize import row_normalize
-from mtljax.solvers._qp import dot, pivoted_qp
+from mtljax.solvers._qp import dot, measured_qp
 
-_CHECK_EVERY = 8
+#: The columns are solved in so many parts, so that only the matrix is whole.
+_PARTS = 4
 
 
 class _Iterate(NamedTuple):
   x: jax.Array
-  ahead: jax.Array
-  momentum: jax.Array
-  off: jax.Array
+  slope: jax.Array  # of the objective, unless it is to be renewed
+  way: jax.Array  # the next direction, uphill
+  renew: jax.Array
+  off: jax.Array  # the violation of the conditions of optimality
+  done: jax.Array
   steps: jax.Array
 
 
-def _largest_eigenvalue(matrix: jax.Array) -> jax.Array:
-  """An upper bound, too large by ``T ** (1 / 32)`` at most.
+def _descend(
+  matrix: jax.Array,
+  linear: jax.Array,
+  enough: float,
+  skip: jax.Array,
+  max_steps: int = 160,
+) -> _Iterate:
+  """Projected conjugate gradients on every column's problem.
 
-  The Frobenius norm of the 16th power, to the power of 1/16.
+  A step of a column is one of conjugate gradients among what is not 0, and cut
+  off where it leaves the bounds. Then, and where the conditions of optimality
+  seem to hold, the slope is computed anew, which takes the column's next step.
+  What is 0 is let go where it is worth more than what is not.
   """
-  log = jnp.zeros((), matrix.dtype)
-  for _ in range(4):
-    norm = jnp.linalg.norm(matrix)
-    log = 2 * (log + jnp.log(norm))
-    unit = matrix / norm
-    matrix = dot(unit, unit)
-  return jnp.exp((log + jnp.log(jnp.linalg.norm(matrix))) / 16)
 
+  def total(x):
+    return jnp.sum(x, 0, keepdims=True)
 
-def _violation(matrix: jax.Array, linear: jax.Array, x: jax.Array) -> jax.Array:
-  """Of the conditions of optimality, of every column, relative to its size."""
-  off = jnp.abs(jnp.minimum(x, dot(matrix, x) + linear))
-  return jnp.max(off, 0) / (1 + jnp.max(x, 0))
+  def largest(x):
+    return jnp.max(x, 0, keepdims=True)
 
-
-def _descend(matrix: jax.Array, enough: float, max_steps: int) -> _Iterate:
-  """Accelerated projected gradient descent on every column's problem.
-
-  The momentum of a column is dropped where it points uphill.
-  """
-  rate = 1 / _largest_eigenvalue(matrix)
-
-  def step(_, c):
-    x = jnp.maximum(c.ahead - rate * (dot(matrix, c.ahead) + matrix), 0)
-    uphill = jnp.sum((c.ahead - x) * (x - c.x), 0) > 0
-    grown = (1 + jnp.sqrt(1 + 4 * jnp.square(c.momentum))) / 2
-    share = jnp.where(uphill, 0, (c.momentum - 1) / grown)
-    return c._replace(
+  def step(c):
+    image = dot(matrix, jnp.where(c.renew, c.x, c.way))
+    curvature = total(c.way * image)
+    goes = ~c.renew & (curvature > 0)
+    curvature = jnp.where(goes, curvature, 1)
+    length = jnp.where(goes, total(c.way * c.slope) / curvature, 0)
+    moved = c.x - length * c.way
+    x = jnp.maximum(moved, 0)
+    slope = jnp.where(c.renew, image + linear, c.slope - length * image)
+    off = largest(jnp.abs(jnp.minimum(x, slope))) / (1 + largest(x))
+    met = off <= enough
+    done = c.done | (c.renew & met)
+    inner = jnp.where(x > 0, slope, 0)
+    outer = jnp.where(x > 0, 0, jnp.minimum(slope, 0))
+    again = c.renew | (largest(jnp.abs(inner)) <= largest(-outer))
+    share = jnp.where(goes, total(inner * image) / curvature, 0)
+    way = inner + jnp.where(again, outer, -share * c.way)
+    return _Iterate(
       x=x,
-      ahead=x + share[None] * (x - c.x),
-      momentum=jnp.where(uphill, 1, grown),
+      slope=slope,
+      way=jnp.where(done, 0, way),
+      renew=~c.renew & ~done & (met | (largest(-moved) > 0)),
+      off=off,
+      done=done,
+      steps=c.steps + 1,
     )
 
-  def steps(c):
-    c = jax.lax.fori_loop(0, _CHECK_EVERY, step, c)
-    return c._replace(
-      off=_violation(matrix, matrix, c.x), steps=c.steps + _CHECK_EVERY
-    )
-
-  none = jnp.zeros_like(matrix)
-  ones = jnp.ones_like(matrix[0])
-  start = _Iterate(none, none, ones, jnp.inf * ones, jnp.array(0))
+  columns = linear[:1]
+  start = _Iterate(
+    x=jnp.zeros_like(linear),
+    slope=linear,
+    way=jnp.minimum(linear, 0),
+    renew=jnp.zeros(columns.shape, bool),
+    off=jnp.full_like(columns, jnp.inf),
+    done=jnp.broadcast_to(skip, columns.shape),
+    steps=jnp.array(0),
+  )
   return jax.lax.while_loop(
-    lambda c: jnp.any(c.off > enough) & (c.steps < max_steps), steps, start
+    lambda c: ~jnp.all(c.done) & (c.steps < max_steps), step, start
   )
 
 
@@ -79,12 +93,12 @@ def dual_cones(
 ) -> tuple[jax.Array, jax.Array]:
   r"""The sum of `dual_cone`'s answers for ``lower[t] * e_t``, over all t.
 
-  That is T problems with one matrix, so that a step for all of them is one
-  product of matrices: accelerated projected gradient descent until the
-  conditions of optimality hold to rounding, and where they do not within 160
-  steps, of an ill-conditioned Gramian, `dual_cone` one after the other, begun
-  from what is free by then. A dozen matrices are held, where T problems side by
-  side hold a dozen each.
+  That is T problems with one matrix, so that a step for many of them is one
+  product of matrices: projected conjugate gradients until the conditions of
+  optimality hold to rounding, and where they do not within 160 steps, of an
+  ill-conditioned Gramian, `dual_cone` one after the other, begun from what is
+  free by then. A quarter of the problems at a time, so that 4 T x T matrices
+  are held, where T problems side by side hold as many each.
 
   Args:
     gramian: shape ``(T, T)``.
@@ -101,41 +115,50 @@ def dual_cones(
     ([0.75, 0.75], True)
 
   References:
-    Beck and Teboulle, *A fast iterative shrinkage-thresholding algorithm for
-    linear inverse problems*, 2009, https://doi.org/10.1137/080716542;
-    O'Donoghue and Candès, *Adaptive restart for accelerated gradient schemes*,
-    2015, https://arxiv.org/abs/1204.3982.
+    Dostál and Schöberl, *Minimizing quadratic functions subject to bound
+    constraints with the rate of convergence and finite termination*, 2005,
+    https://doi.org/10.1023/B:COAP.0000049888.80264.25.
   """
   unit, norms = row_normalize(gramian, mask)
   active = jnp.ones(norms.shape, bool) if mask is None else mask
   used = active & ~(norms <= 0)
   lower = jnp.where(active, lower, 0).astype(norms.dtype)
+  size = len(norms)
   finite = jnp.all(jnp.isfinite(unit))
-  # A row that is not used is one of an identity, and no other meets it.
-  matrix = jnp.where(finite, unit, jnp.eye(len(norms), dtype=norms.dtype))
-  enough = 4 * jnp.finfo(matrix.dtype).eps
-
-  found = _descend(matrix, enough, 160)
+  enough = 4 * jnp.finfo(norms.dtype).eps
   wanted = used & (lower > 0)
-
-  def exactly(x, column):
-    solved, scale, _, _ = pivoted_qp(matrix, column, used, x > 0)
-    solved = scale * solved
-    return solved, _violation(matrix, column, solved)
-
-  def finish(total, task):
-    x, column, share, off, open_ = task
-    x, off = jax.lax.cond(open_, exactly, lambda x, _: (x, off), x, column)
-    return total + share * x, off
-
   share = jnp.where(wanted, lower * norms, 0)
-  left = wanted & (found.off > enough) & finite
-  total, off = jax.lax.scan(
-    finish,
-    jnp.zeros_like(norms),
-    (found.x.T, matrix, share, found.off, left),
+  part = -(-size // _PARTS)
+
+  def solve(carry, first):
+    total, worst = carry
+    index = jnp.minimum(first + jnp.arange(part), size - 1)
+    asked = (first + jnp.arange(part) < size) & wanted[index]
+    weight = jnp.where(asked, share[index], 0)
+    linear = jnp.where(asked[None], unit[:, index], 0)
+    found = _descend(unit, linear, enough, ~finite)
+    free, left = found.x > 0, ~found.done[0]
+    total += dot(found.x, jnp.where(left, 0, weight))
+    worst = jnp.maximum(worst, jnp.max(jnp.where(left, 0, found.off[0])))
+
+    def exactly(c):
+      total, worst, left = c
+      one = jnp.argmax(left)
+      column = unit[:, index[one]]
+      x, off = measured_qp(unit, column, used, free[:, one])
+      total += weight[one] * x
+      return total, jnp.maximum(worst, off), left.at[one].set(False)
+
+    # A loop, that `vmap` ends where no lane needs it.
+    total, worst, _ = jax.lax.while_loop(
+      lambda c: jnp.any(c[2]), exactly, (total, worst, left)
+    )
+    return (total, worst), None
+
+  zero = jnp.zeros((), norms.dtype)
+  (total, residual), _ = jax.lax.scan(
+    solve, (jnp.zeros_like(norms), zero), part * jnp.arange(_PARTS)
   )
   extra = jnp.where(used, total / jnp.where(used, norms, 1), 0)
   poison = jnp.where(finite, 0, jnp.nan).astype(norms.dtype)
-  residual = jnp.max(jnp.where(wanted, off, 0))
   return lower + extra + jnp.where(active, poison, 0), residual + poison

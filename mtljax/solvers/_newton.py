@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax.scipy.linalg import cho_solve
 
 from mtljax.solvers._normalize import row_normalize
-from mtljax.solvers._qp import dot, ridge
+from mtljax.solvers._qp import dot, ridged
 
 
 class _Newton(NamedTuple):
@@ -25,7 +25,7 @@ class _Newton(NamedTuple):
 def _solve(unit, start, power, used, max_iters):
   """Solves ``U v = start y^-power``, ``v = start y``; the best iterate."""
   eps = jnp.finfo(unit.dtype).eps
-  matrix = ridge(unit, used)
+  matrix = ridged(unit, used)
   both = used[:, None] & used[None, :]
   eye = jnp.eye(unit.shape[0], dtype=unit.dtype)
 

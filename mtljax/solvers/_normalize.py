@@ -45,8 +45,11 @@ def row_normalize(
   norms = jnp.where(used, jnp.sqrt(jnp.where(used, squared, 1)), 0)
   inverse = 1 / jnp.where(used, norms, 1)
   both = used[:, None] & used[None, :]
-  # One factor at a time: the product of two norms may overflow.
-  unit = jnp.where(both, gramian, 0) * inverse[:, None] * inverse[None, :]
+  # One factor at a time: the product of two norms may overflow. The larger
+  # first, so that it is as symmetric as the Gramian.
+  one, other = inverse[:, None], inverse[None, :]
+  unit = jnp.where(both, gramian, 0) * jnp.maximum(one, other)
+  unit = unit * jnp.minimum(one, other)
   eye = jnp.eye(gramian.shape[0], dtype=bool)
   unit = jnp.where(eye, jnp.where(jnp.isnan(norms), jnp.nan, 1)[:, None], unit)
   return unit, norms

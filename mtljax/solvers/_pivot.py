@@ -19,6 +19,20 @@ class _Pivot(NamedTuple):
   iterations: jax.Array
 
 
+def factorise(matrix: jax.Array) -> tuple[jax.Array, jax.Array]:
+  """Cholesky's factor of a symmetric matrix, and its smallest pivot.
+
+  Both are NaN where it is not definite.
+  """
+  # The transpose is the same, in LAPACK's order of the numbers: no copy.
+  factor = jax.lax.linalg.cholesky(matrix.T, symmetrize_input=False)
+  # Sums: the least of NaN and infinity may be infinity.
+  diagonal = jnp.sum(
+    jnp.where(jnp.eye(matrix.shape[0], dtype=bool), factor.T, 0), axis=0
+  )
+  return factor, jnp.square(jnp.min(diagonal))
+
+
 def block_pivoting(
   matrix: jax.Array,
   linear: jax.Array,
@@ -34,7 +48,8 @@ def block_pivoting(
   cannot cycle.
 
   Args:
-    matrix: ``P``, positive definite, diagonal of order one, shape ``(T, T)``.
+    matrix: ``P``, positive definite, diagonal of order one, shape ``(T, T)``;
+      finite in the rows that are not used.
     linear: ``q``, shape ``(T,)``; the least entry is about -1.
     used: true for the variables that take part, shape ``(T,)``.
     free: the first guess; None: where the slope is down.
@@ -51,15 +66,14 @@ def block_pivoting(
   """
   size = linear.shape[0]
   eps = jnp.finfo(linear.dtype).eps
-  eye = jnp.eye(size, dtype=linear.dtype)
-  matrix = jnp.where(used[:, None] & used[None, :], matrix, eye)
   linear = jnp.where(used, linear, 0)
   index = jnp.arange(size)
 
   def step(c):
     both = c.free[:, None] & c.free[None, :]
-    factor = jax.lax.linalg.cholesky(
-      jnp.where(both, matrix, eye), symmetrize_input=False
+    # An identity in the other rows.
+    factor, pivot = factorise(
+      jnp.where(both, matrix, 0) + jnp.diag(1 - c.free.astype(matrix.dtype))
     )
     x = cho_solve((factor, True), jnp.where(c.free, -linear, 0))
     slack = jnp.matmul(matrix, x, precision='highest') + linear
@@ -70,9 +84,8 @@ def block_pivoting(
     chances = jnp.where(better, 3, c.chances - 1)
     last = jnp.max(jnp.where(wrong, index, -1))
     swapped = wrong & ((chances >= 0) | (index == last))
-    pivots = jnp.square(jnp.diagonal(factor))
     # Written so that a NaN fails.
-    failed = ~(jnp.min(pivots) > jnp.sqrt(eps)) | ~jnp.all(jnp.isfinite(x))
+    failed = ~(pivot > jnp.sqrt(eps)) | ~jnp.all(jnp.isfinite(x))
     solved = ~failed & (count == 0)
     return _Pivot(
       free=jnp.where(solved, c.free, c.free ^ swapped),

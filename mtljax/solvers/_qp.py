@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax.scipy.linalg import cho_solve
 
-from mtljax.solvers._pivot import block_pivoting
+from mtljax.solvers._pivot import block_pivoting, factorise
 
 
 def dot(a: jax.Array, b: jax.Array) -> jax.Array:
@@ -17,22 +17,24 @@ def dot(a: jax.Array, b: jax.Array) -> jax.Array:
 
 
 def ridge(matrix: jax.Array, used: jax.Array) -> jax.Array:
-  """Adds ``T eps``, the rounding of a unit Gramian, if nearly singular.
+  """What to add to the diagonal: ``T eps`` if nearly singular, else 0.
 
-  It makes a singular unit Gramian definite, and picks the solution of least
-  norm among many. A matrix whose pivots are above ``sqrt(eps)`` needs none,
-  and would pay for it with an error of ``T eps`` times its condition number.
+  That is the rounding of a unit Gramian. It makes a singular one definite, and
+  picks the solution of least norm among many. A matrix whose pivots are above
+  ``sqrt(eps)`` needs none, and would pay for it with an error of ``T eps``
+  times its condition number. The rows that are not used are an identity's.
   """
   eps = jnp.finfo(matrix.dtype).eps
-  size = jnp.sum(used).astype(matrix.dtype)
+  _, pivot = factorise(matrix)
+  # Written so that a NaN, of an indefinite matrix, counts as singular.
+  definite = pivot > jnp.sqrt(eps)
+  return jnp.where(definite, 0, jnp.sum(used) * eps).astype(matrix.dtype)
+
+
+def ridged(matrix: jax.Array, used: jax.Array) -> jax.Array:
+  """The matrix with its `ridge`."""
   eye = jnp.eye(matrix.shape[0], dtype=matrix.dtype)
-  both = used[:, None] & used[None, :]
-  factor = jax.lax.linalg.cholesky(
-    jnp.where(both, matrix, eye), symmetrize_input=False
-  )
-  # Written so that a NaN, of an indefinite matrix, fails.
-  definite = jnp.min(jnp.square(jnp.diagonal(factor))) > jnp.sqrt(eps)
-  return matrix + jnp.where(definite, 0, size * eps) * eye
+  return matrix + ridge(matrix, used) * eye
 
 
 class InteriorPoint(NamedTuple):
@@ -55,6 +57,7 @@ def interior_point(
   linear: jax.Array,
   used: jax.Array,
   skip: jax.Array | bool = False,
+  added: jax.Array | float = 0.0,
   max_iters: int = 40,
 ) -> InteriorPoint:
   """Mehrotra's predictor-corrector for ``min 1/2 x'Px + q'x``, ``x >= 0``.
@@ -63,11 +66,13 @@ def interior_point(
   not mind the spread of the diagonal. 6 to 12 iterations are usual.
 
   Args:
-    matrix: ``P``, positive definite, diagonal of order one, shape ``(T, T)``.
+    matrix: ``P``, positive semidefinite, diagonal of order one, an identity's
+      in the rows that are not used, shape ``(T, T)``.
     linear: ``q``, shape ``(T,)``; the least entry is about -1, the others may
       be much larger.
     used: true for the variables that take part, shape ``(T,)``.
     skip: true to do no iterations.
+    added: to the diagonal; the sum is positive definite.
     max_iters: the cap on the iterations.
 
   Returns:
@@ -79,18 +84,17 @@ def interior_point(
   """
   eps = jnp.finfo(linear.dtype).eps
   count = jnp.maximum(jnp.sum(used), 1).astype(linear.dtype)
-  matrix = jnp.where(used[:, None] & used[None, :], matrix, 0)
 
   def mean_product(x, s):
     return dot(x, s) / count
 
   def defect(x, s):
-    return jnp.where(used, dot(matrix, x) + linear - s, 0)
+    return jnp.where(used, dot(matrix, x) + added * x + linear - s, 0)
 
   def step(carry):
     x, s, _, it = carry
-    ratio = jnp.where(used, s / jnp.where(used, x, 1), 1)
-    factor = (jnp.linalg.cholesky(matrix + jnp.diag(ratio)), True)
+    ratio = jnp.where(used, s / jnp.where(used, x, 1), 0)
+    factor = (factorise(matrix + jnp.diag(ratio + added))[0], True)
     dual = s + defect(x, s)
     mu = mean_product(x, s)
     dx = cho_solve(factor, -dual)
@@ -142,18 +146,19 @@ def _scaled(matrix, linear, used):
   return jnp.minimum(linear / scale, 1e12), scale, finite
 
 
-def pivoted_qp(matrix, linear, used, free=None, ridged=None):
+def pivoted_qp(matrix, linear, used, free=None, added=None):
   """`block_pivoting` for any scale of ``q``, `interior_point` where it fails.
 
   Only the second needs a ridge, so well conditioned problems pay nothing for
   it.
 
   Args:
-    matrix: ``P``, without a ridge, shape ``(T, T)``.
+    matrix: ``P``, without a ridge, an identity's in the rows that are not used,
+      shape ``(T, T)``.
     linear: ``q``, of any scale, shape ``(T,)``.
     used: true for the variables that take part, shape ``(T,)``.
     free: a guess at what is not 0, shape ``(T,)``, or None.
-    ridged: ``ridge(matrix, used)`` if it is known, or None.
+    added: ``ridge(matrix, used)`` if it is known, or None.
 
   Returns:
     ``x`` in units of the scale, the scale, what is not 0, and how many systems
@@ -162,16 +167,26 @@ def pivoted_qp(matrix, linear, used, free=None, ridged=None):
   linear, scale, finite = _scaled(matrix, linear, used)
   x, free, solved, first = block_pivoting(matrix, linear, used, free)
   skip = solved | ~finite
-  if ridged is None:
-    # One that needs it waits for `solved`: on CPU, two batches of Cholesky
-    # factorisations side by side can block XLA's threads for good.
-    eye = jnp.eye(matrix.shape[0], dtype=matrix.dtype)
-    ridged = ridge(jnp.where(solved, eye, matrix), used)
-  out = interior_point(ridged, linear, used, skip)
+  if added is None:
+    # A loop of one step, that `vmap` does not take where no lane needs it.
+    added, _ = jax.lax.while_loop(
+      lambda c: c[1],
+      lambda c: (ridge(matrix, used), jnp.array(False)),
+      (jnp.zeros((), matrix.dtype), ~skip),
+    )
+  out = interior_point(matrix, linear, used, skip, added)
   x = jnp.where(solved, x, out.x)
   x = jnp.where(jnp.all(linear >= 0), 0, x)
   free = jnp.where(solved, free, x > out.slack)
   return jnp.where(finite, x, jnp.nan), scale, free, first + out.iterations
+
+
+def measured_qp(matrix, linear, used, free=None):
+  """`pivoted_qp`'s solution to scale, and its residual, see `nonneg_qp`."""
+  x, scale, _, _ = pivoted_qp(matrix, linear, used, free)
+  slack = dot(matrix, x) + jnp.where(used, linear, 0) / scale
+  off = jnp.where(used, jnp.abs(jnp.minimum(x, slack)), 0)
+  return scale * x, jnp.max(off) / (1 + jnp.max(jnp.abs(x)))
 
 
 @jax.jit
@@ -201,7 +216,4 @@ def nonneg_qp(
   used = jnp.ones(linear.shape, bool) if mask is None else mask
   both = used[:, None] & used[None, :]
   matrix = jnp.where(both, matrix, jnp.eye(len(linear), dtype=matrix.dtype))
-  x, scale, _, _ = pivoted_qp(matrix, linear, used)
-  slack = dot(matrix, x) + jnp.where(used, linear, 0) / scale
-  off = jnp.where(used, jnp.abs(jnp.minimum(x, slack)), 0)
-  return scale * x, jnp.max(off) / (1 + jnp.max(jnp.abs(x)))
+  return measured_qp(matrix, linear, used)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from mtljax.solvers._normalize import row_normalize
 from mtljax.solvers._pair import pair_in_ball
-from mtljax.solvers._qp import dot, pivoted_qp, ridge
+from mtljax.solvers._qp import dot, pivoted_qp, ridged
 
 
 def inverse_norms(norms: jax.Array, used: jax.Array) -> jax.Array:
@@ -19,14 +19,19 @@ def inverse_norms(norms: jax.Array, used: jax.Array) -> jax.Array:
 
 
 def min_norm_point(unit, a, used):
-  """The minimiser of ``y'Uy``, ``y >= 0``, ``a'y = 1``, up to its scale.
+  """The minimiser ``y`` of ``y'Uy``, ``y >= 0``, ``a'y = 1``, to any scale.
 
   The nearest point of the cone of ``(rows, a)`` to ``(0, 1)`` has the same
   direction, and stays bounded at Pareto stationary points.
+
+  Returns:
+    ``y`` and ``Uy``.
   """
   matrix = unit + a[:, None] * a[None, :]
-  y, _, _, iterations = pivoted_qp(matrix, -a, used)
-  return y / jnp.sum(y), iterations
+  y = pivoted_qp(matrix, -a, used)[0]
+  y = y / jnp.sum(y)
+  # Of this matrix, so that no other is held during the solve.
+  return y, dot(matrix, y) - dot(a, y) * a
 
 
 @jax.jit
@@ -38,9 +43,8 @@ def min_norm_unit(
   used = active & ~(norms <= 0)
   zero = active & ~used
   a = inverse_norms(norms, used)
-  y, _ = min_norm_point(unit, a, used)
+  y, force = min_norm_point(unit, a, used)
   weights = y * a / jnp.sum(y * a)
-  force = dot(unit, y)
   level = dot(y, force) / dot(a, y)
   off = jnp.where(used, jnp.abs(jnp.minimum(y, force - level * a)), 0)
   # A zero row is the point of least norm.
@@ -116,39 +120,39 @@ def _largest_level(unit, a, slope, radius, used, max_iters=40):
   monotonically from an upper bound.
   """
   eps = jnp.finfo(unit.dtype).eps
-  matrix = ridge(unit, used)
-
-  def length(x):
-    return jnp.sqrt(jnp.maximum(dot(x, dot(matrix, x)), 0))
-
-  y, first = min_norm_point(matrix, a, used)
-  bound = (dot(slope, y) + radius * length(y)) / dot(a, y)
+  matrix = ridged(unit, used)
+  outer = a[:, None] * a[None, :]
   single = (slope + radius) / jnp.where(used, a, 1)
   # In terms of the shortest row; the others' bounds may overflow.
   single = jnp.min(jnp.where(used, single, jnp.inf))
-  start = jnp.minimum(bound, single)
 
   def step(carry):
-    # From one level to the next few rows change sides.
-    x, scale, free, inner = pivoted_qp(
-      matrix, slope - carry.level * a, used, carry.free, matrix
-    )
+    # The first point is that of `min_norm_point`, up to its scale: any bounds
+    # the level. In the same loop, so that the solver is compiled once.
+    first = carry.newton == 0
+    asked = matrix + jnp.where(first, outer, 0)
+    linear = jnp.where(first, -a, slope - carry.level * a)
+    x, scale, free, inner = pivoted_qp(asked, linear, used, carry.free, 0.0)
     x = scale * x
-    distance = length(x)
+    distance = jnp.sqrt(jnp.maximum(dot(x, dot(matrix, x)), 0))
     pull = dot(a, x)
+    bound = (dot(slope, x) + radius * distance) / pull
     level = carry.level + (radius - distance) * distance / pull
-    done = (
+    done = ~first & (
       (jnp.abs(distance - radius) <= 4 * eps * radius)
       | ~(level < carry.level)
       | (distance < radius)
     )
+    level = jnp.where(first, jnp.minimum(bound, single), level)
     level = jnp.where(done, carry.level, level)
+    # From one level to the next few rows change sides.
+    free = jnp.where(first, slope < level * a, free)
     return _Search(level, x, free, done, carry.newton + 1, carry.inner + inner)
 
-  zero, false = jnp.zeros_like(slope), jnp.array(False)
-  carry = _Search(start, zero, slope < start * a, false, jnp.array(0), first)
+  zero, false, none = jnp.zeros_like(slope), jnp.array(False), jnp.array(0)
+  carry = _Search(single, zero, a > 0, false, none, none)
   return jax.lax.while_loop(
-    lambda c: ~c.done & (c.newton < max_iters), step, carry
+    lambda c: ~c.done & (c.newton <= max_iters), step, carry
   )
 
 

@@ -20,7 +20,7 @@ class DualConeState(NamedTuple):
 
 
 #: From here on T problems side by side are slower than steps of all of them.
-_MANY = 48
+_MANY = 16
 
 
 @jax.jit
@@ -76,8 +76,8 @@ def upgrad(*, preference: _preference.Preference = None) -> Weighting:
   solved for the unit Gramian. Heads are not weighted: only the shared
   parameters are in conflict. Scaling a task's loss changes the update
   (invariance ``'none'``). Costs the Gramian (T backward passes) and T
-  quadratic programs of size T in one batch, from 49 tasks on as products of a
-  dozen T x T matrices, see `mtljax.solvers.dual_cones`.
+  quadratic programs of size T in one batch, from 17 tasks on as products of
+  matrices, with four of T x T held, see `mtljax.solvers.dual_cones`.
 
   ========================  ==================================================
   input                     weights

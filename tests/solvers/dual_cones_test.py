@@ -8,6 +8,7 @@ import pytest
 
 import mtljax as mtl
 from mtljax import solvers, weightings
+from mtljax.solvers import _dual_cones
 
 SIZE = 64
 
@@ -120,8 +121,9 @@ def test_what_is_not_finite_is_nan():
 
 
 @pytest.mark.parametrize('size', [64, 256])
-def test_memory_is_that_of_a_few_matrices(size):
-  method = weightings.upgrad()
+@pytest.mark.parametrize('name', ['upgrad', 'dual_proj', 'mgda'])
+def test_memory_is_that_of_four_matrices(name, size):
+  method = getattr(weightings, name)()
   state = method.init(size)
   gramian = jnp.eye(size)
 
@@ -130,16 +132,30 @@ def test_memory_is_that_of_a_few_matrices(size):
 
   compiled = jax.jit(weights).lower(gramian).compile()
   held = compiled.memory_analysis().temp_size_in_bytes
-  assert held <= 16 * gramian.nbytes
+  assert held <= 4 * gramian.nbytes
 
 
-def test_under_vmap():
-  rows = [_rows(kind)[:, :SIZE] for kind in ('wide', 'condition 1e6')]
+@pytest.mark.parametrize(
+  ('kind', 'most'), [('wide', 20), ('clusters', 50), ('parallel', 2)]
+)
+def test_products_with_the_matrix_are_few(kind, most):
+  unit, _ = solvers.row_normalize(jnp.asarray(_rows(kind) @ _rows(kind).T))
+  enough = 4 * np.finfo(np.float32).eps
+  found = _dual_cones._descend(unit, unit, enough, jnp.array(False))
+  assert jnp.all(found.done)
+  assert found.steps <= most
+
+
+def test_under_vmap_it_is_each_call_alone():
+  rows = [_rows(kind)[:, :SIZE] for kind in ('wide', 'square', 'condition 1e6')]
   gramians = np.stack([x @ x.T for x in rows])
   lower = np.full(SIZE, 1 / SIZE)
   with jax.enable_x64(True):
     solve = jax.vmap(solvers.dual_cones, in_axes=(0, None))
-    found, _ = solve(jnp.asarray(gramians), jnp.asarray(lower))
-  for weights, one, gramian in zip(found, rows, gramians, strict=True):
-    wanted = _each_alone(gramian, lower)
-    assert _off(one, np.asarray(weights), wanted) < 1e-7
+    found, residuals = solve(jnp.asarray(gramians), jnp.asarray(lower))
+    assert jnp.max(residuals) < 1e-9
+    for weights, one, gramian in zip(found, rows, gramians, strict=True):
+      alone, _ = solvers.dual_cones(jnp.asarray(gramian), jnp.asarray(lower))
+      assert _off(one, np.asarray(weights), np.asarray(alone)) < 1e-9
+      wanted = _each_alone(gramian, lower)
+      assert _off(one, np.asarray(weights), wanted) < 1e-7

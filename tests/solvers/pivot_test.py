@@ -1,7 +1,7 @@
 import jax
 import numpy as np
 
-from mtljax.solvers._pivot import block_pivoting
+from mtljax.solvers._pivot import block_pivoting, factorise
 
 solve = jax.jit(jax.vmap(block_pivoting))
 
@@ -14,6 +14,15 @@ def _problems(lanes, size):
   linear = rng.normal(size=(lanes, size))
   linear /= -linear.min(1, keepdims=True)
   return rows @ rows.swapaxes(1, 2), linear, np.ones((lanes, size), bool)
+
+
+def test_no_factor_of_an_indefinite_matrix_has_a_pivot():
+  for size in (4, 16, 33, 70):
+    one = np.eye(size, dtype=np.float32)
+    five = np.stack([-one, 4 * one, -one, -one, -one])
+    _, pivots = jax.jit(jax.vmap(factorise))(five)
+    np.testing.assert_array_equal(pivots, [np.nan, 4, *[np.nan] * 3])
+    assert np.isnan(jax.jit(factorise)(-one)[1])
 
 
 def test_finds_the_active_set(x64):

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.extend import core
 
 from mtljax.solvers import ball_max_min, min_norm_simplex
 
@@ -224,6 +225,24 @@ def test_rounding_of_the_gramian_does_no_harm():
   weights, residual = jax.jit(min_norm_simplex)(gramian)
   assert residual < 1e-5
   np.testing.assert_allclose(weights, 0.1, rtol=1e-3)
+
+
+def _count(jaxpr, name):
+  """The equations of that name, those inside of others too."""
+  within = lambda eqn: core.jaxprs_in_params(eqn.params)
+  return sum(
+    (eqn.primitive.name == name) + sum(_count(j, name) for j in within(eqn))
+    for eqn in jaxpr.eqns
+  )
+
+
+def test_ball_holds_its_quadratic_program_once():
+  """Most of what a step of CAGrad compiles beside a plain one is this."""
+  found = jax.make_jaxpr(ball_max_min)(jnp.eye(5), 0.4).jaxpr
+  # The search, and block pivoting and the interior point within it.
+  assert _count(found, 'while') == 3
+  # One each for the latter two, and one for the ridge.
+  assert _count(found, 'cholesky') == 3
 
 
 MANY_LANES = """

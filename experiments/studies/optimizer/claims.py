@@ -6,12 +6,15 @@ seed. The rules, which were set before any study was run:
 - E2 holds if in every ratio the share of Adam's runs (AdaTask's included) that
   no run of SGD (MTL-IO's included) of the same seed dominates is larger than
   that of SGD's runs that none of Adam's dominates, and if the same is so for
-  every method in the mean over ratios. It is not judged with fewer than ten
-  learning rates.
+  every method in the mean over ratios. A run dominates another that is no
+  better in any measure and worse in one. It is not judged with fewer than ten
+  learning rates, or with fewer than a preset says.
 - E3 holds if at the largest ratio the gap (mean over methods of SGD's delta-m
   less Adam's) exceeds the spread (standard deviation of delta-m over methods,
   mean of both optimizers), and if the gap is larger there than at the smallest
-  ratio.
+  ratio. With one ratio the first alone decides, and only where the losses are
+  apart: before the first step, or where Adam on their sum ends, the largest
+  (the last multiplied by the ratio) is at least ten times the smallest.
 - E4 holds if signSGD has a lower delta-m than SGD in more than half of the
   pairs of a method and a ratio, and if AdaTask's delta-m is lower than that of
   Adam on the sum of the losses in the mean over ratios.
@@ -22,6 +25,7 @@ whole interval is.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -34,19 +38,30 @@ from mtljax.diagnostics import hypervolume, non_dominated
 #: Each optimizer with the one that takes the tasks' gradients apart.
 SIDES = {'adam': ('adam', 'adatask'), 'momentum': ('momentum', 'mtl_io')}
 MIN_RATES = 10
+MIN_SCALES = 10.0
 SUM = 'sum_losses'
 
 
 class Grid:
   """The selected runs, by what they are.
 
-  Attributes:
+  Args:
     selected: one a method, optimizer and ratio.
+    higher_is_better: one a measure; none: it is of all.
+
+  Attributes:
+    selected: likewise.
     ratios: in ascending order.
+    signs: 1 for each measure of which more is better, -1 for the others.
   """
 
-  def __init__(self, selected: Sequence[Selected]):
+  def __init__(
+    self,
+    selected: Sequence[Selected],
+    higher_is_better: Sequence[bool] = (),
+  ):
     self.selected = list(selected)
+    self.signs = np.where(higher_is_better or (True,), 1.0, -1.0)
     self.ratios = sorted({x.ratio for x in selected})
     self._by_key = {(x.optimizer, x.method, x.ratio): x for x in selected}
 
@@ -74,6 +89,22 @@ class Grid:
       if x.ratio == ratio and x.optimizer in SIDES[side]
     ]
 
+  def loss_scales(self, ratio: float) -> tuple[float, float]:
+    """How many times the smallest of the losses the largest is.
+
+    Before the first step, and at the best epoch of Adam on their sum;
+    geometric means over seeds, NaN where it is not known.
+    """
+    first = [x for x in self.selected if x.ratio == ratio][:1]
+    cell = self._by_key.get(('adam', SUM, ratio))
+    starts = [run.start for x in first for run in x.runs.values()]
+    ends = [run.end for run in cell.runs.values()] if cell else []
+    start, end = (
+      float(np.exp(np.mean(np.log(x)))) if x else math.nan
+      for x in (starts, ends)
+    )
+    return start, end
+
   def drop(self, optimizer: str, method: str, ratio: float, seed: int) -> float:
     """Test delta-m of a run."""
     return self._by_key[optimizer, method, ratio].runs[seed].test
@@ -99,7 +130,8 @@ class Front(NamedTuple):
     runs: how many there are, of all seeds.
     optimal: those that no run of either side dominates.
     unbeaten: those that no run of the other side dominates.
-    hypervolume: of the test scores that they dominate, from 0.
+    hypervolume: of the test scores that they dominate, from 0; None where
+      less is better of one.
   """
 
   ratio: float
@@ -107,24 +139,27 @@ class Front(NamedTuple):
   runs: int
   optimal: int
   unbeaten: int
-  hypervolume: float
+  hypervolume: float | None
 
 
-def points(cells: Iterable[Selected], seeds: Sequence[int]) -> np.ndarray:
-  """Negative test scores, a row a run: lower is better."""
+def points(
+  grid: Grid, cells: Iterable[Selected], seeds: Sequence[int]
+) -> np.ndarray:
+  """Test scores, a row a run, turned so that lower is better of all."""
   scores = [cell.runs[seed].scores for cell in cells for seed in seeds]
-  return -np.array(scores, np.float64)
+  return -grid.signs * np.array(scores, np.float64)
 
 
 def fronts(grid: Grid) -> list[Front]:
   """Pareto-optimal runs of both sides over all seeds, at every ratio."""
   found = []
   seeds = grid.seeds()
+  more = bool(np.all(grid.signs > 0))
   for ratio in grid.ratios:
     by_side = {side: grid.of_side(side, ratio) for side in SIDES}
     if not seeds or not all(by_side.values()):
       continue
-    own = {side: points(cells, seeds) for side, cells in by_side.items()}
+    own = {side: points(grid, cells, seeds) for side, cells in by_side.items()}
     everyone = np.concatenate(list(own.values()))
     for side, other in zip(SIDES, reversed(SIDES), strict=True):
       found.append(
@@ -134,7 +169,7 @@ def fronts(grid: Grid) -> list[Front]:
           len(own[side]),
           int(non_dominated(own[side], everyone).sum()),
           int(non_dominated(own[side], own[other]).sum()),
-          hypervolume(own[side], np.zeros(everyone.shape[1])),
+          hypervolume(own[side], np.zeros(everyone.shape[1])) if more else None,
         )
       )
   return found
@@ -148,7 +183,9 @@ def unbeaten(
   cells, against = grid.of_side(side, ratio), grid.of_side(other, ratio)
   if not cells or not against:
     return {}
-  kept = non_dominated(points(cells, [seed]), points(against, [seed]))
+  kept = non_dominated(
+    points(grid, cells, [seed]), points(grid, against, [seed])
+  )
   return {
     (x.optimizer, x.method): bool(k) for x, k in zip(cells, kept, strict=True)
   }
@@ -224,18 +261,20 @@ def shares(
 
 
 def claims(
-  grid: Grid, *, num_rates: int, min_seeds: int
+  grid: Grid, *, num_rates: int, min_seeds: int, min_rates: int = MIN_RATES
 ) -> list[verdicts.Verdict]:
   """The verdicts on E2, E3 and E4."""
   return [
-    _pareto(grid, num_rates, min_seeds),
+    _pareto(grid, num_rates, min_rates, min_seeds),
     _variance(grid, min_seeds),
     _signs(grid, min_seeds),
   ]
 
 
-def _pareto(grid: Grid, num_rates: int, min_seeds: int) -> verdicts.Verdict:
-  enough = num_rates >= MIN_RATES
+def _pareto(
+  grid: Grid, num_rates: int, min_rates: int, min_seeds: int
+) -> verdicts.Verdict:
+  enough = num_rates >= min_rates
   wanted = 'above' if enough else None
   kept = {
     (side, ratio, seed): unbeaten(grid, side, ratio, seed)
@@ -292,17 +331,32 @@ def _pareto(grid: Grid, num_rates: int, min_seeds: int) -> verdicts.Verdict:
     'of the runs at their selected learning rates, Adam (with AdaTask) has a '
     'larger share that no run of SGD (with MTL-IO) of the same seed dominates '
     'than SGD has the other way round: at every ratio, and for every method in '
-    f'the mean over ratios. Needs {MIN_RATES} learning rates.',
+    f'the mean over ratios. Needs {min_rates} learning rates.',
     measured,
     min_seeds=min_seeds,
     remark='' if enough else f'{num_rates} learning rates are too few.',
   )
 
 
+def _number(value: float) -> str:
+  return 'an unknown number of' if math.isnan(value) else f'{value:.3g}'
+
+
 def _variance(grid: Grid, min_seeds: int) -> verdicts.Verdict:
-  measured = []
-  if len(grid.methods(*SIDES)) > 1 and len(grid.ratios) > 1:
+  measured, remark = [], ''
+  if len(grid.methods(*SIDES)) > 1:
     low, high = grid.ratios[0], grid.ratios[-1]
+    several = low < high
+    start, end = grid.loss_scales(high)
+    apart = several or np.fmax(start, end) >= MIN_SCALES
+    if not several:
+      remark = (
+        f'At the one ratio the largest loss is {_number(start)} times the '
+        f'smallest before the first step and {_number(end)} times where Adam '
+        'on the sum ends.'
+      )
+      if not apart:
+        remark += f' With less than {MIN_SCALES:g} times it is not judged.'
     gaps = {
       ratio: {seed: gap(grid, ratio, seed) for seed in grid.seeds()}
       for ratio in grid.ratios
@@ -311,13 +365,14 @@ def _variance(grid: Grid, min_seeds: int) -> verdicts.Verdict:
       measured += verdicts.measure(
         f'ratio {ratio:g}: gap between SGD and Adam less the spread of methods',
         {s: x - spread(grid, ratio, s) for s, x in by_seed.items()},
-        'above' if ratio == high else None,
+        'above' if ratio == high and apart else None,
       )
-    measured += verdicts.measure(
-      f'gap at ratio {high:g} less that at {low:g}',
-      {seed: gaps[high][seed] - gaps[low][seed] for seed in grid.seeds()},
-      'above',
-    )
+    if several:
+      measured += verdicts.measure(
+        f'gap at ratio {high:g} less that at {low:g}',
+        {seed: gaps[high][seed] - gaps[low][seed] for seed in grid.seeds()},
+        'above',
+      )
     for ratio, by_seed in gaps.items():
       measured += verdicts.measure(
         f'ratio {ratio:g}: gap between SGD and Adam', by_seed, None
@@ -338,9 +393,12 @@ def _variance(grid: Grid, min_seeds: int) -> verdicts.Verdict:
     'where the scales of the losses differ much, and shrinks otherwise.',
     'at the largest ratio, the mean over methods of the delta-m of SGD less '
     "that of Adam exceeds the methods' standard deviation (mean of both "
-    'optimizers), and exceeds that mean at the smallest ratio.',
+    'optimizers), and exceeds that mean at the smallest ratio. With one ratio, '
+    f'the first alone, where the largest loss is {MIN_SCALES:g} times the '
+    'smallest.',
     measured,
     min_seeds=min_seeds,
+    remark=remark,
   )
 
 

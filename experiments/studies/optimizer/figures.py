@@ -72,19 +72,30 @@ def _rates(read: ReadStudy) -> Section:
 
 def _fronts(read: ReadStudy, grid: Grid) -> Section:
   """The selected runs by what they lack in two tasks, and their front."""
-  tasks = read.config['tasks']
-  first, last = 0, len(tasks) - 1
-  names = [f'1 - {read.config["score"]}, {tasks[i]}' for i in (first, last)]
+  tasks = [x.task for x in read.baselines]
+  # The first measures of the first and of the last task.
+  first, last = 0, tasks.index(tasks[-1])
+  more = [read.baselines[i].higher_is_better for i in (first, last)]
+  names = [
+    f'{"1 - " if higher else ""}{"{}, {}".format(*x.measure.split("/", 1))}'
+    for x, higher in zip(
+      (read.baselines[first], read.baselines[last]), more, strict=True
+    )
+  ]
+
+  def lacking(scores):
+    """What is wanted little of."""
+    pair = scores[first], scores[last]
+    return [
+      1 - x if higher else x for x, higher in zip(pair, more, strict=True)
+    ]
 
   def plot(ratio, axes):
     cells = [x for x in grid.selected if x.ratio == ratio]
     by_optimizer: dict[str, list[list[float]]] = {}
     for cell in cells:
       rows = by_optimizer.setdefault(cell.optimizer, [])
-      rows += [
-        [1 - run.scores[first], 1 - run.scores[last]]
-        for run in cell.runs.values()
-      ]
+      rows += [lacking(run.scores) for run in cell.runs.values()]
     plots.pareto_front(
       {name: np.array(rows) for name, rows in by_optimizer.items()},
       names,

@@ -22,7 +22,12 @@ from experiments.lab.optimizers import (
   SIGN_HEAVY_BALL,
   Make,
 )
-from experiments.lab.problem import SINGLE, Problem, make_problem
+from experiments.lab.problem import (
+  SINGLE,
+  Problem,
+  make_problem,
+  over_batches,
+)
 from experiments.lab.suite import Data, Suite, Widths
 from experiments.report import files
 from mtljax.training import make_sweep, make_train_step
@@ -36,7 +41,12 @@ OPTIMIZERS: dict[str, Make] = {
 }
 #: Optimizers that read the gradient of each task, by the name of the method.
 PER_TASK = {'adatask': 'adatask', 'mtl_io': 'per_task_optimizer'}
+#: Those whose steps have the length of the gradient.
+LINEAR = ('momentum', 'mtl_io')
+#: The network of the suites that have it.
 NETWORK = 'multi_mlp'
+#: How the members of a sweep run.
+MODES = ('vmap', 'map', 'loop')
 SPLITS = ('validation', 'test')
 
 
@@ -87,12 +97,13 @@ class Training:
 
   Attributes:
     suite: the tasks.
-    data: with ready-made inputs.
+    data: of `with_inputs`.
     hidden_sizes: layers of the trunk.
     head_sizes: hidden layers of each head.
     epochs: passes over the data.
     batch_size: examples a step.
     mode: how the members run, see `mtljax.training.make_sweep`.
+    network: its name in the suite.
   """
 
   suite: Suite
@@ -102,6 +113,7 @@ class Training:
   epochs: int
   batch_size: int
   mode: str
+  network: str = NETWORK
 
   @property
   def num_steps(self) -> int:
@@ -111,12 +123,29 @@ class Training:
   def make_problem(self, tasks: Sequence[str]) -> Problem:
     """The network on some of the tasks."""
     widths = Widths(hidden_sizes=self.hidden_sizes, head_sizes=self.head_sizes)
-    network = self.suite.network(NETWORK)
+    network = self.suite.network(self.network)
     return make_problem(self.suite, self.data, network, widths, tasks=tasks)
 
 
-def with_inputs(suite: Suite, data: Data) -> Data:
-  """The data with inputs that are made once, not at every step, and flat."""
+def measures_of(suite: Suite, tasks: Sequence[str]) -> tuple[str, ...]:
+  """What delta-m of some tasks is taken over: names ``<metric>/<task>``."""
+  return tuple(
+    f'{measure.name}/{task.name}'
+    for task in suite.tasks_of(tasks)
+    for measure in task.measures
+    if measure.in_delta_m
+  )
+
+
+def with_inputs(suite: Suite, data: Data, network: str = NETWORK) -> Data:
+  """The data with inputs that are made once, not at every step, and flat.
+
+  So for dense layers that read one array; for others the data as they are.
+  """
+  one = {name: x[:1] for name, x in data.splits['train'].items()}
+  whole = isinstance(jax.eval_shape(data.inputs, one), jax.ShapeDtypeStruct)
+  if network != NETWORK or not whole:
+    return data
   make = jax.jit(data.inputs)
   splits = {}
   for name, arrays in data.splits.items():
@@ -157,6 +186,7 @@ def build_step(
     len(problem.tasks),
     problem.labels,
     rho=0.05,
+    gramian_labels=problem.sharings.gramian_labels,
     optimizer=OPTIMIZERS['momentum'],
     learning_rate=rate,
   )
@@ -169,12 +199,51 @@ def build_step(
   )
 
 
-def make_evaluate(problem: Problem, training: Training):
+def make_evaluate(
+  problem: Problem, training: Training
+) -> Callable[[Any], dict[str, np.ndarray]]:
   """``evaluate(state) -> arrays``: scores and losses of all members.
 
-  ``<split>/score`` and ``<split>/loss`` have the shape ``(M, T)``, ``finite``
-  is of shape ``(M,)``.
+  ``<split>/score``, of the shape ``(M, N)``, has a column for each of
+  `measures_of` the tasks, and ``<split>/loss``, ``(M, T)``, one a task;
+  ``finite`` is of shape ``(M,)``.
   """
+  measures = measures_of(training.suite, problem.tasks)
+  losses = [f'loss/{task}' for task in problem.tasks]
+
+  def table(found, params):
+    """The arrays of a member, from its metrics by split."""
+    arrays = {
+      f'{name}/{column}': jnp.stack([metrics[x] for x in columns])
+      for name, metrics in found.items()
+      for column, columns in (('score', measures), ('loss', losses))
+    }
+    leaves = [jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(params)]
+    leaves.append(jnp.all(jnp.isfinite(arrays['validation/loss'])))
+    return arrays | {'finite': jnp.all(jnp.stack(leaves))}
+
+  if training.mode == 'loop':
+    tabled = jax.jit(table)
+    # A smaller split is filled up to the size.
+    size = min(
+      training.data.eval_batch, max(map(training.data.num_examples, SPLITS))
+    )
+
+    def one_by_one(states):
+      rows = []
+      for state in states:
+        on_batch = functools.partial(
+          problem.measure, state.params, state.model_state
+        )
+        found = {
+          name: over_batches(on_batch, training.data.splits[name], size)
+          for name in SPLITS
+        }
+        rows.append(jax.device_get(tabled(found, state.params)))
+      return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+
+    return one_by_one
+
   splits = {
     name: {
       **training.data.splits[name],
@@ -182,25 +251,21 @@ def make_evaluate(problem: Problem, training: Training):
     }
     for name in SPLITS
   }
-  score = training.suite.tasks[0].score.name
 
   def one(splits, params, model_state):
     found = {}
     for name, batch in splits.items():
       metrics = problem.measure(params, model_state, batch)
-      for column, kind in (('score', score), ('loss', 'loss')):
-        found[f'{name}/{column}'] = jnp.stack(
-          [metrics[f'{kind}/{task}'].compute() for task in problem.tasks]
-        )
-    leaves = [jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(params)]
-    leaves.append(jnp.all(jnp.isfinite(found['validation/loss'])))
-    return found | {'finite': jnp.all(jnp.stack(leaves))}
+      found[name] = {x: metrics[x].compute() for x in (*measures, *losses)}
+    return table(found, params)
 
   @jax.jit
   def every(splits, params, model_state):
     return jax.lax.map(lambda args: one(splits, *args), (params, model_state))
 
-  return lambda state: every(splits, state.params, state.model_state)
+  return lambda state: jax.device_get(
+    every(splits, state.params, state.model_state)
+  )
 
 
 def train(
@@ -222,7 +287,9 @@ def train(
 
   Returns:
     For every part ``<split>/score`` and ``<split>/loss`` after each of E
-    epochs, shape ``(R, E, T)``, and ``finite``, shape ``(R, E)``.
+    epochs, shapes ``(R, E, N)`` and ``(R, E, T)``, ``finite``, shape
+    ``(R, E)``, and ``start/loss``, shape ``(R, T)``: on validation data,
+    before the first step.
   """
   group = parts[0].group
   tasks = training.suite.task_names
@@ -247,6 +314,7 @@ def train(
   batches = [training.data.batches(training.batch_size, s) for s in seeds]
   evaluate = make_evaluate(problem, training)
   per_epoch = training.data.steps_per_epoch(training.batch_size)
+  start = evaluate(state)['validation/loss']
   epochs = []
   for step in range(1, training.num_steps + 1):
     found = [next(iterator) for iterator in batches]
@@ -256,7 +324,7 @@ def train(
     state, _ = sweep.step(state, batch, shared_batch=False)
     callback(step)
     if step % per_epoch == 0:
-      epochs.append(jax.device_get(evaluate(state)))
+      epochs.append(evaluate(state))
   return [
     {
       name: np.stack(
@@ -267,6 +335,7 @@ def train(
       )
       for name in epochs[0]
     }
+    | {'start/loss': start[i * len(rates) : (i + 1) * len(rates)]}
     for i in range(len(parts))
   ]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -16,7 +17,7 @@ from experiments.report.statistics import interval
 from experiments.report.tables import MISSING, Cell, Column
 from experiments.studies.optimizer import claims, figures
 from experiments.studies.optimizer.claims import SIDES, Grid
-from experiments.studies.optimizer.grid import OPTIMIZERS
+from experiments.studies.optimizer.grid import LINEAR, OPTIMIZERS
 from experiments.studies.optimizer.runs import ReadStudy, read_runs
 
 NAME = 'optimizer_study'
@@ -32,21 +33,35 @@ def write_report(directory: pathlib.Path) -> dict[str, Any]:
 
   Returns:
     The content of ``summary.json``: ``baselines``, ``selected`` (delta-m by
-    method, optimizer and ratio), ``fronts``, ``shares``, ``diverged``,
-    ``verdicts``, ``failures`` and ``notes``.
+    method, optimizer and ratio), ``loss_scales`` (how far they are apart),
+    ``fronts``, ``shares``, ``diverged``, ``verdicts``, ``failures`` and
+    ``notes``.
 
   Raises:
     ReportError: the single-task runs are not there.
   """
   read = read_runs(directory)
   config = read.config
-  grid = Grid(read.selected)
+  grid = Grid(read.selected, [x.higher_is_better for x in read.baselines])
   verdicts = claims.claims(
     grid,
-    num_rates=len(config['learning_rates']),
+    num_rates=min(map(len, _rates(config))),
+    min_rates=config.get('min_rates', claims.MIN_RATES),
     min_seeds=config['min_seeds'],
   )
   selected = [_selected(x) for x in read.selected]
+  scales = [
+    {
+      'ratio': ratio,
+      **{
+        name: x if math.isfinite(x) else None
+        for name, x in zip(
+          ('start', 'end'), grid.loss_scales(ratio), strict=True
+        )
+      },
+    }
+    for ratio in grid.ratios
+  ]
   fronts = [_front(grid, front) for front in claims.fronts(grid)]
   shares = [
     {'ratio': ratio, 'optimizers': list(names), 'shares': found}
@@ -60,6 +75,7 @@ def write_report(directory: pathlib.Path) -> dict[str, Any]:
     'tasks': config['tasks'],
     'baselines': [x._asdict() for x in read.baselines],
     'selected': selected,
+    'loss_scales': scales,
     'fronts': fronts,
     'shares': shares,
     'diverged': _diverged(read),
@@ -79,6 +95,7 @@ def write_report(directory: pathlib.Path) -> dict[str, Any]:
     how=_how(config),
     tables=[
       *(_best_table(selected, ratio) for ratio in grid.ratios),
+      _scales_table(scales),
       _front_table(fronts),
       _share_table(shares),
       _baseline_table(read),
@@ -87,6 +104,12 @@ def write_report(directory: pathlib.Path) -> dict[str, Any]:
     sections=figures.sections(read, grid),
     config=config,
   )
+
+
+def _rates(config: Mapping[str, Any]) -> tuple[list[float], list[float]]:
+  """Those of Adam and signSGD, and those of SGD."""
+  rates = config['learning_rates']
+  return rates, config.get('sgd_rates') or rates
 
 
 def _selected(cell: Any) -> dict[str, Any]:
@@ -157,15 +180,28 @@ def _notes(read: ReadStudy) -> list[str]:
 
 def _how(config: Mapping[str, Any]) -> list[str]:
   """How the numbers are to be read, in sentences."""
+  rates, linear = _rates(config)
+  number = f'{len(rates)}'
+  if len(linear) != len(rates):
+    number += f' ({len(linear)} of {" and ".join(LINEAR)})'
+  measures = config['delta_m_metrics']
+  # With one measure a task the name is enough.
+  kinds = dict.fromkeys(name.partition('/')[0] for name in measures)
+  each = len(measures) == len(kinds) * len(config['tasks'])
+  over = (
+    f"the tasks' {', '.join(kinds)}"
+    if each or not measures
+    else ', '.join(measures)
+  )
   return [
-    f'Every method is trained with every optimizer at '
-    f'{len(config["learning_rates"])} learning rates and with '
-    f'{config["seeds"]} seeds. A run counts at the epoch, and a method and an '
-    'optimizer at the learning rate, of the lowest delta-m on validation data; '
-    'numbers are of the test data there.',
-    "Delta-m is the average relative drop in percent of the tasks' "
-    f'{config["score"]} against that of single-task runs with Adam, whose '
-    'learning rates are selected in the same way; lower is better. The last '
+    f'Every method is trained with every optimizer at {number} learning rates '
+    f'and with {config["seeds"]} seeds; the network is '
+    f'{config["model"]}. A run counts at the epoch, and a method '
+    'and an optimizer at the learning rate, of the lowest delta-m on '
+    'validation data; numbers are of the test data there.',
+    f'Delta-m is the average relative drop in percent of {over} against that '
+    'of single-task runs with Adam, whose epochs and learning rates are '
+    'selected by the first measure of the task; lower is better. The last '
     "task's loss is multiplied by the ratio in training; scores are not.",
     'A number of a verdict is one a seed. An interval is the wider of the '
     "percentile bootstrap over seeds and Student's t, both of 95 %. Runs of a "
@@ -213,6 +249,27 @@ def _drop(line: Mapping[str, Any] | None, best: float) -> Cell:
   return Cell(text, line['delta_m'] == best)
 
 
+def _scales_table(scales: list[dict[str, Any]]) -> dict[str, Any]:
+  def cells(name):
+    return [
+      Cell(MISSING if x[name] is None else f'{x[name]:.3g}') for x in scales
+    ]
+
+  return {
+    'title': 'How far the losses are apart',
+    'text': (
+      'The largest task loss over the smallest, on validation data, the last '
+      'multiplied by the ratio: before the first step, and where Adam on the '
+      'sum ends (geometric means over seeds).'
+    ),
+    'columns': [
+      Column('ratio', [Cell(f'{x["ratio"]:g}') for x in scales]),
+      Column('at the start', cells('start')),
+      Column('at the end', cells('end')),
+    ],
+  }
+
+
 def _front_table(fronts: list[dict[str, Any]]) -> dict[str, Any]:
   def share(x):
     found = x['share']
@@ -221,6 +278,9 @@ def _front_table(fronts: list[dict[str, Any]]) -> dict[str, Any]:
       text += f' [{found["low"]:.2f}, {found["high"]:.2f}]'
     return text
 
+  def volume(found):
+    return Cell(MISSING if found is None else f'{found:.4f}')
+
   return {
     'title': 'Pareto-optimal runs',
     'text': (
@@ -228,7 +288,7 @@ def _front_table(fronts: list[dict[str, Any]]) -> dict[str, Any]:
       'counts with AdaTask, SGD and momentum with MTL-IO. Optimal: no run of '
       'either dominates it. Unbeaten: none of the other does. The share is '
       'that of unbeaten runs within a seed. The hypervolume is that of the '
-      'scores, from 0.'
+      'scores, from 0; there is none where less is better of one.'
     ),
     'columns': [
       Column('ratio', [Cell(f'{x["ratio"]:g}') for x in fronts]),
@@ -237,7 +297,7 @@ def _front_table(fronts: list[dict[str, Any]]) -> dict[str, Any]:
       Column('optimal', [Cell(str(x['optimal'])) for x in fronts]),
       Column('unbeaten', [Cell(str(x['unbeaten'])) for x in fronts]),
       Column('share unbeaten', [Cell(share(x)) for x in fronts]),
-      Column('hypervolume', [Cell(f'{x["hypervolume"]:.4f}') for x in fronts]),
+      Column('hypervolume', [volume(x['hypervolume']) for x in fronts]),
     ],
   }
 
@@ -266,9 +326,9 @@ def _baseline_table(read: ReadStudy) -> dict[str, Any]:
   lines = read.baselines
   return {
     'title': 'Single tasks',
-    'text': f'Mean {read.config["score"]} over seeds, with Adam.',
+    'text': 'Means over seeds, with Adam.',
     'columns': [
-      Column('task', [Cell(x.task) for x in lines]),
+      Column('measure', [Cell(x.measure) for x in lines]),
       Column('learning rate', [Cell(f'{x.rate:g}') for x in lines]),
       Column('validation', [Cell(f'{x.validation:.4f}') for x in lines]),
       Column('test', [Cell(f'{x.test:.4f}') for x in lines]),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import pathlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -36,8 +37,11 @@ class GridRun(NamedTuple):
     epoch: the best one, from 1; None where no epoch ended in finite numbers.
     validation: delta-m, NaN likewise.
     test: delta-m, NaN likewise.
-    scores: test score of each task, NaN likewise.
+    scores: each measure on test data, NaN likewise.
     status: ``'ok'``, or when it diverged.
+    start: how many times the smallest of the losses, the last one multiplied,
+      the largest is before the first step, on validation data; NaN: unknown.
+    end: the same at the best epoch.
   """
 
   optimizer: str
@@ -50,20 +54,28 @@ class GridRun(NamedTuple):
   test: float
   scores: tuple[float, ...]
   status: str
+  start: float = math.nan
+  end: float = math.nan
 
 
 class Baseline(NamedTuple):
-  """A task alone, at the learning rate of the best mean validation score.
+  """A measure of a task alone, at the learning rate of the best validation.
+
+  What is best is decided by the first measure of the task.
 
   Attributes:
     task: its name.
+    measure: ``'<metric>/<task>'``.
+    higher_is_better: its direction.
     rate: the learning rate.
-    validation: mean score over seeds, at each seed's best epoch.
+    validation: mean over seeds, at each seed's best epoch.
     test: likewise.
     seeds: how many.
   """
 
   task: str
+  measure: str
+  higher_is_better: bool
   rate: float
   validation: float
   test: float
@@ -100,7 +112,7 @@ class ReadStudy(NamedTuple):
 
   Attributes:
     config: content of ``config.json``.
-    baselines: one a task.
+    baselines: one a measure, in the order of the scores of a run.
     runs: all of them.
     selected: one a method, optimizer and ratio.
     seconds: of training, in all.
@@ -128,9 +140,11 @@ def read_runs(directory: pathlib.Path) -> ReadStudy:
       f'{directory} has no finished single-task runs yet, which delta-m is '
       'measured against; run the study first.'
     )
+  measures = _measures(config)
   baselines = [
-    _baseline(task, found)
+    baseline
     for task, found in zip(config['tasks'], alone, strict=True)
+    for baseline in _baselines(task, measures[task], found)
   ]
   seconds = sum(float(x['seconds']) for found in alone for x in found.values())
   runs = []
@@ -171,28 +185,51 @@ def _read_group(
   return found
 
 
-def _baseline(task: str, parts: Mapping[Part, Any]) -> Baseline:
+def _measures(config: Mapping[str, Any]) -> dict[str, dict[str, bool]]:
+  """Of each task its measures, and whether higher is better."""
+  found: dict[str, dict[str, bool]] = {task: {} for task in config['tasks']}
+  for name in config['delta_m_metrics']:
+    task = name.partition('/')[2]
+    found[task][name] = config['higher_is_better'][name]
+  return found
+
+
+def _baselines(
+  task: str, measures: Mapping[str, bool], parts: Mapping[Part, Any]
+) -> list[Baseline]:
   """A task alone: the best epoch of a run, then the best learning rate."""
+  sign = 1 if next(iter(measures.values())) else -1
   best = []
   for arrays in parts.values():
-    # Shape (R, E): one task. What is not finite is never the best.
-    finite = arrays['finite']
-    score = np.where(finite, arrays['validation/score'][..., 0], -np.inf)
-    epoch = score.argmax(1)[:, None]
-    best.append(
-      [
-        np.take_along_axis(score, epoch, 1)[:, 0],
-        np.take_along_axis(arrays['test/score'][..., 0], epoch, 1)[:, 0],
-      ]
-    )
-  validation, test = np.mean(best, axis=0)
-  chosen = int(validation.argmax())
+    # Shape (R, E). What is not finite is never the best.
+    score = sign * arrays['validation/score'][..., 0]
+    score = np.where(arrays['finite'] & np.isfinite(score), score, -np.inf)
+    epoch = score.argmax(1)[:, None, None]
+    at_best = [
+      np.take_along_axis(arrays[f'{split}/score'], epoch, 1)[:, 0]
+      for split in SPLITS
+    ]
+    at_best[0][~np.isfinite(score).any(1)] = -sign * np.inf
+    best.append(at_best)
+  validation, test = np.mean(best, axis=0)  # (R, N) each
+  chosen = int((sign * validation[:, 0]).argmax())
   rate = float(next(iter(parts.values()))['rates'][chosen])
-  if not np.isfinite(validation[chosen]):
+  if not np.isfinite(validation[chosen, 0]):
     raise ReportError(f'{SINGLE}{task} diverged at every learning rate.')
-  return Baseline(
-    task, rate, float(validation[chosen]), float(test[chosen]), len(best)
-  )
+  found = [
+    Baseline(task, *measure, rate, float(own), float(other), len(best))
+    for measure, own, other in zip(
+      measures.items(), validation[chosen], test[chosen], strict=True
+    )
+  ]
+  for x in found:
+    if min(x.validation, x.test) <= 0:
+      raise ReportError(
+        f'{SINGLE}{task} reaches {x.validation:g} in {x.measure} on validation '
+        f'data and {x.test:g} on test data, and delta-m is a share of what it '
+        'reaches: train longer, or on more examples.'
+      )
+  return found
 
 
 def _runs(
@@ -203,21 +240,24 @@ def _runs(
     split: delta_m(
       arrays[f'{split}/score'],
       [getattr(baseline, split) for baseline in baselines],
-      [True] * len(baselines),
+      [baseline.higher_is_better for baseline in baselines],
     )
     for split in SPLITS
   }
-  found = []
+  found, nan = [], math.nan
+  start = nan
+  if 'start/loss' in arrays:  # older versions did not measure it
+    start = _largest_over_smallest(arrays['start/loss'][0], part.ratio)
   for i, rate in enumerate(arrays['rates']):
     # A run that was not finite once is over.
     finite = np.logical_and.accumulate(arrays['finite'][i])
-    usable = np.where(finite, drops['validation'][i], np.inf)
+    drop = drops['validation'][i]
+    usable = np.where(finite & np.isfinite(drop), drop, np.inf)
     status = FINISHED
     if not finite.all():
       status = f'diverged in epoch {int(np.argmin(finite)) + 1}'
     e = int(usable.argmin())
     there = bool(np.isfinite(usable[e]))
-    nan = float('nan')
     found.append(
       GridRun(
         *part.group,
@@ -229,9 +269,20 @@ def _runs(
         float(drops['test'][i, e]) if there else nan,
         tuple(float(x) if there else nan for x in arrays['test/score'][i, e]),
         status,
+        start,
+        _largest_over_smallest(arrays['validation/loss'][i, e], part.ratio)
+        if there
+        else nan,
       )
     )
   return found
+
+
+def _largest_over_smallest(losses: np.ndarray, ratio: float) -> float:
+  """How many times the smallest loss the largest is, the last multiplied."""
+  losses = np.array(losses, np.float64)
+  losses[-1] *= ratio
+  return float(losses.max() / losses.min()) if losses.min() > 0 else math.nan
 
 
 def _select(runs: list[GridRun], notes: list[str]) -> list[Selected]:
@@ -275,8 +326,8 @@ def rows(read: ReadStudy) -> list[dict[str, Any]]:
       'validation/delta_m': run.validation,
       'test/delta_m': run.test,
       **{
-        f'test/{read.config["score"]}/{task}': score
-        for task, score in zip(read.config['tasks'], run.scores, strict=True)
+        f'test/{baseline.measure}': score
+        for baseline, score in zip(read.baselines, run.scores, strict=True)
       },
       'selected': run.rate
       == chosen.get((run.optimizer, run.method, run.ratio)),

@@ -3,7 +3,7 @@
   python -m experiments.optimizer_study
 
 Methods with Adam, signSGD and SGD (both with momentum), AdaTask and MTL-IO are
-trained on two overlapping digits (or census rows) at ten learning rates, with
+trained on two overlapping digits (or another suite) at ten learning rates, with
 the last task's loss multiplied by a ratio. All learning rates, ratios and seeds
 of a method and an optimizer are one compiled program. The best epoch and
 learning rate are those of the lowest delta-m on validation data, against
@@ -20,7 +20,7 @@ import dataclasses
 import itertools
 import pathlib
 import time
-from typing import Literal
+from typing import Any, Literal
 
 import rich.console
 
@@ -33,6 +33,7 @@ from experiments.lab.options import (
   check_counts,
   flag,
   free,
+  override,
 )
 from experiments.lab.problem import SINGLE
 from experiments.lab.progress import GridProgress
@@ -40,13 +41,17 @@ from experiments.lab.suite import Data, Suite, check_widths
 from experiments.report import files, write_report
 from experiments.report.console import print_end
 from experiments.studies.optimizer import runs
+from experiments.studies.optimizer.claims import MIN_RATES
 from experiments.studies.optimizer.grid import (
+  LINEAR,
+  MODES,
   NETWORK,
   OPTIMIZERS,
   PER_TASK,
   Group,
   Part,
   Training,
+  measures_of,
   run_group,
   with_inputs,
 )
@@ -56,6 +61,8 @@ from mtljax import _validate
 #: The grids of the paper.
 RATES = (0.5, 0.1, 0.05, 0.01, 0.005, 1e-3, 5e-4, 1e-4, 5e-5, 1e-5)
 BASELINE_RATES = (0.01, 0.005, 1e-3, 5e-4, 1e-4, 5e-5)
+#: The options that name some.
+RATES_OF = ('learning_rates', 'sgd_rates', 'baseline_rates')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,8 +75,13 @@ class OptimizerConfig(Options):
   out: pathlib.Path = free(pathlib.Path('results/optimizer_study'))
   """Folder for everything this run writes."""
   suite: str = 'digits'
-  """What is trained on: digits, census, or another suite that multi_mlp fits
-  and whose tasks have one score."""
+  """What is trained on: any suite whose tasks are all on one batch. Other
+  defaults hang on it."""
+  tasks: tuple[str, ...] = ()
+  """Those that are trained; none: those of the suite's first preset."""
+  model: str = NETWORK
+  """The network; by default multi_mlp where the suite has it, else that of its
+  first preset."""
   optimizers: tuple[str, ...] = free((*OPTIMIZERS, *PER_TASK))
   """adam, signsgd and momentum (SGD), the last two with momentum 0.9, follow a
   method; adatask (an Adam a task) and mtl_io (SGD with momentum a task) are
@@ -83,37 +95,82 @@ class OptimizerConfig(Options):
   learning_rates: tuple[float, ...] = RATES
   """Tried for each method, optimizer and ratio; halved after each third of the
   training."""
+  sgd_rates: tuple[float, ...] = ()
+  """Those of momentum and mtl_io; none: the same."""
   baseline_rates: tuple[float, ...] = BASELINE_RATES
   """Tried for each task alone, with Adam."""
   epochs: int = 20
   """Passes over the training data."""
   hidden_sizes: tuple[int, ...] = (64, 32)
-  """Layers of the trunk."""
+  """Layers of the trunk, where a network has a choice."""
   head_sizes: tuple[int, ...] = ()
   """Hidden layers of each head; none: linear heads."""
   batch_size: int = 64
   """Examples a step."""
   min_seeds: int = free(3)
   """With fewer seeds no claim is decided."""
-  sweep: Literal['vmap', 'map'] = free('vmap')
-  """How runs share a program: batched, or one after the other."""
+  min_rates: int = free(MIN_RATES)
+  """With fewer learning rates E2 is not."""
+  sweep: Literal['vmap', 'map', 'loop'] = free('vmap')
+  """How runs share a program: batched; one after the other in it, both with a
+  split measured as one batch; or loop: the program of one, called for each."""
   data: DataOptions = dataclasses.field(default_factory=DataOptions)
   """The data set; digits are averaged over squares of two pixels."""
 
 
-def presets_of(suite: str) -> dict[str, OptimizerConfig]:
-  """The presets, with the data options of a suite."""
-  pool = 2 if suite == 'digits' else 1
-  return {
+#: Of a suite whose losses are looked at as they are, with few learning rates,
+#: and as many of both optimizers.
+_AS_THEY_ARE = {
+  'ratios': (1.0,),
+  'optimizers': ('adam', 'momentum'),
+  'methods': ('sum_losses', 'uncertainty', 'cagrad', 'imtl'),
+  'learning_rates': (3e-2, 1e-2, 3e-3, 1e-3),
+  'baseline_rates': (1e-2, 3e-3, 1e-3),
+  'min_rates': 4,
+}
+#: What the quick preset of a suite has of its own.
+QUICK: dict[str, dict[str, Any]] = {
+  'scenes': {
+    **_AS_THEY_ARE,
+    'sgd_rates': (0.3, 0.1, 3e-2, 1e-2),
+    'epochs': 6,
+    'data.pool': 4,
+  },
+  'flights': {
+    **_AS_THEY_ARE,
+    # Squared minutes, and the cross entropy of a rare label.
+    'tasks': ('dep_delay', 'arr_delay', 'air_time', 'cancelled'),
+    'learning_rates': (0.1, 3e-2, 1e-2, 3e-3, 1e-3, 3e-4),
+    # Of losses as they are, and of such that a method has scaled.
+    'sgd_rates': (0.1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6),
+    'min_rates': 6,
+  },
+  'qm9': {
+    **_AS_THEY_ARE,
+    # One a kind: a dipole, an orbital, an extent, a vibration, an energy.
+    'tasks': ('mu', 'homo', 'r2', 'zpve', 'u0'),
+    'model': 'nnconv_tiny',
+    'sgd_rates': (0.1, 3e-2, 1e-2, 3e-3),
+    'epochs': 6,
+    'batch_size': 25,
+    'data.num_train': 750,
+    'data.num_validation': 150,
+    'data.num_test': 350,
+  },
+}
+
+
+def presets_of(name: str) -> dict[str, OptimizerConfig]:
+  """The presets on a suite; if there is none, what is wrong is said later."""
+  pool = 2 if name == 'digits' else 1
+  found = {
     'quick': OptimizerConfig(
-      suite=suite,
       data=DataOptions(
         num_train=4000, num_validation=1000, num_test=2000, pool=pool
       ),
     ),
     'paper': OptimizerConfig(
       preset='paper',
-      suite=suite,
       methods=(
         'sum_losses',
         'uncertainty',
@@ -129,22 +186,57 @@ def presets_of(suite: str) -> dict[str, OptimizerConfig]:
       ),
     ),
   }
+  changes = {'suite': name} | _of_suite(name)
+  own = {'epochs': changes.pop('epochs', found['quick'].epochs)}
+  found = {key: override(x, changes) for key, x in found.items()}
+  found['quick'] = override(found['quick'], own | QUICK.get(name, {}))
+  return found
+
+
+def _of_suite(name: str) -> dict[str, Any]:
+  """Options that hang on a suite without the network of the others."""
+  try:
+    suite = suites.find(name)
+  except ValueError:
+    return {}
+  if NETWORK in suite.networks:
+    return {}
+  own = next(iter(suite.presets.values()))
+  sizes = {
+    key: x
+    for key, x in own.items()
+    if key in ('epochs', 'batch_size') or key.startswith('data.')
+  }
+  return {
+    'model': suite.default_network(NETWORK),
+    'sweep': 'loop',
+    'data': DataOptions(),
+    **sizes,
+  }
 
 
 def suite_of(config: OptimizerConfig) -> Suite:
-  """The suite, with the tasks that are trained by default.
+  """The suite, with the tasks that are trained.
 
   Raises:
-    ValueError: there is none of the name, multi_mlp does not fit it, or its
-      tasks are not scored alike, higher being better.
+    ValueError: there is none of the name, it has no such network or task, there
+      is one task only, or one that nothing is known of that delta-m could be
+      taken over.
   """
-  suite = suites.find_with(config.suite, NETWORK)
-  scores = {task.score.name for task in suite.tasks}
-  if len(scores) > 1 or not suite.tasks[0].score.higher_is_better:
+  suite = suites.find(config.suite)
+  suite.network(config.model)
+  suite = suite.with_tasks(config.tasks or suite.default_tasks)
+  if len(suite.tasks) < 2:
     raise ValueError(
-      f'--suite={config.suite!r} is scored by {", ".join(sorted(scores))}: '
-      'this study takes tasks with one score of which more is better.'
+      f'--tasks={suite.task_names}: methods differ where there are two tasks '
+      'or more.'
     )
+  for task in suite.task_names:
+    if not measures_of(suite, [task]):
+      raise ValueError(
+        f'--suite={config.suite!r}: delta-m is taken over no measure of the '
+        f'task {task}; leave it out by --tasks.'
+      )
   return suite
 
 
@@ -160,17 +252,19 @@ def check(config: OptimizerConfig) -> None:
   ):
     if not getattr(config, option):
       raise ValueError(f'{flag(option)} is empty: name at least one.')
-  _validate.one_of('--sweep', config.sweep, ('vmap', 'map'))
+  _validate.one_of('--sweep', config.sweep, MODES)
   for name in config.optimizers:
     _validate.one_of('--optimizers', name, (*OPTIMIZERS, *PER_TASK))
   for name in config.methods:
     _validate.one_of('--methods', name, method_names.wrappable_names())
-  check_counts(config, ('seeds', 'epochs', 'batch_size', 'min_seeds'))
-  for option in ('ratios', 'learning_rates', 'baseline_rates'):
+  check_counts(
+    config, ('seeds', 'epochs', 'batch_size', 'min_seeds', 'min_rates')
+  )
+  for option in ('ratios', *RATES_OF):
     for value in getattr(config, option):
       _validate.in_range(flag(option), value, 0, open_low=True)
   check_widths(config.hidden_sizes, config.head_sizes)
-  for option in ('learning_rates', 'baseline_rates'):
+  for option in RATES_OF:
     rates = getattr(config, option)
     twice = [rate for rate in rates if rates.count(rate) > 1]
     if twice:
@@ -189,7 +283,13 @@ def prepare(
     config.batch_size,
     lambda text: console.print(text, markup=False),
   )
-  return suite, with_inputs(suite, data)
+  if type(data).batches is not Data.batches:
+    raise ValueError(
+      f'--suite={config.suite!r} makes batches in a way of its own, with tasks '
+      'absent from some or on examples of their own: this study has all tasks '
+      'on each batch. Compare methods on it by experiments.compare.'
+    )
+  return suite, with_inputs(suite, data, config.model)
 
 
 def groups(config: OptimizerConfig, tasks: tuple[str, ...]) -> list[Group]:
@@ -199,6 +299,14 @@ def groups(config: OptimizerConfig, tasks: tuple[str, ...]) -> list[Group]:
     methods = dict.fromkeys(config.methods) if optimizer in OPTIMIZERS else ['']
     found += [Group(optimizer, method) for method in methods]
   return found
+
+
+def rates_of(config: OptimizerConfig, group: Group) -> tuple[float, ...]:
+  """The learning rates of a group."""
+  if group.is_baseline:
+    return config.baseline_rates
+  linear = group.optimizer in LINEAR
+  return (linear and config.sgd_rates) or config.learning_rates
 
 
 def parts_of(config: OptimizerConfig, group: Group) -> list[Part]:
@@ -217,15 +325,20 @@ def run(
   suite, data = prepared
   start = time.perf_counter()
   wanted = groups(config, suite.task_names)
+  facts = {
+    'delta_m_metrics': measures_of(suite, suite.task_names),
+    'higher_is_better': suite.facts()['higher_is_better'],
+  }
   values = dataclasses.asdict(config) | {
     'experiment': NAME,
     'tasks': list(suite.task_names),
-    'score': suite.tasks[0].score.name,
+    **facts,
   }
   parts = [x for group in wanted for x in parts_of(config, group)]
   identity.open_study(
     config,
     values,
+    growing=tuple(facts),  # they say what the suite says
     data={suite.name: suite.digests(data)},
     finished=lambda: all(x.read(config.out) is not None for x in parts),
   )
@@ -237,6 +350,7 @@ def run(
     config.epochs,
     config.batch_size,
     config.sweep,
+    config.model,
   )
   steps = training.num_steps
   with GridProgress(steps * len(wanted), console, config.progress) as bar:
@@ -244,9 +358,7 @@ def run(
       parts = parts_of(config, group)
       todo = [x for x in parts if x.read(config.out) is None]
       if todo:
-        rates = (
-          config.baseline_rates if group.is_baseline else config.learning_rates
-        )
+        rates = rates_of(config, group)
         bar.start(
           f'[{number}/{len(wanted)}] {group.name}, {len(todo) * len(rates)} '
           'runs'
@@ -263,7 +375,7 @@ def main() -> None:
   """The command line."""
 
   def parse():
-    suite = presets.peek('--suite', OptimizerConfig().suite)
+    suite = presets.peek('--suite', OptimizerConfig.suite)
     return presets.parse(
       OptimizerConfig,
       presets_of(suite),

@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import json
+import shutil
 
 import jax.numpy as jnp
 import numpy as np
@@ -128,7 +129,7 @@ def test_chosen_numbers_reach_the_method(tmp_path, monkeypatch):
     return make(name, *args, **kwargs)
 
   best = spaces.Trial(0.5, {'c': 0.25})
-  monkeypatch.setattr(tuning, '_score', lambda row: -row['learning_rate'])
+  monkeypatch.setattr(tuning, '_score', lambda rows: -rows[0]['learning_rate'])
   monkeypatch.setattr(
     spaces, 'draw_trials', lambda *args: [spaces.DEFAULTS, best]
   )
@@ -161,19 +162,17 @@ def test_trials_that_differ_in_numbers_share_a_program(tmp_path, monkeypatch):
     return together(out, specs, **options)
 
   monkeypatch.setattr(runs, 'run_specs', spy)
-  more = ('--methods', 'cagrad', 'fixed', 'pcgrad', '--tune', '4')
+  more = ('--methods', 'fixed', 'pcgrad', '--tune', '4', '--seeds', '1')
   run(tmp_path / 'together', *more)
-  words = [
-    x.options.get('reduction') for x in spaces.draw_trials('pcgrad', 2, 4)
-  ]
+  drawn = spaces.draw_trials('pcgrad', 2, 4)
+  words = [x.options.get('reduction') for x in drawn]
   assert words == [None, 'sum', 'mean', 'mean']
-  assert sizes[:3] == [
-    [f'cagrad.trial_{k}' for k in range(1, 4)],
+  assert sizes == [
     [f'fixed.trial_{k}' for k in range(1, 4)],
     ['pcgrad.trial_2', 'pcgrad.trial_3'],
   ]
   monkeypatch.setattr(
-    tuning, '_programs', lambda found, trials: [[x] for x in found.values()]
+    tuning, '_programs', lambda found, trials: list(found.values())
   )
   run(tmp_path / 'apart', *more)
   scores = [
@@ -184,6 +183,7 @@ def test_trials_that_differ_in_numbers_share_a_program(tmp_path, monkeypatch):
 
 
 HALVING = ('--tune', '5', '--tune-by', 'halving', '--epochs', '4')
+HALVING += ('--seeds', '1')
 
 
 def test_rungs_halve_trials_and_double_epochs():
@@ -195,23 +195,63 @@ def test_rungs_halve_trials_and_double_epochs():
   assert tuning.make_rungs('halving', 8, 2) == ((8, 0.5), (4, 1.0))
 
 
-def test_the_better_half_goes_on(tmp_path, monkeypatch):
-  run(tmp_path / 'whole', *HALVING)
-  rows = rows_of(tmp_path / 'whole' / 'tuning' / 'results.csv')
+def test_the_mean_over_seeds_is_what_counts(tmp_path, monkeypatch):
+  asked = []
+  make = spaces.Trial.numbers
+
+  def spy(trial, rate):
+    asked.append(trial.rate)
+    return make(trial, rate)
+
+  trials = [spaces.Trial(1.0), spaces.Trial(2.0), spaces.Trial(3.0)]
+  # The second is best with its first seed, and the third on the whole.
+  scores = {(0, 0): 0.5, (0, 1): 0.5, (1, 0): 0.9, (1, 1): 0.1}
+  scores |= {(2, 0): 0.6, (2, 1): 0.6}
+
+  def rows(folder, runs_):
+    return [
+      {
+        'method': run.method,
+        'seed': run.seed,
+        'validation/score': scores[int(run.method[-1]), run.seed - tuning.SEED],
+      }
+      for run in runs_
+    ]
+
+  monkeypatch.setattr(spaces, 'draw_trials', lambda *args: trials)
+  monkeypatch.setattr(spaces.Trial, 'numbers', spy)
+  monkeypatch.setattr(tuning, '_rows', rows)
+  run(tmp_path, '--tune', '3', '--tune-seeds', '2', '--seeds', '1')
+  said = json.loads((tmp_path / 'tuning' / 'chosen.json').read_text())
+  assert said['seeds'] == 2
+  assert said['methods']['cagrad']['chosen'] == 2
+  assert asked[-1] == 3.0
+  folders = sorted((tmp_path / 'tuning' / 'runs').glob('*/seed_*'))
+  assert [x.name for x in folders] == ['seed_1000', 'seed_1001'] * 3
+  assert '2 each' in (tmp_path / 'report.html').read_text()
+
+
+@pytest.fixture(scope='module')
+def halved(tmp_path_factory):
+  """A comparison of one method that was tuned by halving."""
+  out = tmp_path_factory.mktemp('halved') / 'out'
+  run(out, *HALVING)
+  return out
+
+
+def test_the_better_half_goes_on(halved, tmp_path, monkeypatch):
+  rows = rows_of(halved / 'tuning' / 'results.csv')
   trained = [int(x['trained']) for x in rows]
   assert sorted(trained) == [3, 3, 6, 12, 12]
-  kept = json.loads((tmp_path / 'whole' / 'tuning' / 'rungs.json').read_text())
+  kept = json.loads((halved / 'tuning' / 'rungs.json').read_text())
   for rung, steps in zip(kept['cagrad'][:2], (3, 6), strict=True):
     stays = {k: x for k, x in rung.items() if trained[int(k)] > steps}
     assert min(stays.values()) >= max(
       x for k, x in rung.items() if k not in stays
     )
-  said = json.loads((tmp_path / 'whole' / 'tuning' / 'chosen.json').read_text())
+  said = json.loads((halved / 'tuning' / 'chosen.json').read_text())
   assert said['methods']['cagrad']['steps'] == sum(trained)
-  assert (
-    'the best of them went on'
-    in (tmp_path / 'whole' / 'report.html').read_text()
-  )
+  assert 'the best of them went on' in (halved / 'report.html').read_text()
 
   together, calls = runs.run_grid, []
 
@@ -232,15 +272,16 @@ def test_the_better_half_goes_on(tmp_path, monkeypatch):
   ]
 
 
-def test_a_method_that_comes_later_has_rungs_of_its_own(tmp_path):
-  run(tmp_path, *HALVING)
-  kept = tmp_path / 'tuning' / 'rungs.json'
+def test_a_method_that_comes_later_has_rungs_of_its_own(halved, tmp_path):
+  out = tmp_path / 'out'
+  shutil.copytree(halved, out)
+  kept = out / 'tuning' / 'rungs.json'
   first = json.loads(kept.read_text())
   before = {
     path: path.stat().st_mtime_ns
-    for path in (tmp_path / 'tuning').rglob('result.json')
+    for path in (out / 'tuning').rglob('result.json')
   }
-  run(tmp_path, *HALVING, '--methods', 'cagrad', 'mgda')
+  run(out, *HALVING, '--methods', 'cagrad', 'mgda')
   found = json.loads(kept.read_text())
   assert found['cagrad'] == first['cagrad']
   assert [len(x) for x in found['mgda']] == [5, 3, 2]
@@ -253,6 +294,7 @@ def test_what_cannot_be_tuned_is_refused(tmp_path):
     ('--tune', '2', '--last-epochs', '1'),
     ('--tune', '2', '--tune-by', 'halving', '--epochs', '1'),
     ('--tune', '1', '--tune-by', 'halving'),
+    ('--tune', '2', '--tune-seeds', '0'),
   ):
     with pytest.raises(SystemExit, match='--tune'):
       run(tmp_path / 'x', *more)

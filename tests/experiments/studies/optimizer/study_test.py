@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import json
+import math
 import re
 
 import numpy as np
@@ -163,7 +164,9 @@ def test_inputs_are_made_once_and_flat(source):
 
 
 def test_epoch_and_rate_are_those_of_the_best_validation():
-  baselines = [Baseline(task, 0.1, 0.5, 0.4, 3) for task in TASKS]
+  baselines = [
+    Baseline(task, f'accuracy/{task}', True, 0.1, 0.5, 0.4, 3) for task in TASKS
+  ]
   score = np.full((3, 3, 2), 0.25)
   score[0, 1] = 0.5  # as good as alone, in the second epoch
   score[1, 2] = 0.75  # better, but no longer finite
@@ -174,6 +177,7 @@ def test_epoch_and_rate_are_those_of_the_best_validation():
     'rates': np.array([0.1, 0.01, 0.001]),
     'validation/score': score,
     'test/score': score * 0.8,
+    'validation/loss': np.ones_like(score),
     'finite': finite,
   }
   runs = [
@@ -207,8 +211,12 @@ def test_epoch_and_rate_are_those_of_the_best_validation():
 METHODS = ('sum_losses', 'pcgrad', 'cagrad')
 
 
-def grid(drop, seeds=3, ratios=(1.0, 1000.0)):
-  """Selected runs whose delta-m is planted, the same drop in both tasks."""
+def grid(drop, seeds=3, ratios=(1.0, 1000.0), scales=(), higher=()):
+  """Selected runs whose delta-m is planted, the same drop in both tasks.
+
+  ``scales`` is how far the losses are apart, ``higher`` the directions.
+  """
+  signs = np.where(higher or (True, True), 1, -1)
   found = []
   for ratio in ratios:
     cells = [(o, m) for o in ('adam', 'signsgd', 'momentum') for m in METHODS]
@@ -217,17 +225,19 @@ def grid(drop, seeds=3, ratios=(1.0, 1000.0)):
       for seed in range(seeds):
         noise = 0.1 * np.random.default_rng([seed, len(optimizer)]).normal()
         value = float(drop(optimizer, method, ratio) + noise)
-        scores = (1 - value / 100,) * 2
+        scores = tuple(1 - signs * value / 100)
         runs[seed] = GridRun(
           *(optimizer, method, ratio, seed, 0.1, 1),
-          *(value, value, scores, 'ok'),
+          *(value, value, scores, 'ok', *scales),
         )
       found.append(Selected(optimizer, method, ratio, 0.1, False, runs))
-  return Grid(found)
+  return Grid(found, higher)
 
 
-def outcomes(planted, num_rates=10, min_seeds=3):
-  found = claims.claims(planted, num_rates=num_rates, min_seeds=min_seeds)
+def outcomes(planted, num_rates=10, min_seeds=3, **options):
+  found = claims.claims(
+    planted, num_rates=num_rates, min_seeds=min_seeds, **options
+  )
   return {v.claim: v.outcome for v in found}
 
 
@@ -241,6 +251,7 @@ def test_claims_hold_as_planted():
   planted = grid(as_claimed)
   assert outcomes(planted) == {'E2': HOLDS, 'E3': HOLDS, 'E4': HOLDS}
   assert outcomes(planted, num_rates=9)['E2'] == UNDECIDED
+  assert outcomes(planted, num_rates=9, min_rates=9)['E2'] == HOLDS
   assert set(outcomes(planted, min_seeds=4).values()) == {UNDECIDED}
 
 
@@ -276,6 +287,59 @@ def test_claims_hold_as_planted():
 def test_claims_fail_as_planted(drop, wanted):
   found = outcomes(grid(drop))
   assert {claim: found[claim] for claim in wanted} == wanted
+
+
+@pytest.mark.parametrize(
+  'scales, wanted',
+  [
+    ((12.0, 3.0), HOLDS),  # before the first step
+    ((3.0, 12.0), HOLDS),  # where Adam on the sum ends
+    ((9.0, 9.0), UNDECIDED),
+    ((math.nan, 12.0), HOLDS),
+    ((), UNDECIDED),  # not known
+  ],
+)
+def test_with_one_ratio_the_scales_at_hand_say_whether_e3_is_judged(
+  scales, wanted
+):
+  large = lambda o, m, r: as_claimed(o, m, 1000.0)
+  assert outcomes(grid(large, ratios=(1.0,), scales=scales))['E3'] == wanted
+  wide = lambda o, m, r: as_claimed(o, m, r) + 60 * METHODS.index(m or 'pcgrad')
+  outcome = outcomes(grid(wide, ratios=(1.0,), scales=scales))['E3']
+  assert outcome == (FAILS if wanted == HOLDS else UNDECIDED)
+  found = claims.claims(
+    grid(large, ratios=(1.0,), scales=scales), num_rates=10, min_seeds=3
+  )[1]
+  assert 'At the one ratio the largest loss is' in found.sentence
+
+
+def test_how_far_losses_are_apart_is_a_mean_over_seeds():
+  losses = np.array([0.5, 2.0, 0.01])
+  assert study_runs._largest_over_smallest(losses, 1.0) == pytest.approx(200)
+  assert study_runs._largest_over_smallest(losses, 1000.0) == pytest.approx(20)
+  assert math.isnan(
+    study_runs._largest_over_smallest(np.array([1.0, 0.0]), 1.0)
+  )
+  assert math.isnan(
+    study_runs._largest_over_smallest(np.array([1.0, np.nan]), 1.0)
+  )
+  planted = grid(as_claimed, seeds=2, ratios=(1.0,))
+  for cell in planted.selected:
+    for seed, run in cell.runs.items():
+      end = (4.0, 9.0)[seed] if cell.method == 'sum_losses' else 1.0
+      cell.runs[seed] = run._replace(start=(2.0, 8.0)[seed], end=end)
+  np.testing.assert_allclose(planted.loss_scales(1.0), (4.0, 6.0))
+
+
+def test_a_run_dominates_by_the_directions_of_the_measures():
+  """The same planted drops, as accuracies or as errors."""
+  options = {'ratios': (1.0,), 'seeds': 2}
+  more = claims.fronts(grid(as_claimed, **options))
+  mixed = claims.fronts(grid(as_claimed, **options, higher=(True, False)))
+  less = claims.fronts(grid(as_claimed, **options, higher=(False, False)))
+  plain = [front._replace(hypervolume=None) for front in more]
+  assert plain == mixed == less
+  assert outcomes(grid(as_claimed, higher=(False, True)))['E2'] == HOLDS
 
 
 def test_nothing_measured_is_undecided():
