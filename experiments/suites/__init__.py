@@ -88,6 +88,14 @@ def find(name: str, option: str = '--suite') -> Suite:
   return found
 
 
+def peek(name: str) -> Suite | None:
+  """The suite of a name, for presets; None where `find` will say why not."""
+  try:
+    return find(name)
+  except ValueError:
+    return None
+
+
 def find_with(name: str, network: str) -> Suite:
   """The suite of a name, with the tasks that are trained by default.
 

@@ -137,7 +137,7 @@ def cone_max_min(
   one = jnp.ones((1,), dtype)
   matrix = jnp.block([[unit, cosine[:, None]], [cosine[None], one[None]]])
   every = jnp.append(used, True)
-  y, force = min_norm_point(unit, a, used)
+  y, force, _ = min_norm_point(unit, a, used)
   length = jnp.sqrt(jnp.maximum(dot(y, force), 0))
   along = dot(cosine, y)
   off = jnp.sqrt(jnp.maximum((length - along) * (length + along), 0))

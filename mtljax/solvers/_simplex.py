@@ -25,13 +25,13 @@ def min_norm_point(unit, a, used):
   direction, and stays bounded at Pareto stationary points.
 
   Returns:
-    ``y`` and ``Uy``.
+    ``y``, ``Uy``, and how many systems were solved.
   """
   matrix = unit + a[:, None] * a[None, :]
-  y = pivoted_qp(matrix, -a, used)[0]
+  y, _, _, iterations = pivoted_qp(matrix, -a, used)
   y = y / jnp.sum(y)
   # Of this matrix, so that no other is held during the solve.
-  return y, dot(matrix, y) - dot(a, y) * a
+  return y, dot(matrix, y) - dot(a, y) * a, iterations
 
 
 @jax.jit
@@ -43,7 +43,7 @@ def min_norm_unit(
   used = active & ~(norms <= 0)
   zero = active & ~used
   a = inverse_norms(norms, used)
-  y, force = min_norm_point(unit, a, used)
+  y, force, _ = min_norm_point(unit, a, used)
   weights = y * a / jnp.sum(y * a)
   level = dot(y, force) / dot(a, y)
   off = jnp.where(used, jnp.abs(jnp.minimum(y, force - level * a)), 0)

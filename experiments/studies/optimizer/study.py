@@ -195,11 +195,8 @@ def presets_of(name: str) -> dict[str, OptimizerConfig]:
 
 def _of_suite(name: str) -> dict[str, Any]:
   """Options that hang on a suite without the network of the others."""
-  try:
-    suite = suites.find(name)
-  except ValueError:
-    return {}
-  if NETWORK in suite.networks:
+  suite = suites.peek(name)
+  if suite is None or NETWORK in suite.networks:
     return {}
   own = next(iter(suite.presets.values()))
   sizes = {

@@ -122,9 +122,8 @@ def presets_of(name: str) -> dict[str, TradeoffsConfig]:
   small = DataOptions(
     num_train=8000, num_validation=1000, num_test=4000, pool=pool
   )
-  model = NETWORK
-  if name in suites.available():
-    model = suites.find(name).default_network(NETWORK)
+  suite = suites.peek(name)
+  model = suite.default_network(NETWORK) if suite else NETWORK
   own = QUICK.get(name, {})
   quick = TradeoffsConfig(suite=name, model=model, data=small)
   return {
