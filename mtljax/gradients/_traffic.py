@@ -36,14 +36,16 @@ def of_rows(num_bytes: int, num_tasks: int, spread: Spread) -> float:
   """Bytes a device receives until each task's gradient is where it belongs.
 
   They are summed over the batch by the devices that pull them back, which then
-  exchange tasks for parts.
+  exchange tasks for parts, and their sum by weights is a part as well.
   """
   data, task = spread.data, spread.task
-  each = num_tasks * num_bytes / math.prod(spread.axes)
-  total = _summed(each / task, spread)
+  each = num_bytes / math.prod(spread.axes)
+  total = _summed(num_tasks * each / task, spread)
   if spread.rows_by_data:
     each /= data
-  return total + _gathered(each / (task if spread.rows_by_task else 1), task)
+  if not spread.rows_by_task:
+    return total + _gathered(num_tasks * each, task)
+  return total + _gathered(num_tasks * each / task, task) + _gathered(each, task)
 
 
 def of_signals(

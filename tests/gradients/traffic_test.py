@@ -62,11 +62,11 @@ def signals(spec, fun=lambda w, x: x @ w, size=S, num_tasks=T, **mesh):
       3 / 4 * (4 * B * (IN + T * OUT) + 2 * S),
     ),
     # Halves of the tasks, summed over two devices, then exchanged: a device has
-    # T / 2 halves and needs T quarters.
+    # T / 2 halves and needs T quarters, of whose sum it needs the other one.
     (
       {'data': 2, 'task': 2},
       P('data', 'task'),
-      T / 2 * S / 2 + T / 2 * S / 2 / 2,
+      T / 2 * S / 2 + T / 2 * S / 2 / 2 + S / 2 / 2,
       4 * B * IN / 2 + T / 2 * 4 * B * OUT / 2 + T * 4 * B * OUT / 4 + S / 2,
     ),
     # Not split over the tasks' devices: all of the others' halves are needed.

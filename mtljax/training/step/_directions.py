@@ -65,7 +65,10 @@ def split(
     return Part(batch, key, None, mask, ahead)
   if 'cross_gramian' not in plan.base.needs:
     return Part(batch, key, None, mask)
-  *pair, batch = _parts.split_batch(batch, plan.loss_fn, 3)
+  parts = _parts.split_batch(batch, plan.loss_fn, 3)
+  if plan.layout is not None:
+    parts = [plan.layout.spread(part) for part in parts]
+  *pair, batch = parts
   *keys, key = jax.random.split(key, 3)
   cross = functools.partial(_cross_gramian, plan, state, mask, pair, keys)
   return Part(batch, key, cross, mask)

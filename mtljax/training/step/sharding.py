@@ -239,6 +239,17 @@ class Layout:
       shardings = jax.tree.map(lambda _: shardings, tree)
     return jax.lax.with_sharding_constraint(tree, shardings)
 
+  def spread(self, part: Any) -> Any:
+    """A part of a batch over ``data``, where it divides. Inside jit.
+
+    It lies on some of the devices only, and left to itself the compiler may
+    give all of it to all.
+    """
+    parts = self.mesh.shape['data']
+    if any(x.shape[0] % parts for x in jax.tree.leaves(part)):
+      return part
+    return self.keep(part, self.batch(part))
+
   def gather(self, params: Any) -> Any:
     """The parameters as a pass uses them: not split over ``data``. Inside jit.
 

@@ -1,6 +1,7 @@
 """The Gramian layer by layer on a mesh: the same numbers, fewer bytes."""
 
 import json
+import math
 import pathlib
 
 import eight_devices
@@ -16,10 +17,10 @@ def facts():
   return json.loads(out)
 
 
-def num_like(collectives, shapes):
-  """How many sums over devices have one of the shapes."""
+def num_like(collectives, wanted):
+  """How many arrays of the shapes are summed, stacked or by themselves."""
   return sum(
-    shape in shapes
+    shape[-2:] in wanted and math.prod(shape[:-2])
     for kind, found in collectives
     for shape in found
     if kind == 'all-reduce'
@@ -39,11 +40,11 @@ def test_leaves_differ_in_what_pays(facts):
 
 @pytest.mark.parametrize('name', ['fsdp', 'task'])
 def test_bytes_saved_are_those_counted(facts, name):
-  """Less is received than for rows, by what was counted within a fifth."""
+  """Less is received than for rows, by what was counted within a quarter."""
   case = facts[name]
   assert case['auto']['route'] == 'layerwise'
   saved = case['jacobian']['bytes'] - case['auto']['bytes']
-  assert saved == pytest.approx(case['rows'] - case['taken'], rel=0.2)
+  assert saved == pytest.approx(case['rows'] - case['taken'], rel=0.25)
   assert saved > 0
 
 
