@@ -17,6 +17,7 @@ import dataclasses
 import functools
 import pathlib
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import optax
@@ -30,6 +31,7 @@ from experiments.lab.options import (
   check_counts,
   check_distinct,
   free,
+  override,
 )
 from experiments.lab.problem import SINGLE, Problem, make_problem
 from experiments.lab.runs import RunSpec
@@ -103,23 +105,51 @@ class DisentanglementConfig(Options):
   """The data set."""
 
 
-PRESETS = {
-  'quick': DisentanglementConfig(),
-  # Fifteen methods, as in the paper, whose data is not to be had.
-  'paper': DisentanglementConfig(
-    preset='paper',
-    methods=(
-      *METHODS,
-      'dwa',
-      'geometric',
-      'imtl_l',
-      'gradvac',
-      'upgrad',
+#: What the quick preset of a suite has of its own.
+QUICK: dict[str, dict[str, Any]] = {
+  # Each of its programs takes most of a minute to compile.
+  'scenes': {
+    'backbones': ('segnet', 'deeplab_v3'),
+    'methods': (
+      'sum_losses',
+      'mgda',
+      'aligned_mtl',
+      'pcgrad',
+      'cagrad',
+      'imtl_g',
     ),
-    epochs=30,
-    data=DataOptions(),
-  ),
+    'epochs': 4,
+    'batch_size': 8,
+    'seeds': 3,
+    'data.pool': 2,
+    'data.num_train': 256,
+    'data.num_validation': 32,
+    'data.num_test': 64,
+  },
 }
+
+
+def presets_of(name: str) -> dict[str, DisentanglementConfig]:
+  """The presets on a suite; if there is none, what is wrong is said later."""
+  quick = DisentanglementConfig(suite=name)
+  return {
+    'quick': override(quick, QUICK.get(name, {})),
+    # Fifteen methods, as in the paper, whose data is not to be had.
+    'paper': dataclasses.replace(
+      quick,
+      preset='paper',
+      methods=(
+        *METHODS,
+        'dwa',
+        'geometric',
+        'imtl_l',
+        'gradvac',
+        'upgrad',
+      ),
+      epochs=30,
+      data=DataOptions(),
+    ),
+  }
 
 
 def backbones_of(config: DisentanglementConfig, suite: Suite) -> list[str]:
@@ -309,12 +339,13 @@ def prepare(
 
 def main() -> None:
   """The command line."""
-  command.run_command(
-    lambda: presets.parse(
+
+  def parse():
+    suite = presets.peek('--suite', DisentanglementConfig.suite)
+    return presets.parse(
       DisentanglementConfig,
-      PRESETS,
+      presets_of(suite),
       prog='python -m experiments.disentanglement',
-    ),
-    prepare,
-    study.run,
-  )
+    )
+
+  command.run_command(parse, prepare, study.run)

@@ -266,6 +266,15 @@ def test_what_cannot_be_run_is_refused(options, match):
     program.check(config)
 
 
+@pytest.mark.parametrize('suite', ['digits', 'scenes'])
+def test_presets_of_a_suite_can_be_run(suite):
+  for config in program.presets_of(suite).values():
+    program.check(config)
+    assert config.suite == suite
+    # Two of these are claims of their own; others are compared with them.
+    assert {'mgda', 'aligned_mtl', 'cagrad'} <= set(config.methods)
+
+
 def test_backbones_of_a_suite():
   config = program.DisentanglementConfig()
   found = program.backbones_of(config, program.suites.find('digits'))
