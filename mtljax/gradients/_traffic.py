@@ -45,7 +45,9 @@ def of_rows(num_bytes: int, num_tasks: int, spread: Spread) -> float:
     each /= data
   if not spread.rows_by_task:
     return total + _gathered(num_tasks * each, task)
-  return total + _gathered(num_tasks * each / task, task) + _gathered(each, task)
+  return (
+    total + _gathered(num_tasks * each / task, task) + _gathered(each, task)
+  )
 
 
 def of_signals(
