@@ -1,5 +1,7 @@
 """The common battery: what optax, jax and training ask of every method."""
 
+import functools
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -28,13 +30,29 @@ READ_ROWS = [
 ]
 
 
+_BY_NAME = {m.name: m for m in FIRST}
+
+
+@functools.cache
+def _built(name):
+  tx = _BY_NAME[name](2, labels=LABELS)
+  return tx, jax.jit(tx.update)
+
+
+def built(m):
+  """A method, and its update as a program, which several tests share."""
+  return _built(m.name)
+
+
 @ALL
 def test_unknown_extra_args_are_ignored(m):
-  tx = m(2, labels=LABELS)
+  tx, _ = built(m)
   params = make_params()
-  out, _ = tx.update(
-    make_grads(), tx.init(params), params, losses=LOSSES, surprise=1, value=2.0
-  )
+
+  def update(grads, state):
+    return tx.update(grads, state, params, losses=LOSSES, surprise=1, value=2.0)
+
+  out, _ = jax.eval_shape(update, make_grads(), tx.init(params))
   chex.assert_trees_all_equal_shapes_and_dtypes(out, params)
 
 
@@ -67,9 +85,9 @@ def test_one_trace(m):
 
 @ALL
 def test_jit_agrees(m):
-  tx = m(2, labels=LABELS)
+  tx, update = built(m)
   chex.assert_trees_all_close(
-    run(tx)[0], run(tx, update=jax.jit(tx.update))[0], rtol=1e-4, atol=1e-5
+    run(tx)[0], run(tx, update=update)[0], rtol=1e-4, atol=1e-5
   )
 
 
@@ -89,7 +107,9 @@ def test_state_is_stable(m):
     out, state = jax.lax.cond(i > 0, step, skip, state)
     return state, out
 
-  state, _ = jax.lax.scan(body, tx.init(params), jnp.arange(3))
+  state, _ = jax.eval_shape(
+    lambda state: jax.lax.scan(body, state, jnp.arange(3)), tx.init(params)
+  )
   chex.assert_trees_all_equal_shapes_and_dtypes(state, tx.init(params))
 
 
@@ -153,7 +173,8 @@ def test_inject_hyperparams(m):
   kwargs = {k: v[:2] if k in m.per_task else v for k, v in m.kwargs.items()}
   kwargs.update((k, f(2)) for k, f in m.by_size.items())
   tx = fill(factory(num_tasks=2, labels=LABELS, **kwargs))
-  expected, _ = run(m(2, labels=LABELS))
+  plain, update = built(m)
+  expected, _ = run(plain, update=update)
   out, _ = run(tx, update=jax.jit(tx.update))
   chex.assert_trees_all_close(out, expected, rtol=1e-4, atol=1e-5)
 
@@ -189,8 +210,7 @@ def test_init_after_donation(m):
 
 @ALL
 def test_restore_and_continue(m, tmp_path):
-  tx = m(2, labels=LABELS)
-  update = jax.jit(tx.update)
+  tx, update = built(m)
   params = make_params()
   _, state = run(tx, update=update)
   with Checkpointer(tmp_path / 'checkpoints') as checkpointer:
