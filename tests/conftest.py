@@ -15,9 +15,10 @@ jax.config.update('jax_numpy_rank_promotion', 'raise')
 # Most of the time goes into compiling programs that run once. Whoever sets
 # XLA_FLAGS, if to nothing, has the tests run with those.
 QUICK_TO_COMPILE = (
-  '--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true '
-  '--xla_cpu_use_fusion_emitters=false '
-  '--xla_cpu_parallel_codegen_split_count=1'
+  '--xla_backend_optimization_level=0',
+  '--xla_llvm_disable_expensive_passes=true',
+  '--xla_cpu_use_fusion_emitters=false',  # unknown to jaxlib 0.12
+  '--xla_cpu_parallel_codegen_split_count=1',
 )
 GOLDEN = pathlib.Path(__file__).parent / 'golden'
 
@@ -26,11 +27,17 @@ def pytest_configure():
   """Sets XLA's flags before its first use, here and for the workers."""
   if 'XLA_FLAGS' in os.environ:
     return
-  env = {**os.environ, 'XLA_FLAGS': QUICK_TO_COMPILE}
+  flags = QUICK_TO_COMPILE
+  if not _are_known(flags):
+    flags = [flag for flag in flags if _are_known([flag])]
+  os.environ['XLA_FLAGS'] = ' '.join(flags)
+
+
+def _are_known(flags):
+  """XLA ends the process on a flag that it does not know."""
+  env = {**os.environ, 'XLA_FLAGS': ' '.join(flags)}
   command = [sys.executable, '-c', 'import jax; jax.devices()']
-  # XLA ends the process on a flag that it does not know.
-  if not subprocess.run(command, env=env, capture_output=True).returncode:
-    os.environ['XLA_FLAGS'] = QUICK_TO_COMPILE
+  return not subprocess.run(command, env=env, capture_output=True).returncode
 
 
 @pytest.hookimpl(tryfirst=True)
