@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import sharding_main
+from collectives import collectives
 
 import mtljax as mtl
 from mtljax.gradients import _kernels, _program, _traffic
@@ -73,7 +73,7 @@ def run(layout, batch=BATCH, loss=task_losses, method=None, **options):
   facts = {
     'route': train.route,
     'bytes': traffic(compiled.as_text()),
-    'collectives': sharding_main.collectives(compiled),
+    'collectives': collectives(compiled),
     'memory': compiled.memory_analysis().temp_size_in_bytes,
   }
   return (state.params, metrics['weights'], metrics['losses']), facts

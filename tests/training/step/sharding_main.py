@@ -4,12 +4,12 @@ Prints one JSON object: facts of the compiled programs, by case.
 """
 
 import json
-import re
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from collectives import collectives
 from jax.sharding import AxisType
 
 import mtljax as mtl
@@ -58,24 +58,6 @@ def make(method, layout, route, mode):
   )
   init = lambda: train.init(PARAMS, key=jax.random.key(0))
   return train.step, init() if layout is None else layout.make(init)
-
-
-def collectives(compiled):
-  """``(kind, [shape, ...])`` of each, in the text of the compiled program."""
-  pattern = re.compile(
-    r'= (\(.*?\)|\S+) (all-reduce|all-gather|all-to-all|reduce-scatter|'
-    r'collective-permute)\('
-  )
-  return [
-    (
-      match[2],
-      [
-        [int(n) for n in shape.split(',') if n]
-        for shape in re.findall(r'\w+\[([\d,]*)\]', match[1])
-      ],
-    )
-    for match in pattern.finditer(compiled.as_text())
-  ]
 
 
 def memory(compiled):
