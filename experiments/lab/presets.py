@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import tyro
@@ -56,3 +56,27 @@ def parse(
     default=presets[name],
   )
   return found
+
+
+def parse_on_suite(
+  config_class: type[T],
+  presets_of: Callable[[str], Mapping[str, T]],
+  *,
+  prog: str,
+) -> T:
+  """`parse` with the presets of the suite that the command line names.
+
+  Args:
+    config_class: a frozen dataclass with fields ``preset`` and ``suite``.
+    presets_of: from the name of a suite, which may be none, to its presets.
+    prog: shown in the usage.
+
+  Returns:
+    The preset, with what the command line says otherwise.
+
+  Raises:
+    ValueError: there is no such preset.
+  """
+  default: Any = config_class
+  found = presets_of(peek('--suite', default.suite))
+  return parse(config_class, found, prog=prog)

@@ -339,13 +339,12 @@ def prepare(
 
 def main() -> None:
   """The command line."""
-
-  def parse():
-    suite = presets.peek('--suite', DisentanglementConfig.suite)
-    return presets.parse(
+  command.run_command(
+    lambda: presets.parse_on_suite(
       DisentanglementConfig,
-      presets_of(suite),
+      presets_of,
       prog='python -m experiments.disentanglement',
-    )
-
-  command.run_command(parse, prepare, study.run)
+    ),
+    prepare,
+    study.run,
+  )

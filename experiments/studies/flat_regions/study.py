@@ -270,15 +270,12 @@ def _read_json(path: pathlib.Path) -> dict[str, Any]:
 
 def main() -> None:
   """The command line."""
-
-  def parse():
-    suite = presets.peek('--suite', FlatRegionsConfig().suite)
-    return complete(
-      presets.parse(
-        FlatRegionsConfig,
-        presets_of(suite),
-        prog='python -m experiments.flat_regions',
+  command.run_command(
+    lambda: complete(
+      presets.parse_on_suite(
+        FlatRegionsConfig, presets_of, prog='python -m experiments.flat_regions'
       )
-    )
-
-  command.run_command(parse, prepare, study.run)
+    ),
+    prepare,
+    study.run,
+  )

@@ -349,11 +349,10 @@ def run(
 
 def main() -> None:
   """The command line."""
-
-  def parse():
-    suite = presets.peek('--suite', MergingConfig().suite)
-    return presets.parse(
-      MergingConfig, presets_of(suite), prog='python -m experiments.merging'
-    )
-
-  command.run_command(parse, prepare, run)
+  command.run_command(
+    lambda: presets.parse_on_suite(
+      MergingConfig, presets_of, prog='python -m experiments.merging'
+    ),
+    prepare,
+    run,
+  )

@@ -370,13 +370,10 @@ def run(
 
 def main() -> None:
   """The command line."""
-
-  def parse():
-    suite = presets.peek('--suite', OptimizerConfig.suite)
-    return presets.parse(
-      OptimizerConfig,
-      presets_of(suite),
-      prog='python -m experiments.optimizer_study',
-    )
-
-  command.run_command(parse, prepare, run)
+  command.run_command(
+    lambda: presets.parse_on_suite(
+      OptimizerConfig, presets_of, prog='python -m experiments.optimizer_study'
+    ),
+    prepare,
+    run,
+  )

@@ -321,10 +321,8 @@ def configs(name: str) -> dict[str, RobustnessConfig]:
 def main() -> None:
   """The command line."""
   command.run_command(
-    lambda: presets.parse(
-      RobustnessConfig,
-      configs(presets.peek('--suite', RobustnessConfig.suite)),
-      prog='python -m experiments.robustness_study',
+    lambda: presets.parse_on_suite(
+      RobustnessConfig, configs, prog='python -m experiments.robustness_study'
     ),
     prepare,
     study.run,

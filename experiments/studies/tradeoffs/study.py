@@ -305,13 +305,10 @@ def prepare(
 
 def main() -> None:
   """The command line."""
-
-  def parse():
-    suite = presets.peek('--suite', TradeoffsConfig().suite)
-    return presets.parse(
-      TradeoffsConfig,
-      presets_of(suite),
-      prog='python -m experiments.tradeoffs',
-    )
-
-  command.run_command(parse, prepare, study.run)
+  command.run_command(
+    lambda: presets.parse_on_suite(
+      TradeoffsConfig, presets_of, prog='python -m experiments.tradeoffs'
+    ),
+    prepare,
+    study.run,
+  )
