@@ -111,9 +111,9 @@ def without(spec: P, *axes: str) -> P:
     tuple(name for name in mesh_axes([entry]) if name not in axes)
     for entry in spec
   ]
-  return P(*map(_entry, kept))
+  return P(*map(as_entry, kept))
 
 
-def _entry(found: tuple[str, ...]) -> Any:
+def as_entry(found: tuple[str, ...]) -> Any:
   """Mesh axes as an entry of a spec."""
   return found[0] if len(found) == 1 else found or None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -115,17 +116,15 @@ def make_layers(passed, shared, cotangents, num_tasks, place, also=None):
     None if i in beside else use for i, use in enumerate(passed.program.uses)
   ]
 
-  def in_work(count):
-    def pays(i, layer):
-      return _kernels.is_cheaper(layer, count) and (
-        place is None or place.pays(i, uses[i], layer, shared[i], count)
-      )
-
-    return pays
+  def is_less(count, i, layer):
+    return _kernels.is_cheaper(layer, count) and (
+      place is None or place.pays(i, uses[i], layer, shared[i], count)
+    )
 
   def layers(passes, tasks=None, pays=None, like=None, loops=False):
     count = num_tasks if tasks is None else len(tasks)
-    found = _layerwise.choose_layers(uses, pays or in_work(count), like)
+    pays = pays or functools.partial(is_less, count)
+    found = _layerwise.choose_layers(uses, pays, like)
     added = [i for i in passed.added if i not in beside]
     # All tasks go through a loop together, which others may not.
     together = passes.mode in ('unroll', 'vmap') and passes.batch_size is None

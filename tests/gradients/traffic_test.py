@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import pytest
+from fake_mesh import FakeMesh
 from jax.sharding import PartitionSpec as P
 
 from mtljax.gradients import _kernels, _program, _traffic
@@ -10,13 +11,6 @@ from mtljax.gradients._place import Place, without
 
 T, B, IN, OUT = 6, 16, 96, 160
 S = 4 * IN * OUT
-
-
-class FakeMesh:
-  """Sizes, which is all that is counted of."""
-
-  def __init__(self, data=1, task=1, model=1):
-    self.shape = {'data': data, 'task': task, 'model': model}
 
 
 def use_of(fun, shape=(IN, OUT), batch=None):

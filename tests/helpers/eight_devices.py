@@ -1,9 +1,11 @@
 """A script in a process of its own that has eight devices."""
 
+import json
 import os
 import pathlib
 import subprocess
 import sys
+from typing import Any
 
 
 def output_of(script: pathlib.Path) -> str:
@@ -23,3 +25,8 @@ def output_of(script: pathlib.Path) -> str:
   )
   assert out.returncode == 0, out.stderr[-3000:]
   return out.stdout
+
+
+def facts_of(script: pathlib.Path) -> dict[str, Any]:
+  """The JSON object that the script prints."""
+  return json.loads(output_of(script))

@@ -22,6 +22,7 @@ from mtljax.training.step import (
   _microbatch,
   _model_state,
   _parts,
+  sharding,
 )
 from mtljax.training.step._plan import Plan
 from mtljax.training.step.state import TrainState
@@ -179,7 +180,7 @@ def _pull_at_once(plan, state, mask, params, args):
     return make(params, args)
   place = layout.place(params, plan.method.labels)
   pullback = make(layout.gather(params), args, place=place)
-  return layout.split_rows(pullback, params)
+  return sharding.split_rows(pullback, place)
 
 
 def _check_num_tasks(plan: Plan, pullback: Pullback) -> None:

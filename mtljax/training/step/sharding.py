@@ -19,7 +19,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from mtljax import _labels, _validate
-from mtljax.gradients._place import Place, mesh_axes, without
+from mtljax.gradients._place import Place, as_entry, mesh_axes, without
 from mtljax.gradients._pullback import LossFn, Pullback
 
 Kind = Literal['data', 'fsdp', 'tensor']
@@ -270,17 +270,6 @@ class Layout:
     ]
     return Place(self.mesh, specs)
 
-  def split_rows(self, pullback: Pullback, params: Any) -> Pullback:
-    """The pullback with all tasks' gradients split alike. Inside jit."""
-    specs, _ = pullback.split.split(self._row_specs(params))
-    place = Place(self.mesh, specs)
-
-    def rows(passes, tasks=None):
-      found = pullback.rows(passes, tasks)
-      return [place.rows(i, leaf) for i, leaf in enumerate(found)]
-
-    return dataclasses.replace(pullback, rows=rows)
-
   def update(self, direction: Any, params: Any, route: str) -> Any:
     """A method's update where the parameters are. Inside jit."""
     if route == 'jacobian':
@@ -349,9 +338,7 @@ class Layout:
       )
     if math.prod(shape) >= self.min_size and max(sizes, default=0):
       i = sizes.index(max(sizes))
-      entries[i] = (*mesh_axes([entries[i]]), axis)
-      if len(entries[i]) == 1:
-        entries[i] = axis
+      entries[i] = as_entry((*mesh_axes([entries[i]]), axis))
     return P(*entries)
 
   def _row_specs(self, params: Any) -> list[P]:
@@ -379,6 +366,16 @@ class Layout:
           f'rules[{pattern!r}]={spec}: {entry!r} is {parts} devices, which do '
           f'not divide an axis of {size} of parameter {name!r}, shape {shape}.'
         )
+
+
+def split_rows(pullback: Pullback, place: Place) -> Pullback:
+  """The pullback with all tasks' gradients split alike. Inside jit."""
+
+  def rows(passes, tasks=None):
+    found = pullback.rows(passes, tasks)
+    return [place.rows(i, leaf) for i, leaf in enumerate(found)]
+
+  return dataclasses.replace(pullback, rows=rows)
 
 
 class ShardedBatches(Iterator[Any]):

@@ -5,13 +5,12 @@ Prints one JSON object: facts of the compiled programs, by case.
 
 import json
 import math
-import re
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from collectives import collectives
+from collectives import collectives, received
 
 import mtljax as mtl
 from mtljax.gradients import _kernels, _program, _traffic
@@ -72,36 +71,11 @@ def run(layout, batch=BATCH, loss=task_losses, method=None, **options):
   state, metrics = train.step(state, batch)
   facts = {
     'route': train.route,
-    'bytes': traffic(compiled.as_text()),
+    'bytes': received(compiled),
     'collectives': collectives(compiled),
     'memory': compiled.memory_analysis().temp_size_in_bytes,
   }
   return (state.params, metrics['weights'], metrics['losses']), facts
-
-
-def traffic(text):
-  """Bytes that a device receives; of a sum, to have a part of it.
-
-  XLA for CPU sums everywhere and cuts, where others sum and split.
-  """
-  pattern = re.compile(
-    r'= (\(.*?\)|\S+) (?:all-reduce|all-gather|all-to-all)\((.*)'
-  )
-  group = re.compile(r'replica_groups=(?:\{\{([\d,]*)\}|\[\d+,(\d+)\])')
-  total = 0
-  for shapes, rest in pattern.findall(text):
-    found = group.search(rest)
-    devices = jax.device_count()
-    if found and found[1]:
-      devices = len(found[1].split(','))
-    elif found and found[2]:
-      devices = int(found[2])
-    size = sum(
-      math.prod(int(n) for n in shape.split(',') if n)
-      for shape in re.findall(r'f64\[([\d,]*)\]', shapes)
-    )
-    total += 8 * size * (devices - 1) / devices
-  return total
 
 
 def counted(layout):

@@ -1,6 +1,5 @@
 """The Gramian layer by layer on a mesh: the same numbers, fewer bytes."""
 
-import json
 import math
 import pathlib
 
@@ -11,10 +10,9 @@ import pytest
 @pytest.fixture(scope='module')
 def facts():
   """Of the programs compiled for eight devices; equality is checked there."""
-  out = eight_devices.output_of(
+  return eight_devices.facts_of(
     pathlib.Path(__file__).with_name('sharding_layerwise_main.py')
   )
-  return json.loads(out)
 
 
 def num_like(collectives, wanted):

@@ -1,6 +1,5 @@
 """Sharded training: the same numbers, and no more traffic than is said."""
 
-import json
 import math
 import pathlib
 
@@ -10,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from fake_mesh import FakeMesh
 from jax.sharding import PartitionSpec as P
 
 import mtljax as mtl
@@ -20,22 +20,12 @@ T = 4
 SHAPES = [[32, 64], [64, 128], [128, T], [T]]
 
 
-class FakeMesh:
-  """Names and sizes, which is all that specs are made of."""
-
-  axis_names = ('data', 'task', 'model')
-
-  def __init__(self, data=1, task=1, model=1):
-    self.shape = {'data': data, 'task': task, 'model': model}
-
-
 @pytest.fixture(scope='module')
 def facts():
   """Of the programs compiled for eight devices; equality is checked there."""
-  out = eight_devices.output_of(
+  return eight_devices.facts_of(
     pathlib.Path(__file__).with_name('sharding_main.py')
   )
-  return json.loads(out)
 
 
 def shapes_of(collectives, kind):
