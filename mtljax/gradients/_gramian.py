@@ -111,6 +111,7 @@ def _of_tasks(pullback, passes, marked, tasks=None):
   if pullback.layers is not None:
     layers = pullback.layers(passes, tasks, loops=True)
     return _layerwise.gramian_and_combine(layers, marked)
+  passes = passes._replace(may_loop=False)  # rows go leaf by leaf
   rows = _pick(pullback.rows(passes, tasks), marked)
   return _tree.gramian_of(rows), None
 

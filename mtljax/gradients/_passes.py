@@ -17,6 +17,8 @@ from mtljax.gradients._place import Place
 SHARED = 0.25
 #: Tasks that go together at most, for the memory of their signals.
 TOGETHER = 8
+#: Tasks whose convolutions are written one after the other at most.
+IN_LINE = 16
 Mode = Literal['auto', 'unroll', 'vmap', 'map']
 MODES = ('auto', 'unroll', 'vmap', 'map')
 
@@ -24,12 +26,14 @@ MODES = ('auto', 'unroll', 'vmap', 'map')
 class Passes(NamedTuple):
   """A mode, never ``'auto'``, and how many tasks go together.
 
-  Where ``is_open``, `settle` says how many.
+  Where ``is_open``, `settle` says how many, and whether in a loop, unless
+  ``may_loop`` is False: a loop keeps what it gives for all tasks.
   """
 
   mode: str
   batch_size: int | None = None
   is_open: bool = False
+  may_loop: bool = True
 
 
 def make_passes(mode: str, batch_size: int | None = None) -> Passes:
@@ -69,17 +73,25 @@ def map_rows(
   return map_tasks(placed, cotangents, num_tasks, passes, place)
 
 
-def settle(fun: Callable[[Any], Any], part: Any) -> Passes:
-  """How many tasks go together on a CPU, from the program of one task's pass.
+def settle(
+  fun: Callable[[Any], Any],
+  part: Any,
+  num_tasks: int,
+  may_loop: bool = True,
+) -> Passes:
+  """How the tasks go on a CPU, from the program of one task's pass.
 
   Together they read what the forward pass kept once, and compute once what has
   to be computed again; one after the other they write their gradients where
   those go, and convolutions stay plain ones. So they go together where much is
-  made with what was kept, and through loops.
+  made with what was kept, and through loops. Convolutions of many tasks are
+  compiled once, in a loop, where they take no longer.
   """
   program = jax.make_jaxpr(fun)(part).jaxpr
   found = _work.contents(program.eqns)
   shares = found.loops or found.shared > SHARED * found.made
+  if found.convolutions and num_tasks > IN_LINE and may_loop:
+    return Passes('map')
   together = shares and not found.convolutions
   return Passes('unroll', TOGETHER if together else None)
 
@@ -97,7 +109,8 @@ def map_tasks(
 ) -> Any:
   """``fun`` of every task's part of a tree of stacks ``(T, ...)``, stacked."""
   if passes.is_open and place is None and num_tasks > 1:
-    passes = settle(fun, jax.tree.map(lambda x: x[0], stacked))
+    one = jax.tree.map(lambda x: x[0], stacked)
+    passes = settle(fun, one, num_tasks, passes.may_loop)
   if passes.mode == 'vmap':
     axis = None if place is None else place.task_axis
     return jax.vmap(fun, spmd_axis_name=axis)(stacked)

@@ -47,9 +47,9 @@ def test_batches_of_tasks_bound_what_runs_together():
 
 
 def test_auto_is_settled_by_the_pass_on_cpu():
-  assert _passes.make_passes('auto') == ('unroll', None, True)
-  assert _passes.make_passes('auto', 4) == ('unroll', 4, False)
-  assert _passes.make_passes('unroll') == ('unroll', None, False)
+  assert _passes.make_passes('auto') == ('unroll', None, True, True)
+  assert _passes.make_passes('auto', 4) == ('unroll', 4, False, True)
+  assert _passes.make_passes('unroll') == ('unroll', None, False, True)
 
 
 def _mlp(w, x):
@@ -87,8 +87,33 @@ PASSES = {
 def test_what_goes_together_on_cpu(name):
   fun, examples, wanted = PASSES[name]
   out, pull = jax.vjp(fun, jnp.ones((16, 16)) / 16, jnp.ones((examples, 16)))
-  found = _passes.settle(lambda c: pull(c)[0], out)
-  assert found == ('unroll', wanted, False)
+  found = _passes.settle(lambda c: pull(c)[0], out, _passes.IN_LINE)
+  assert found == ('unroll', wanted, False, True)
+
+
+def _convolutions_in(trunk, num_tasks, **options):
+  """How often the program of a Gramian names a convolution."""
+  params, x = jnp.ones((16, 16)) / 16, jnp.ones((4, 16))
+  fun = mtl.value_and_gramian(
+    mtl.Staged(
+      trunk, [lambda w, z, x, t=t: jnp.sum(z**t) for t in range(num_tasks)]
+    ),
+    **options,
+  )
+  return str(jax.make_jaxpr(fun)(params, x)).count('conv_general_dilated[')
+
+
+def test_convolutions_of_many_tasks_are_written_once():
+  few, more, many, most = (
+    _convolutions_in(_convolved, n, layerwise=True)
+    for n in (8, _passes.IN_LINE, 20, 40)
+  )
+  assert many == most < few < more
+
+
+def test_rows_that_are_not_kept_go_without_a_loop():
+  few, many = (_convolutions_in(_convolved, n) for n in (_passes.IN_LINE, 20))
+  assert many > few
 
 
 def test_an_open_mode_takes_eight_tasks_at_a_time():
@@ -111,8 +136,8 @@ def test_an_open_mode_takes_eight_tasks_at_a_time():
 
 def test_auto_batches_on_accelerators(monkeypatch):
   monkeypatch.setattr(jax, 'default_backend', lambda: 'tpu')
-  assert _passes.make_passes('auto') == ('vmap', None, False)
-  assert _passes.make_passes('auto', 4) == ('map', 4, False)
+  assert _passes.make_passes('auto') == ('vmap', None, False, True)
+  assert _passes.make_passes('auto', 4) == ('map', 4, False, True)
 
 
 def test_errors():

@@ -132,7 +132,9 @@ _AS_THEY_ARE = {
 QUICK: dict[str, dict[str, Any]] = {
   'scenes': {
     **_AS_THEY_ARE,
-    'sgd_rates': (0.3, 0.1, 3e-2, 1e-2),
+    'learning_rates': (0.1, 3e-2, 1e-2, 3e-3, 1e-3),
+    'sgd_rates': (1.0, 0.3, 0.1, 3e-2, 1e-2),
+    'min_rates': 5,
     'epochs': 6,
     'data.pool': 4,
   },
