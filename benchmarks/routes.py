@@ -49,6 +49,7 @@ ROUTES = (
   ('gramian vmap', {'route': 'gramian', 'mode': 'vmap'}),
   ('layerwise', {'route': 'layerwise', 'mode': 'unroll'}),
   ('layerwise vmap', {'route': 'layerwise', 'mode': 'vmap'}),
+  ('layerwise map', {'route': 'layerwise', 'mode': 'map'}),
   ('features', {'route': 'features'}),
   ('jacobian every 10', {'route': 'jacobian', 'every': 10}),
 )
@@ -85,6 +86,7 @@ FEW = (
   'jacobian',
   'layerwise',
   'layerwise vmap',
+  'layerwise map',
   'features',
 )
 

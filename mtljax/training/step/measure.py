@@ -22,10 +22,12 @@ WAYS = (
   ('losses', 'unroll'),
   ('jacobian', 'unroll'),
   ('jacobian', 'vmap'),
+  ('jacobian', 'map'),
   ('gramian', 'unroll'),
   ('gramian', 'vmap'),
   ('layerwise', 'unroll'),
   ('layerwise', 'vmap'),
+  ('layerwise', 'map'),
 )
 
 
