@@ -3,7 +3,8 @@
 An MLP with about P shared parameters and a head a task, Adam, one train step as
 `make_train_step` builds it. All methods take turns in one process, in an order
 that changes from round to round. The ratios are to the plain sum of the losses,
-medians of the ratios within each round.
+medians of the ratios within each round. `two reads` is no step, but the least
+that `m_config` adds to one: T x P numbers times a row, and weights times them.
 """
 
 from __future__ import annotations
@@ -20,7 +21,16 @@ from mtljax.training import make_train_step
 from mtljax.training.step._turns import take_turns
 
 REFERENCE = 'sum_losses'
-METHODS = (REFERENCE, 'igb', 'relobralo', 'ldc_mtl', 'coba', 'm_config')
+TWO_READS = 'two reads'
+METHODS = (
+  REFERENCE,
+  TWO_READS,
+  'igb',
+  'relobralo',
+  'ldc_mtl',
+  'coba',
+  'm_config',
+)
 
 
 def make_runner(name: str, num_tasks: int, width: int, batch_size: int):
@@ -52,6 +62,24 @@ def make_runner(name: str, num_tasks: int, width: int, batch_size: int):
   return run
 
 
+def two_reads(num_tasks: int, num_params: int):
+  """``run(steps)``, which reads averages twice, as often."""
+
+  @jax.jit
+  def read(averages, row):
+    weights = averages @ row
+    return weights @ averages
+
+  averages = jnp.ones((num_tasks, num_params))
+  row = jnp.ones(num_params)
+
+  def run(steps):
+    for _ in range(steps):
+      jax.block_until_ready(read(averages, row))
+
+  return run
+
+
 def main() -> None:
   """Prints the table."""
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -66,7 +94,11 @@ def main() -> None:
   for num_tasks in args.tasks:
     runs = {}
     for name in dict.fromkeys([REFERENCE, *args.methods]):
-      runs[name] = make_runner(name, num_tasks, args.width, args.batch)
+      runs[name] = (
+        two_reads(num_tasks, args.width**2)
+        if name == TWO_READS
+        else make_runner(name, num_tasks, args.width, args.batch)
+      )
       runs[name](2)
     times = take_turns(runs, args.rounds, lambda _: 5)
     for name, values in times.items():
