@@ -44,7 +44,7 @@ class RouteEstimate:
   Attributes:
     route: its name.
     mode: how the backward passes run, ``'unroll'``, ``'vmap'`` or ``'map'``;
-      by ``mode='auto'`` on CPU ``'unroll'`` may be with some together, or be a loop.
+      by ``mode='auto'`` on CPU ``'unroll'`` may have some together, or a loop.
     refused: why the method or the loss cannot take it; empty if they can. All
       below are then None.
     passes: backward passes of the trunk over the batch.

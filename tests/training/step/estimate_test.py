@@ -1,5 +1,7 @@
 """Forecasts of a step: routes, work, memory, and what keeps parameters out."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -130,13 +132,18 @@ def test_nothing_is_allocated_or_compiled():
 
 
 # Forecast bytes by compiled ones, of the small cases of `benchmarks.forecast`.
-# Within 25 %.
-CLOSE = [
+# Within 25 %, of which these are quick to compile.
+QUICK = {
   ('mlp_8', 'jacobian'),
-  ('mlp_8', 'layerwise'),
+  ('mlp_8', 'auto'),
   ('lstm', 'jacobian'),
-  pytest.param('mixer', 'layerwise', marks=pytest.mark.slow),
-  pytest.param('message_passing', 'gramian', marks=pytest.mark.slow),
+  ('recommender', 'jacobian'),
+  ('pinn', 'auto'),
+  ('encoder_scan', 'jacobian'),
+}
+CLOSE = [
+  pytest.param(*way, marks=() if way in QUICK else pytest.mark.slow)
+  for way in itertools.product(forecast.NAMES, forecast.ROUTES)
 ]
 
 
