@@ -20,7 +20,7 @@ TOGETHER = 8
 #: Tasks whose convolutions are written one after the other at most.
 IN_LINE = 16
 #: And in the body of a loop, where the cores are shared among them.
-SIDE_BY_SIDE = 8
+SIDE_BY_SIDE = range(4, 9)
 Mode = Literal['auto', 'unroll', 'vmap', 'map']
 MODES = ('auto', 'unroll', 'vmap', 'map')
 
@@ -89,17 +89,31 @@ def settle(
   to be computed again; one after the other they write their gradients where
   those go, and convolutions stay plain ones. So they go together where much is
   made with what was kept, and through loops. Convolutions of many tasks go in a
-  loop of the largest groups of equal size: compiled for one group, as fast, and
-  with less on its way at once.
+  loop of groups: compiled for one group, as fast, and with less on its way at
+  once.
   """
   program = jax.make_jaxpr(fun)(part).jaxpr
   found = _work.contents(program.eqns)
   shares = found.loops or found.shared > SHARED * found.made
   if found.convolutions and num_tasks > IN_LINE and may_loop:
-    sizes = [n for n in range(1, SIDE_BY_SIDE + 1) if num_tasks % n == 0]
-    return Passes('groups', sizes[-1])
+    # The size that wastes the least in the last group, the largest of equals.
+    size = min(SIDE_BY_SIDE, key=lambda n: (-num_tasks % n, -n))
+    return Passes('groups', size)
   together = shares and not found.convolutions
   return Passes('unroll', TOGETHER if together else None)
+
+
+def _in_groups(fun, stacked, num_tasks, size):
+  """Equal groups in a loop; the last is filled up with the first tasks."""
+  rest = -num_tasks % size
+
+  def group(x):
+    x = jnp.concatenate([x, x[:rest]]) if rest else x
+    return x.reshape(-1, size, *x.shape[1:])
+
+  one = lambda xs: map_tasks(fun, xs, size, Passes('unroll'))
+  found = jax.lax.map(canonical_convolutions(one), jax.tree.map(group, stacked))
+  return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[:num_tasks], found)
 
 
 def _stack(rows: Sequence[Any]) -> Any:
@@ -126,10 +140,7 @@ def map_tasks(
   part = lambda index: jax.tree.map(lambda x: x[index], stacked)
   size = passes.batch_size or 1
   if passes.mode == 'groups':
-    group = lambda xs: map_tasks(fun, xs, size, Passes('unroll'))
-    groups = jax.tree.map(lambda x: x.reshape(-1, size, *x.shape[1:]), stacked)
-    found = jax.lax.map(canonical_convolutions(group), groups)
-    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), found)
+    return _in_groups(fun, stacked, num_tasks, size)
   if size == 1:
     return _stack([fun(part(t)) for t in range(num_tasks)])
   chunks = [
