@@ -20,6 +20,7 @@ import numpy as np
 from jax.extend import core
 
 from mtljax._jaxprs import is_var
+from mtljax.gradients import _proven
 
 # Computed again by each reader, whatever they are.
 _FREE = frozenset(
@@ -31,12 +32,16 @@ _FREE = frozenset(
 _DEAR = frozenset(
   ('div', 'erf', 'erf_inv', 'exp', 'exp2', 'expm1', 'log', 'log1p', 'pow')
   + ('logistic', 'rsqrt', 'sqrt', 'cbrt', 'tanh', 'sin', 'cos', 'tan', 'rem')
+  + ('asin', 'acos', 'atan', 'atan2', 'sinh', 'cosh', 'asinh', 'acosh', 'atanh')
+  + ('erfc', 'log2', 'lgamma', 'digamma', 'polygamma', 'polynomial')
 )
 _CHEAP = frozenset(
   ('abs', 'add', 'add_any', 'and', 'clamp', 'eq', 'floor', 'ge', 'gt', 'le')
   + ('integer_pow', 'is_finite', 'lt', 'max', 'min', 'mul', 'ne', 'neg', 'not')
   + ('or', 'round', 'select_n', 'select_and', 'sign', 'square', 'sub', 'xor')
-  + ('ceil', 'nextafter', 'real', 'imag', 'conj', 'complex')
+  + ('ceil', 'nextafter', 'real', 'imag', 'conj', 'complex', 'mulhi')
+  + ('shift_left', 'shift_right_arithmetic', 'shift_right_logical')
+  + ('bitcast_convert_type', 'clz', 'population_count', 'one_minus_square')
 )
 _FUSED = _FREE | _DEAR | _CHEAP
 _IN_PLACE = _DEAR | _CHEAP | {'dynamic_update_slice'}
@@ -183,7 +188,7 @@ class _Walk:
       return [self.copy(eqn.outvars[0].aval)]
     if name != 'scan':
       return []
-    carried = eqn.params['num_carry']
+    _, carried = _proven.loop_parts(eqn)
     stacks = [self.copy(x.aval) for x in eqn.outvars[carried:]]
     return [None] * carried + stacks
 
