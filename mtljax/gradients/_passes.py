@@ -137,10 +137,10 @@ def map_tasks(
   if passes.mode == 'map':
     fun = canonical_convolutions(fun)
     return jax.lax.map(fun, stacked, batch_size=passes.batch_size)
-  part = lambda index: jax.tree.map(lambda x: x[index], stacked)
   size = passes.batch_size or 1
   if passes.mode == 'groups':
     return _in_groups(fun, stacked, num_tasks, size)
+  part = lambda index: jax.tree.map(lambda x: x[index], stacked)
   if size == 1:
     return _stack([fun(part(t)) for t in range(num_tasks)])
   chunks = [

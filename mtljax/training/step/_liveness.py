@@ -153,7 +153,8 @@ def _turned(eqn: core.JaxprEqn, operand: int) -> tuple[int, ...] | None:
 class _Walk:
   """The values of a program, its calls inlined."""
 
-  def __init__(self):
+  def __init__(self, backend: str):
+    self.backend = backend
     self.values: list[_Value] = []
     self.turned: dict[tuple[int, tuple[int, ...]], _Value] = {}
     self.stacks: dict[tuple[tuple[int, ...], int], _Value] = {}
@@ -235,7 +236,9 @@ class _Walk:
       value.sources, value.over = found, over
       value.zero = _is_zero(eqn, ins)
     if outs:
-      outs[0].inside = max((peak_bytes(x) for x in called), default=0)
+      outs[0].inside = max(
+        (peak_bytes(x, self.backend) for x in called), default=0
+      )
     if name == 'stack':
       self.stacks[_stack_of(eqn, ins)] = outs[0]
       outs[0].stacked = () if eqn.params['axis'] else tuple(ins)
@@ -310,14 +313,15 @@ def peak_bytes(jaxpr: Any, backend: str | None = None) -> int:
 
   ``backend`` by default that of JAX.
   """
-  walk = _Walk()
+  backend = backend or jax.default_backend()
+  walk = _Walk(backend)
   jaxpr = getattr(jaxpr, 'jaxpr', jaxpr)
   outs = walk.inline(jaxpr, [_Value(0, 'argument') for _ in jaxpr.invars])
   given = {id(x) for x in outs if x is not None}
   for value in walk.values:
     value.held = _is_held(value) or id(value) in given
   held = [x for x in walk.values if x.held]
-  order = _in_order(held, (backend or jax.default_backend()) == 'cpu')
+  order = _in_order(held, backend == 'cpu')
   for value in order:
     if value.over is not None:
       value.over.last = max(value.over.last, value.last)

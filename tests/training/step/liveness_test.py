@@ -33,6 +33,13 @@ def test_chains_in_line_are_on_their_way_at_once_on_cpu():
   assert arrays(fun, *shapes, backend='gpu') < 3
 
 
+def test_the_backend_holds_inside_of_loops():
+  body = lambda total, xs: (total + sum(chain(x) for x in xs), None)
+  fun = lambda *xs: jax.lax.scan(body, 0.0, xs)[0]
+  shapes = [(2, N, N)] * 4
+  assert arrays(fun, *shapes) > arrays(fun, *shapes, backend='gpu') + 2
+
+
 def test_a_product_copies_an_operand_whose_axes_lie_apart():
   """Heads between the places and what is summed, as attention has them."""
   fun = lambda x, y: jnp.sum(jnp.einsum('qhd,khd->hqk', x, y))
